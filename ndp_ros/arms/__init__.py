@@ -1,0 +1,1 @@
+"""Arms: one protocol, and the backends behind it."""

@@ -1,0 +1,1 @@
+"""The inverse controller omega: setpoints to commands."""

@@ -1,0 +1,39 @@
+"""Where the configuration, the models and the checkpoints lie.
+
+The same relative names work in a source tree, after ``pip install`` and after
+``colcon build``: the last two put the folders into ``share/ndp_ros``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from ndp_ros.errors import ConfigError
+
+_SOURCE = Path(__file__).resolve().parent.parent
+
+
+def share_roots() -> list[Path]:
+    """Return the folders that are searched for ``config/`` and ``models/``, best first."""
+    prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
+    roots = [_SOURCE] if (_SOURCE / "models").is_dir() else []
+    roots += [Path(prefix) / "share" / "ndp_ros" for prefix in (*prefixes, sys.prefix)]
+    return roots
+
+
+def share(relative: str) -> Path:
+    """Return the path of a file or folder that ships with the package.
+
+    Args:
+        relative: For example ``"config/arms/jaco.yaml"`` or ``"models/jaco.xml"``.
+
+    Raises:
+        ConfigError: If no root has it.
+    """
+    for root in share_roots():
+        if (root / relative).exists():
+            return root / relative
+    searched = ", ".join(str(root) for root in share_roots())
+    raise ConfigError(f"{relative} is not part of this installation (searched {searched})")

@@ -1,0 +1,1 @@
+"""The policies: the network phi, the distributions over actions and the critics."""

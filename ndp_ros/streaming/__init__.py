@@ -1,0 +1,1 @@
+"""The real-time side: the loop process, its clock, its guard and its shared memory."""

@@ -1,0 +1,1 @@
+"""The offline side: roll-outs, PPO, evaluation and experiments."""
