@@ -42,10 +42,10 @@ class ArmConfig:
         doc="Largest change of torque; the gripper's entry is not used.", unit="N m/s", minimum=0.0
     )
     home: tuple[float, ...] = param(doc="Rest position.", unit="rad")
+    model: str = param(doc="MJCF of the arm, relative to the share folder.")
     natural_frequency: float = param(
         25.0, doc="Gain of the tracking law.", unit="rad/s", minimum=0.1
     )
-    model: str = param(doc="MJCF of the arm, relative to the share folder.")
 
     def __post_init__(self) -> None:
         """Check that every list has one entry per joint and that limits are ordered."""

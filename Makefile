@@ -1,0 +1,30 @@
+# `make sim` and `make test` need nothing set up beforehand; both build .venv on their first run.
+
+VENV := .venv
+BIN := $(VENV)/bin
+THROWS ?= 10
+RATE ?= 1000
+TESTS ?= test
+
+.PHONY: help sim test lint setup clean
+
+help:  ## Show this list.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready  ## Build .venv with everything that the project needs.
+
+$(VENV)/.ready: constraints.txt setup.py tools/setup.sh $(wildcard interfaces/*.* interfaces/*/*)
+	@sh tools/setup.sh $(VENV)
+	@touch $@
+
+sim: $(VENV)/.ready  ## Ten throws in real time without a screen; video and plot in out/.
+	@$(BIN)/ndp sim --throws $(THROWS) --rate $(RATE)
+
+test: $(VENV)/.ready  ## Run the whole test suite.
+	@$(BIN)/python -m pytest $(TESTS)
+
+lint: $(VENV)/.ready  ## ruff and mypy.
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+clean:  ## Remove everything that the other targets made.
+	rm -rf $(VENV) build install log out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

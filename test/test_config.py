@@ -1,0 +1,122 @@
+"""Configuration: one dataclass gives YAML, flags and documentation, and says what is wrong."""
+
+import argparse
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from ndp_ros.arms.arm import ArmConfig
+from ndp_ros.config import add_arguments, from_arguments, from_mapping, load, param, to_mapping
+from ndp_ros.dmp.config import DmpConfig
+from ndp_ros.errors import ConfigError
+from ndp_ros.observation import ObservationField, arm_observation, assemble, field_slice
+from ndp_ros.policies.spec import PolicySpec
+
+
+@dataclass(frozen=True)
+class Example:
+    rate: int = param(1000, doc="Loop rate.", unit="Hz", minimum=500, maximum=5000)
+    gains: tuple[float, ...] = param((1.0, 2.0), doc="Gains.", minimum=0.0)
+    kernel: str = param("gaussian", doc="Kernel.", choices=("gaussian", "linear"))
+    record: bool = param(True, doc="Whether to record.")
+    path: str | None = param(None, doc="A file.")
+
+
+@pytest.mark.parametrize(
+    ("values", "part"),
+    [
+        ({"rate": 0}, "rate is 0: Loop rate. ([Hz], 500 to 5000)"),
+        ({"rate": 1000.5}, "expected int"),
+        ({"rate": True}, "expected int"),
+        ({"rate": "fast"}, "expected int"),
+        ({"gains": [1.0, -1.0]}, "gains is -1.0"),
+        ({"gains": [float("nan")]}, "gains is nan"),
+        ({"gains": 3}, "expected a list"),
+        ({"kernel": "cubic"}, "'cubic' is not one of [gaussian, linear]"),
+        ({"record": "yes"}, "expected bool"),
+        ({"speed": 1}, "'speed' is not one of [rate, gains, kernel, record, path]"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(values, part):
+    with pytest.raises(ConfigError, match=r"x\.yaml") as caught:
+        from_mapping(Example, values, source="x.yaml")
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_plain_values_round_trip():
+    example = Example(rate=2000, gains=(0.5,), path="a")
+    assert from_mapping(Example, to_mapping(example)) == example
+
+
+def test_nested_configurations_round_trip():
+    spec = PolicySpec(
+        method="ndp",
+        task="throw",
+        arm="jaco",
+        joint_names=("a", "b"),
+        observation=arm_observation(2, ("cube",)),
+        control_dt=0.02,
+        k=5,
+        action_scale=(0.1, 0.1),
+        dmp=DmpConfig(kernel="linear"),
+    )
+    assert from_mapping(PolicySpec, to_mapping(spec)) == spec
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("rate: 500\nkernel: linear\n")
+    parser = argparse.ArgumentParser()
+    add_arguments(parser, Example)
+    given = parser.parse_args(["--rate", "2000", "--no-record", "--gains", "3", "4"])
+    assert from_arguments(Example, given, path) == Example(2000, (3.0, 4.0), "linear", False)
+
+
+def test_help_shows_unit_bounds_and_default():
+    parser = argparse.ArgumentParser()
+    add_arguments(parser, Example)
+    text = " ".join(parser.format_help().split())
+    assert "Loop rate. ([Hz], 500 to 5000) (default: 1000)" in text
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1\n", ""])
+def test_a_file_that_is_no_mapping_is_refused_in_one_line(tmp_path, text):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"x\.yaml") as caught:
+        load(Example, path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
+        load(Example, "nowhere.yaml")
+
+
+def test_an_unknown_preset_lists_the_presets():
+    with pytest.raises(ConfigError, match="paper, released, default"):
+        DmpConfig.preset("fast")
+
+
+def test_an_arm_whose_lists_differ_in_length_is_refused():
+    with pytest.raises(ConfigError, match="upper has 1 values for 2 joints"):
+        ArmConfig(
+            name="x", joint_names=("a", "b"), gripper=False, lower=(0, 0), upper=(1,),
+            max_velocity=(1, 1), max_acceleration=(1, 1), max_torque=(1, 1),
+            max_torque_rate=(1, 1), home=(0, 0), model="models/x.xml",
+        )  # fmt: skip
+
+
+def test_the_observation_keeps_the_order_of_its_fields():
+    fields = arm_observation(2, ("cube",))
+    values = {f.name: np.full(f.size, i) for i, f in enumerate(fields)}
+    vector = assemble(fields, values)
+    assert vector.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 4]
+    assert vector[field_slice(fields, "setpoint")].tolist() == [2, 2]
+
+
+def test_a_missing_observation_is_named():
+    with pytest.raises(ConfigError, match="object/cube"):
+        assemble([ObservationField("object/cube", 3)], {})
