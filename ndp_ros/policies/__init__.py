@@ -1,1 +1,38 @@
-"""The policies: the network phi, the distributions over actions and the critics."""
+"""The policies: the network phi, the distributions over actions and the critics.
+
+``make_policy`` is the only name here that needs torch, and imports it when called.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ndp_ros.policies.layout import Layout, Tensors, initial_tensors
+from ndp_ros.policies.spec import METHODS, PolicySpec
+
+if TYPE_CHECKING:
+    from ndp_ros.policies.actor_critic import ActorCritic
+
+__all__ = ["METHODS", "Layout", "PolicySpec", "Tensors", "initial_tensors", "make_policy"]
+
+
+def make_policy(spec: PolicySpec, tensors: Tensors | None = None, seed: int = 0) -> ActorCritic:
+    """Return the torch policy that a specification describes.
+
+    Args:
+        spec: Shape and scales.
+        tensors: Named arrays, as :func:`ndp_ros.checkpoint.load` returns them;
+            ``None`` for an untrained policy.
+        seed: Seed of the initial weights, unused with ``tensors``.
+    """
+    policy: ActorCritic
+    if spec.method == "ndp":
+        from ndp_ros.policies.ndp import NdpPolicy
+
+        policy = NdpPolicy(spec)
+    else:
+        from ndp_ros.policies.actor_critic import ActionPolicy
+
+        policy = ActionPolicy(spec)
+    policy.load_tensors(initial_tensors(spec, seed) if tensors is None else tensors)
+    return policy

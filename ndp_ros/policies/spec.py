@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ndp_ros.config import param
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.errors import ConfigError
-from ndp_ros.observation import ObservationField
+from ndp_ros.observation import ObservationField, field_slice
 
 METHODS = ("ndp", "ppo", "ppo-multi")
 
@@ -44,12 +44,27 @@ class PolicySpec:
     )
 
     def __post_init__(self) -> None:
-        """Check that scales and joints agree."""
+        """Check that scales, joints, observation and method agree."""
         if len(self.action_scale) != len(self.joint_names):
             raise ConfigError(
                 f"action_scale has {len(self.action_scale)} values for "
                 f"{len(self.joint_names)} joints"
             )
+        if not all(scale > 0.0 for scale in self.action_scale):
+            raise ConfigError(f"action_scale is {self.action_scale}, expected positive values")
+        if self.method == "ppo" and self.k != 1:
+            raise ConfigError(f"ppo predicts one action at a time, k is {self.k}: use ppo-multi")
+        names = [f.name for f in self.observation]
+        if len(set(names)) != len(names):
+            raise ConfigError(f"observation names a field twice: {names}")
+        if self.method == "ndp":
+            for name in ("setpoint", "setpoint_velocity"):
+                where = field_slice(self.observation, name)
+                if where.stop - where.start != self.dof:
+                    raise ConfigError(
+                        f"observation field {name} has {where.stop - where.start} values "
+                        f"for {self.dof} joints"
+                    )
 
     @property
     def dof(self) -> int:

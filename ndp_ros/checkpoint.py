@@ -1,0 +1,216 @@
+"""The checkpoint folder: what a policy is, its numbers, and where they come from.
+
+::
+
+    <folder>/config.json         schema, specification, provenance, digest of the numbers
+    <folder>/model.safetensors   weights and normaliser, float32
+    <folder>/card.md             what it is and how it was made, for people (optional)
+
+Loading executes nothing that the folder contains and needs no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from ndp_ros.config import from_mapping, to_mapping
+from ndp_ros.errors import CheckpointError, ConfigError
+from ndp_ros.policies.layout import Layout, Tensors
+from ndp_ros.policies.spec import PolicySpec
+
+SCHEMA = 1
+CONFIG = "config.json"
+MODEL = "model.safetensors"
+CARD = "card.md"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded and validated checkpoint.
+
+    Attributes:
+        spec: What rebuilds the policy.
+        tensors: Every tensor by name, float32, finite, of the right shape.
+        provenance: Commit, seed, samples, evaluation, command: plain data.
+        digest: SHA-256 of the numbers, in hexadecimal.
+    """
+
+    spec: PolicySpec
+    tensors: dict[str, NDArray[np.float32]]
+    provenance: dict[str, Any] = field(default_factory=dict)
+    digest: str = ""
+
+    @property
+    def id(self) -> str:
+        """A short name that tells this checkpoint from every other one."""
+        return f"{self.spec.task}-{self.spec.method}-{self.digest[:12]}"
+
+    def require_arm(self, arm: str, joint_names: Sequence[str]) -> None:
+        """Check that this checkpoint was made for an arm.
+
+        Raises:
+            CheckpointError: If arm or joints differ; the message names both.
+        """
+        if self.spec.arm != arm:
+            raise CheckpointError(f"checkpoint was made for arm {self.spec.arm!r}, not {arm!r}")
+        if tuple(joint_names) != self.spec.joint_names:
+            raise CheckpointError(
+                f"checkpoint drives joints {list(self.spec.joint_names)}, "
+                f"this {arm} has {list(joint_names)}"
+            )
+
+
+def save(
+    folder: str | Path,
+    spec: PolicySpec,
+    tensors: Tensors,
+    provenance: Mapping[str, Any] | None = None,
+    card: str | None = None,
+    extra: Mapping[str, bytes] | None = None,
+) -> Path:
+    """Write a checkpoint folder; a reader sees the old one or the new one, nothing between.
+
+    Args:
+        folder: Where to write; an existing checkpoint there is replaced.
+        spec: What rebuilds the policy.
+        tensors: Every tensor of ``Layout(spec).tensors``; stored as float32.
+        provenance: Plain data that JSON can hold.
+        card: Text for people.
+        extra: Further files by name, such as the state of the training.
+
+    Raises:
+        CheckpointError: If tensors do not fit the specification, or the disk refuses.
+    """
+    folder = Path(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not is_checkpoint(folder):
+        raise CheckpointError(f"{folder} holds something else: name a new folder")
+    _check_tensors(spec, tensors, str(folder))
+    data = safetensors.numpy.save(
+        {name: np.ascontiguousarray(a, dtype=np.float32) for name, a in tensors.items()}
+    )
+    config = {
+        "schema": SCHEMA,
+        "spec": to_mapping(spec),
+        "provenance": dict(provenance or {}),
+        "model_sha256": hashlib.sha256(data).hexdigest(),
+    }
+    files = {MODEL: data, CONFIG: (json.dumps(config, indent=1) + "\n").encode(), **(extra or {})}
+    if card is not None:
+        files[CARD] = card.encode()
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _write_folder(folder, files)
+    except OSError as error:
+        raise CheckpointError(f"cannot write checkpoint {folder}: {error.strerror}") from error
+    return folder
+
+
+def load(folder: str | Path) -> Checkpoint:
+    """Read and validate a checkpoint folder.
+
+    Raises:
+        CheckpointError: If the folder or a file is missing, truncated or altered, of another
+            schema version, or holds unknown, misshapen or non-finite tensors.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"no checkpoint folder {folder}")
+    config = _read_config(folder)
+    data = _read(folder / MODEL)
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        tensors = safetensors.numpy.load(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        problem = " ".join(str(error).split())
+        raise CheckpointError(f"{folder / MODEL} is truncated or damaged: {problem}") from error
+    try:
+        spec = from_mapping(PolicySpec, config["spec"], source=str(folder / CONFIG))
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
+    _check_tensors(spec, tensors, str(folder))
+    if digest != config["model_sha256"]:
+        raise CheckpointError(f"{folder / MODEL} is not the file that {CONFIG} was written with")
+    return Checkpoint(spec, tensors, config["provenance"], digest)
+
+
+def is_checkpoint(path: str | Path) -> bool:
+    """Return whether a path looks like a checkpoint folder."""
+    return (Path(path) / CONFIG).is_file() or (Path(path) / MODEL).is_file()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    try:
+        config = json.loads(_read(path).decode("utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is no JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} holds {type(config).__name__}, expected an object")
+    if config.get("schema") != SCHEMA:
+        raise CheckpointError(f"{path} has schema {config.get('schema')!r}, this reads {SCHEMA}")
+    for name, kind in (("spec", dict), ("provenance", dict), ("model_sha256", str)):
+        if not isinstance(config.get(name), kind):
+            raise CheckpointError(f"{path} has no {name}")
+    return config
+
+
+def _check_tensors(spec: PolicySpec, tensors: Tensors, where: str) -> None:
+    expected = Layout(spec).tensors
+    for name in expected:
+        if name not in tensors:
+            raise CheckpointError(f"{where}: tensor {name} is missing")
+    for name, array in tensors.items():
+        if name not in expected:
+            raise CheckpointError.choice(f"{where}: tensor", name, expected)
+        if array.shape != expected[name]:
+            raise CheckpointError(
+                f"{where}: tensor {name} has shape {array.shape}, expected {expected[name]}"
+            )
+        if not np.issubdtype(array.dtype, np.floating):
+            raise CheckpointError(f"{where}: tensor {name} holds {array.dtype}, expected floats")
+        if not np.isfinite(array).all():
+            raise CheckpointError(f"{where}: tensor {name} holds values that are not finite")
+
+
+def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write all files beside the folder, then put them in its place by renaming."""
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        fresh = scratch / "new"
+        fresh.mkdir()
+        for name, data in files.items():
+            with (fresh / name).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        if folder.is_dir() and not folder.is_symlink():
+            folder.rename(scratch / "old")
+            try:
+                fresh.rename(folder)
+            except OSError:
+                (scratch / "old").rename(folder)
+                raise
+        else:
+            fresh.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

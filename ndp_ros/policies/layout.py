@@ -1,0 +1,131 @@
+"""Names, shapes and order of everything that a policy's numbers consist of.
+
+All parameters of a policy lie in one flat vector, so that roll-out workers read
+them from shared memory, Adam is a handful of vector operations and both the torch
+modules and the numpy policy are views of the same memory. Actor and critic weights
+of the same layer are neighbours, which lets one batched product serve both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndp_ros.observation import observation_size
+from ndp_ros.policies.spec import PolicySpec
+
+Tensors = Mapping[str, NDArray[Any]]
+
+MEAN = "normaliser.mean"
+VARIANCE = "normaliser.variance"
+LOG_STD = "log_std"
+
+ACTOR_GAIN = 0.01
+"""Gain of the actor's last layer: the first policy hardly moves the arm."""
+
+
+def actor_outputs(spec: PolicySpec) -> int:
+    """Return the width of phi: goal and weights per joint, or k displacements per joint."""
+    per_joint = 1 + spec.dmp.n_basis if spec.method == "ndp" else spec.k
+    return spec.dof * per_joint
+
+
+def critic_outputs(spec: PolicySpec) -> int:
+    """Return the number of value heads, section 3.4."""
+    return spec.k if spec.critic_heads == "multi" else 1
+
+
+class Layout:
+    """Where each parameter of a policy lies in the flat vector.
+
+    Attributes:
+        widths: Layer widths of the actor and of the critic, by network name.
+        shapes: Shape of every parameter by name, in order.
+        size: Length of the flat vector.
+        statistics: Shape of every tensor that is not trained by gradients.
+    """
+
+    def __init__(self, spec: PolicySpec) -> None:
+        inputs = observation_size(spec.observation)
+        self.widths: dict[str, tuple[int, ...]] = {
+            "actor": (inputs, *spec.hidden, actor_outputs(spec)),
+            "critic": (inputs, *spec.hidden, critic_outputs(spec)),
+        }
+        self.shapes: dict[str, tuple[int, ...]] = {LOG_STD: (spec.dof,)}
+        for layer in range(len(spec.hidden) + 1):
+            for kind in ("weight", "bias"):
+                for network, widths in self.widths.items():
+                    shape = (widths[layer + 1], widths[layer])[: 2 if kind == "weight" else 1]
+                    self.shapes[f"{network}.{layer}.{kind}"] = shape
+        self.statistics: dict[str, tuple[int, ...]] = {MEAN: (inputs,), VARIANCE: (inputs,)}
+        self._slices: dict[str, slice] = {}
+        start = 0
+        for name, shape in self.shapes.items():
+            self._slices[name] = slice(start, start + math.prod(shape))
+            start += math.prod(shape)
+        self.size = start
+
+    @property
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor of a checkpoint by name."""
+        return {**self.shapes, **self.statistics}
+
+    def views(self, flat: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Return the parameters by name as views of the flat vector ``(size,)``."""
+        return {name: flat[self._slices[name]].reshape(s) for name, s in self.shapes.items()}
+
+    def pair(self, flat: NDArray[Any], layer: int, kind: str) -> NDArray[Any]:
+        """Return one hidden layer of actor and critic together, ``(2, out[, in])``.
+
+        Args:
+            flat: The flat vector ``(size,)``.
+            layer: Index of a hidden layer.
+            kind: ``"weight"`` or ``"bias"``.
+        """
+        first, second = (f"{network}.{layer}.{kind}" for network in ("actor", "critic"))
+        both = slice(self._slices[first].start, self._slices[second].stop)
+        return flat[both].reshape(2, *self.shapes[first])
+
+    def flatten(self, tensors: Tensors, dtype: Any = np.float32) -> NDArray[Any]:
+        """Return the flat vector ``(size,)`` holding the named parameters."""
+        flat = np.empty(self.size, dtype)
+        for name, view in self.views(flat).items():
+            view[...] = tensors[name]
+        return flat
+
+
+def initial_tensors(spec: PolicySpec, seed: int) -> dict[str, NDArray[np.float32]]:
+    """Return the tensors of an untrained policy.
+
+    Weights are orthogonal (gain sqrt(2); 0.01 for the actor's last layer, 1 for the
+    critic's), biases zero, the normaliser an identity.
+    """
+    layout = Layout(spec)
+    rng = np.random.default_rng([seed, 0x1417])
+    tensors: dict[str, NDArray[np.float32]] = {}
+    last = len(spec.hidden)
+    for name, shape in layout.shapes.items():
+        network, _, rest = name.partition(".")
+        if rest.endswith("weight"):
+            outer = ACTOR_GAIN if network == "actor" else 1.0
+            gain = outer if rest.startswith(f"{last}.") else math.sqrt(2.0)
+            tensors[name] = (gain * _orthogonal(rng, shape)).astype(np.float32)
+        else:
+            tensors[name] = np.zeros(shape, np.float32)
+    tensors[LOG_STD] += np.float32(spec.init_log_std)
+    tensors[MEAN] = np.zeros(layout.statistics[MEAN], np.float32)
+    tensors[VARIANCE] = np.ones(layout.statistics[VARIANCE], np.float32)
+    return tensors
+
+
+def _orthogonal(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return a matrix with orthonormal rows or columns, uniformly distributed."""
+    rows, columns = shape
+    tall = rng.standard_normal((max(rows, columns), min(rows, columns)))
+    q, r = np.linalg.qr(tall)
+    q *= np.sign(np.diag(r))
+    return q if rows >= columns else q.T

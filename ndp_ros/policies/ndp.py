@@ -1,0 +1,48 @@
+"""The Neural Dynamic Policy: phi yields w and g, the dynamical system yields the actions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ndp_ros.dmp.layer import DmpLayer
+from ndp_ros.observation import field_slice
+from ndp_ros.policies.actor_critic import ActorCritic
+from ndp_ros.policies.spec import PolicySpec
+
+
+class NdpPolicy(ActorCritic):
+    """Phi, the DMP and the differences of its trajectory, Algorithm 1 of the paper.
+
+    The system starts from the integrator's own desired state, which is part of the
+    observation as ``setpoint`` and ``setpoint_velocity`` (raw, not normalised), so that
+    consecutive segments are continuous in position and velocity.
+    """
+
+    scale: Tensor
+
+    def __init__(self, spec: PolicySpec) -> None:
+        super().__init__(spec)
+        self.dmp = DmpLayer(spec.dmp, spec.k)
+        self.register_buffer("scale", torch.tensor(spec.action_scale), persistent=False)
+        self._y0 = field_slice(spec.observation, "setpoint")
+        self._yd0 = field_slice(spec.observation, "setpoint_velocity")
+
+    def parameters_of(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return goal ``g (batch, dof)`` [rad] and weights ``w (batch, dof, N)``.
+
+        Args:
+            obs: Raw observations ``(batch, n_obs)``.
+        """
+        out: Tensor = self.actor(self.normaliser(obs))
+        out = out.reshape(-1, self.spec.dof, 1 + self.spec.dmp.n_basis)
+        g = obs[:, self._y0] + self.spec.goal_gain * out[..., 0]
+        return g, self.spec.weight_gain * out[..., 1:]
+
+    def means(self, obs: Tensor) -> Tensor:
+        """Return the mean actions ``(batch, k, dof)``: way points' differences over the scale."""
+        g, w = self.parameters_of(obs)
+        y0 = obs[:, self._y0]
+        yd0 = obs[:, self._yd0] * self.spec.segment_duration
+        y: Tensor = self.dmp(y0, yd0, g, w)
+        return torch.diff(y, dim=1, prepend=y0[:, None]) / self.scale
