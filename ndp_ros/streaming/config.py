@@ -1,0 +1,159 @@
+"""Parameters of the run time: the loop's rate, its time-outs and what the guard tolerates."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+from ndp_ros.config import load, param
+from ndp_ros.errors import ConfigError
+from ndp_ros.paths import share
+
+POLICIES = ("count", "clamp", "brake", "fault")
+"""What follows a violation: nothing but a count; the nearest allowed value; the arm
+brakes and holds until the next good segment; the same, latched until it is cleared."""
+
+HARDWARE = ("mujoco", "mock", "kortex", "ros2_control")
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """How the streamer runs; ``config/runtime/default.yaml`` and ROS parameters."""
+
+    rate: float = param(
+        1000.0, doc="Ticks of the loop per second.", unit="Hz", minimum=50, maximum=10000
+    )
+    max_parameter_age: float = param(
+        0.1, doc="Older observations yield no segment.", unit="s", minimum=0.001, maximum=10
+    )
+    grace: float = param(
+        0.03,
+        doc="How long a segment goes on past its horizon before the arm brakes.",
+        unit="s",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    max_duration: float = param(
+        2.0, doc="Longest segment that fits the shared memory.", unit="s", minimum=0.01, maximum=30
+    )
+    heartbeat_timeout: float = param(
+        0.5,
+        doc="Silence of the integrator after which the arm is stopped.",
+        unit="s",
+        minimum=0.02,
+        maximum=60,
+    )
+    feedback_timeout: float = param(
+        0.05, doc="Age of a measurement that counts as lost.", unit="s", minimum=0.002, maximum=5
+    )
+    stall_timeout: float = param(
+        0.05,
+        doc="Pause of the loop after which a real arm starts again from where it is measured.",
+        unit="s",
+        minimum=0.002,
+        maximum=5,
+    )
+
+    position_margin: float = param(
+        0.0, doc="Distance kept from position limits.", unit="rad", minimum=0.0, maximum=1.0
+    )
+    position_tolerance: float = param(
+        0.2,
+        doc="A segment further outside the position limits than this is refused.",
+        unit="rad",
+        minimum=0.0,
+        maximum=10.0,
+    )
+    velocity_margin: float = param(
+        1.0, doc="Share of the velocity limits that is used.", minimum=0.05, maximum=1.0
+    )
+    acceleration_margin: float = param(
+        1.0, doc="Share of the acceleration limits that is used.", minimum=0.05, maximum=1.0
+    )
+    torque_margin: float = param(
+        1.0, doc="Share of the torque limits that is used.", minimum=0.05, maximum=1.0
+    )
+    max_stretch: float = param(
+        3.0,
+        doc="Largest factor by which a segment that is too fast is slowed down.",
+        minimum=1.0,
+        maximum=20.0,
+    )
+    max_following_error: float = param(
+        0.5,
+        doc="Largest distance of a measured arm joint from its setpoint.",
+        unit="rad",
+        minimum=0.001,
+        maximum=10,
+    )
+    max_overspeed: float = param(
+        2.0, doc="Measured over allowed joint velocity that is tolerated.", minimum=1.0, maximum=20
+    )
+
+    on_position: str = param("clamp", doc="Setpoint beyond a position limit.", choices=POLICIES)
+    on_velocity: str = param("clamp", doc="Setpoint beyond a velocity limit.", choices=POLICIES)
+    on_acceleration: str = param(
+        "clamp", doc="Setpoint beyond an acceleration limit.", choices=POLICIES
+    )
+    on_torque: str = param("clamp", doc="Command beyond a torque limit.", choices=POLICIES)
+    on_torque_rate: str = param(
+        "clamp", doc="Command beyond a torque-rate limit.", choices=POLICIES
+    )
+    on_following_error: str = param("fault", doc="Arm too far from its setpoint.", choices=POLICIES)
+    on_overspeed: str = param("fault", doc="Arm too fast.", choices=POLICIES)
+
+    record_rate: float = param(
+        500.0, doc="Samples per second in the recording ring.", unit="Hz", minimum=1, maximum=10000
+    )
+    spin: float = param(
+        150e-6,
+        doc="The sleep before a tick ends this much early; a busy wait does the rest.",
+        unit="s",
+        minimum=0.0,
+        maximum=0.002,
+    )
+    priority: int = param(
+        80, doc="SCHED_FIFO priority where permitted; 0 asks for none.", minimum=0, maximum=98
+    )
+    cpu: int = param(-1, doc="CPU that the loop is bound to; -1 for any.", minimum=-1, maximum=1023)
+
+    @classmethod
+    def named(cls, name: str = "default", **overrides: object) -> Self:
+        """Load ``config/runtime/<name>.yaml``.
+
+        Raises:
+            ConfigError: If there is no such file, or a value does not fit.
+        """
+        folder = share("config/runtime")
+        names = sorted(path.stem for path in folder.glob("*.yaml"))
+        if name not in names:
+            raise ConfigError.choice("runtime configuration", name, names)
+        return load(cls, folder / f"{name}.yaml", overrides)
+
+    @property
+    def period(self) -> float:
+        """Time between two ticks [s]."""
+        return 1.0 / self.rate
+
+    def rows(self, duration: float) -> int:
+        """Return the ticks from the start of a segment to the end of its grace time, both in."""
+        return math.ceil((duration + self.grace) * self.rate - 1e-9) + 2
+
+    @property
+    def max_rows(self) -> int:
+        """Rows of the longest response matrix."""
+        return self.rows(self.max_duration)
+
+
+@dataclass(frozen=True)
+class StreamSpec:
+    """What a streamer process drives and how: plain data on its command line."""
+
+    hardware: str = param("mujoco", doc="Backend of the arm.", choices=HARDWARE)
+    arm: str = param("jaco", doc="Arm, as in config/arms/.")
+    task: str = param("throw", doc="Task whose scene a simulated arm stands in; empty for none.")
+    command_mode: str = param("torque", doc="What the arm gets.", choices=("position", "torque"))
+    seed: int = param(0, doc="Start state of a simulated arm.", minimum=0)
+    options: str = param("{}", doc="JSON of what else the backend's factory takes.")
+    runtime: RuntimeConfig = param(RuntimeConfig(), doc="The loop's parameters.")

@@ -1,0 +1,618 @@
+"""Shared memory between the integrator and its streamer: slots, rings and heartbeats.
+
+The memory is anonymous (``memfd_create``): its name is a path below ``/proc`` of
+the process that made it, other processes attach through that path, and the kernel
+frees it when the last of them is gone, however they died. Nothing is ever left
+behind for anybody to clean up.
+
+Every slot has one writer. A reader takes a copy between two looks at the slot's
+sequence number and throws the copy away if the number was odd or has changed, so
+that neither side ever waits for the other and a torn value is never seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import mmap
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndp_ros.errors import StreamError
+
+Array = NDArray[np.float64]
+
+PHASES = ("starting", "holding", "waiting", "following", "braking", "fault", "stopped")
+"""What the streamer is doing: the words of ``ndp_interfaces/Status``."""
+
+REQUESTS = ("follow", "hold", "reset", "stop", "clear_fault", "quit")
+"""What a parent can ask for; see :meth:`Mailbox.request`."""
+
+GUARD_NAMES = (
+    "segment_not_finite", "segment_mismatch", "segment_late", "segment_impossible",
+    "segment_stretched", "setpoint_not_finite", "position", "velocity", "acceleration",
+    "continuity", "command_not_finite", "torque", "torque_rate", "following_error", "overspeed",
+    "feedback_not_finite", "feedback_lost", "starved", "stalled", "parent_lost", "arm_error",
+    "stop_requested",
+)  # fmt: skip
+"""Every violation that the guard names and counts, in the order of ``status["guard"]``."""
+
+HISTOGRAM_BINS = 64
+RESPONSES = 2
+ANSWERS = 16
+
+_MAGIC = b"ndpmail1"
+_HEADER = 4096
+_RETRIES = 200
+
+
+@dataclass(frozen=True)
+class MailboxLayout:
+    """Sizes that fix where everything lies; written into the memory's header."""
+
+    dof: int
+    """Joints of a setpoint, the gripper counted."""
+    objects: tuple[str, ...] = ()
+    """Names of the objects whose poses the streamer publishes."""
+    max_basis: int = 32
+    """Largest number of basis functions N of a segment."""
+    max_rows: int = 4096
+    """Most rows (ticks) of a response matrix: horizon and grace at the loop's rate."""
+    samples: int = 2048
+    """Capacity of the recording ring, in samples."""
+
+    def __post_init__(self) -> None:
+        """Check that every size is positive."""
+        for name in ("dof", "max_basis", "max_rows", "samples"):
+            if getattr(self, name) < 1:
+                raise StreamError(f"mailbox: {name} is {getattr(self, name)}, expected 1 or more")
+
+
+@dataclass(frozen=True)
+class ResponseHandle:
+    """Where a response matrix lies; a segment names it by this handle."""
+
+    slot: int
+    generation: int
+    rows: int
+    n_basis: int
+    duration: float
+
+
+class Slot:
+    """One value of a structured type with one writer and any number of readers.
+
+    ``slot["name"]`` is this process's own copy of a field: the writer fills it and
+    calls :meth:`publish`; a reader calls :meth:`load` and looks.
+    """
+
+    def __init__(self, memory: memoryview, offset: int, dtype: np.dtype[Any]) -> None:
+        self.value = np.zeros((), dtype)
+        self.stamp = 0
+        self._own = self.value.reshape(1).view(np.uint8).data
+        self._scratch = np.zeros(dtype.itemsize, np.uint8).data
+        self._counter = memory[offset : offset + 8].cast("Q")
+        self._shared = memory[offset + 64 : offset + 64 + dtype.itemsize]
+
+    def __getitem__(self, name: str) -> Any:
+        """Return this process's copy of a field: a view that stays valid."""
+        return self.value[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        """Fill a field of this process's copy."""
+        self.value[name] = value
+
+    @property
+    def written(self) -> bool:
+        """Whether anybody has ever published here."""
+        return self._counter[0] > 0
+
+    def publish(self) -> None:
+        """Make this process's copy the slot's value; never waits."""
+        counter = self._counter
+        # A writer that was killed half-way left an odd number; its successor goes on from there.
+        counter[0] = stamp = counter[0] | 1
+        _fence()
+        self._shared[:] = self._own
+        _fence()
+        counter[0] = self.stamp = stamp + 1
+
+    def load(self) -> bool:
+        """Copy the slot's value if it is newer than this process's copy.
+
+        Returns:
+            True if a new, whole value was copied; False if there is none or the
+            writer kept changing it, and the copy is what it was before.
+        """
+        counter = self._counter
+        if counter[0] == self.stamp:
+            return False
+        for _ in range(_RETRIES):
+            before = counter[0]
+            if before == self.stamp:
+                return False
+            if before & 1:
+                continue
+            _fence()
+            self._scratch[:] = self._shared
+            _fence()
+            if counter[0] == before:
+                self._own[:] = self._scratch
+                self.stamp = before
+                return True
+        return False
+
+    def release(self) -> None:
+        """Let go of the shared memory."""
+        self._counter.release()
+        self._shared.release()
+
+
+class Ring:
+    """The last ``capacity`` records of one writer; each reader has its own place in it."""
+
+    def __init__(
+        self, memory: memoryview, offset: int, dtype: np.dtype[Any], capacity: int
+    ) -> None:
+        self.dtype = dtype
+        self.capacity = capacity
+        self.record = np.zeros((), dtype)
+        self._own = self.record.reshape(1).view(np.uint8).data
+        self._head = memory[offset : offset + 8].cast("Q")
+        self._shared = memory[offset + 64 : offset + 64 + capacity * dtype.itemsize]
+        self._place = 0
+
+    def append(self) -> int:
+        """Append this process's ``record`` and return how many were ever appended."""
+        head, size = self._head[0], self.dtype.itemsize
+        start = (head % self.capacity) * size
+        self._shared[start : start + size] = self._own
+        _fence()
+        self._head[0] = head + 1
+        return head + 1
+
+    def read(self) -> tuple[NDArray[Any], int]:
+        """Return the records since the last call, oldest first, and how many were lost.
+
+        Records are lost when the writer is more than ``capacity - 1`` ahead.
+        """
+        head = self._head[0]
+        oldest = max(self._place, head - self.capacity + 1, 0)
+        _fence()
+        every = np.frombuffer(self._shared, self.dtype)
+        records = every[np.arange(oldest, head) % self.capacity]
+        del every
+        _fence()
+        # Whatever the writer may have reached meanwhile cannot be trusted.
+        safe = max(oldest, self._head[0] - self.capacity + 1)
+        lost = safe - self._place
+        self._place = max(head, safe)
+        return records[min(safe - oldest, len(records)) :], lost
+
+    def release(self) -> None:
+        """Let go of the shared memory."""
+        self._head.release()
+        self._shared.release()
+
+
+class Mailbox:
+    """Everything that passes between a streamer and its parent.
+
+    From the parent: segments (:meth:`send_segment`), the response matrices that they
+    refer to (:meth:`send_response`), requests (:meth:`request`) and a heartbeat
+    (:meth:`beat`).
+
+    From the streamer, as slots to ``load()`` and look at:
+
+    - ``state``, every tick: ``time`` [s, CLOCK_MONOTONIC at the measurement],
+      ``arm_time`` [s, the arm's own clock], ``ticks``, ``phase`` (index into PHASES),
+      ``sequence`` of the active segment (0: none), ``position, velocity, effort``
+      (dof,) measured, ``y, yd, ydd`` (dof,) the setpoint, ``poses`` (objects, 7).
+    - ``status``, at about 50 Hz and at every change of phase: ``fault`` and ``reason``
+      (bytes), ``ticks, missed, worst, cost, histogram`` of the clock, ``guard`` counts
+      (one per GUARD_NAMES), ``accepted, dropped, refused, stretched`` segments,
+      ``pid``. :meth:`report` returns it as plain values.
+    - ``samples``, a ring of ``time, arm_time, ticks, sequence, phase, y, yd, ydd,
+      position, velocity, torque``: ``samples.read()`` at 50-100 Hz loses none.
+    - :meth:`hello`: what the streamer said of its arm and of itself once connected.
+    """
+
+    def __init__(self, name: str, fd: int, layout: MailboxLayout) -> None:
+        """Map the memory; use :meth:`create` or :meth:`attach` instead."""
+        self.name = name
+        self.layout = layout
+        self._fd = fd
+        self._map = mmap.mmap(fd, _size(layout))
+        self._memory = memoryview(self._map)
+        self._sent = 0
+        self._tickets = 0
+        self._generation = 0
+        offset = _HEADER
+        types = _types(layout)
+
+        def slot(key: str) -> Slot:
+            nonlocal offset
+            made = Slot(self._memory, offset, types[key])
+            offset += _room(types[key].itemsize)
+            return made
+
+        self._words = self._memory[512 : 512 + 64].cast("q")
+        self.segment = slot("segment")
+        self.state = slot("state")
+        self.status = slot("status")
+        self._hello = slot("hello")
+        self.requests = Ring(self._memory, offset, types["request"], ANSWERS)
+        offset += _room(types["request"].itemsize * ANSWERS)
+        self.samples = Ring(self._memory, offset, types["sample"], layout.samples)
+        offset += _room(types["sample"].itemsize * layout.samples)
+        self._responses = []
+        for _ in range(RESPONSES):
+            self._responses.append(_Response(self._memory, offset, layout))
+            offset += _room(_Response.size(layout))
+
+    @classmethod
+    def create(cls, layout: MailboxLayout) -> Self:
+        """Make the memory; its ``name`` is valid for as long as this process keeps it open.
+
+        Raises:
+            StreamError: If the kernel does not grant the memory.
+        """
+        header = json.dumps(asdict(layout)).encode()
+        if len(header) > 400:
+            raise StreamError(f"mailbox: the names of {len(layout.objects)} objects are too long")
+        try:
+            fd = os.memfd_create("ndp-mailbox")
+            os.ftruncate(fd, _size(layout))
+        except OSError as error:
+            raise StreamError(
+                f"mailbox: cannot get {_size(layout)} bytes of shared memory: {error}"
+            ) from error
+        os.pwrite(fd, _MAGIC + len(header).to_bytes(8, "little") + header, 0)
+        return cls(f"/proc/{os.getpid()}/fd/{fd}", fd, layout)
+
+    @classmethod
+    def attach(cls, name: str) -> Self:
+        """Map memory that another process has made.
+
+        Raises:
+            StreamError: If it is gone or is no mailbox.
+        """
+        try:
+            fd = os.open(name, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise StreamError(
+                f"mailbox {name} cannot be opened ({error.strerror}): its owner has ended"
+            ) from error
+        head = os.pread(fd, 512, 0)
+        if head[:8] != _MAGIC:
+            os.close(fd)
+            raise StreamError(f"{name} is no mailbox of this version")
+        values = json.loads(head[16 : 16 + int.from_bytes(head[8:16], "little")])
+        values["objects"] = tuple(values["objects"])
+        return cls(name, fd, MailboxLayout(**values))
+
+    # -- the parent's side -------------------------------------------------------------------
+
+    def beat(self) -> None:
+        """Say that the parent is alive; call at 20 Hz or more."""
+        self._words[0] = time.monotonic_ns()
+
+    def send_response(self, B: Array, duration: float) -> ResponseHandle:
+        """Write the response matrix that following segments use.
+
+        There are two places, used in turn, so that the matrix of the segment that
+        runs at this moment is never overwritten by its successor's.
+
+        Args:
+            B: Response (3, rows, 3 + N) float64 at the normalised times
+                i / (rate * duration), i = 0 ... rows - 1, of the loop's ticks; the rows
+                cover the horizon and the grace time after it.
+            duration: tau [s] that the rows were made for.
+
+        Raises:
+            StreamError: If it is larger than the layout or not finite.
+        """
+        B = np.asarray(B, np.float64)
+        limit = f"(3, <= {self.layout.max_rows}, 4 to {3 + self.layout.max_basis})"
+        if B.ndim != 3 or B.shape[0] != 3 or not 4 <= B.shape[2] <= 3 + self.layout.max_basis:
+            raise StreamError(f"response has shape {B.shape}, expected {limit}")
+        if not 2 <= B.shape[1] <= self.layout.max_rows:
+            raise StreamError(f"response has shape {B.shape}, expected {limit}")
+        if not np.isfinite(B).all() or not (np.isfinite(duration) and duration > 0.0):
+            raise StreamError(f"response or its duration ({duration} s) is not finite")
+        self._generation += 1
+        slot = self._generation % RESPONSES
+        self._responses[slot].write(self._generation, B, duration)
+        return ResponseHandle(slot, self._generation, B.shape[1], B.shape[2] - 3, duration)
+
+    def send_segment(
+        self, g: Array, w: Array, stamp: float, sequence: int, response: ResponseHandle
+    ) -> None:
+        """Hand a segment over; a newer one replaces one that was not taken yet.
+
+        Values are not judged here: the streamer's guard does, and counts.
+
+        Args:
+            g: Goal (dof,) [rad].
+            w: Weights (dof, N).
+            stamp: When the observation was taken [s, CLOCK_MONOTONIC].
+            sequence: Number of the segment, 1 or more.
+            response: Where its response matrix lies; fixes its duration.
+
+        Raises:
+            StreamError: If a shape does not fit layout and response.
+        """
+        dof, n = self.layout.dof, response.n_basis
+        g, w = np.asarray(g, np.float64), np.asarray(w, np.float64)
+        if g.shape != (dof,) or w.shape != (dof, n):
+            raise StreamError(
+                f"segment has g {g.shape} and w {w.shape}, expected ({dof},) and ({dof}, {n})"
+            )
+        value = self.segment.value
+        self._sent += 1
+        value["stamp"], value["sequence"] = stamp, sequence
+        value["slot"], value["generation"] = response.slot, response.generation
+        value["n_basis"] = n
+        value["g"] = g
+        value["w"][:, :n] = w
+        self.segment.publish()
+
+    def request(self, kind: str, seed: int = 0) -> int:
+        """Ask the streamer for something and return a ticket for :meth:`answer`.
+
+        Args:
+            kind: ``follow`` accepts segments; ``hold`` brakes and holds; ``reset`` draws
+                a new start state from ``seed`` (simulated arms); ``stop`` brakes, holds and
+                latches a fault; ``clear_fault`` unlatches it (the streamer then holds);
+                ``quit`` brakes, stops the arm and ends the process.
+            seed: For ``reset``.
+
+        Raises:
+            StreamError: If there is no such request.
+        """
+        if kind not in REQUESTS:
+            raise StreamError.choice("request", kind, REQUESTS)
+        record = self.requests.record
+        self._tickets = record["ticket"] = int(self._words[2]) + 1
+        self._words[2] = self._tickets
+        record["kind"], record["seed"] = REQUESTS.index(kind), seed
+        self.requests.append()
+        return self._tickets
+
+    def answer(self, ticket: int) -> str | None:
+        """Return None until a request is dealt with, then "" or why it was refused."""
+        self.status.load()
+        place = ticket % ANSWERS
+        if int(self.status["answers"][place]["ticket"]) < ticket:
+            return None
+        return text(self.status["answers"][place]["refusal"])
+
+    def wait(self, ticket: int, timeout: float = 5.0) -> None:
+        """Wait for a request to be dealt with; for programs, not for callbacks.
+
+        Raises:
+            StreamError: If it is refused, or not dealt with within ``timeout`` [s].
+        """
+        deadline = time.monotonic() + timeout
+        while (refusal := self.answer(ticket)) is None:
+            if time.monotonic() > deadline:
+                raise StreamError(f"the streamer did not answer within {timeout:g} s")
+            self.beat()
+            time.sleep(0.002)
+        if refusal:
+            raise StreamError(refusal)
+
+    def streamer_age(self) -> float:
+        """Return how long ago [s] the streamer was last alive; infinite if it never was."""
+        last = self._words[1]
+        return (time.monotonic_ns() - last) * 1e-9 if last else float("inf")
+
+    def phase(self) -> str:
+        """Return what the streamer is doing, newest ``state``."""
+        self.state.load()
+        return PHASES[int(self.state["phase"])]
+
+    def hello(self) -> dict[str, Any] | None:
+        """Return what the streamer said once connected, or None before that.
+
+        Keys: ``pid, arm, hardware, simulated, joint_names, gripper, rate, command_mode,
+        lower, upper, max_velocity, max_acceleration, realtime`` (what the kernel granted).
+        """
+        self._hello.load()
+        size = int(self._hello["size"])
+        if not size:
+            return None
+        values: dict[str, Any] = json.loads(bytes(self._hello["text"])[:size])
+        return values
+
+    def report(self) -> dict[str, Any]:
+        """Return ``status`` as plain values: counts by name, fault and reason as text."""
+        self.status.load()
+        value = self.status.value
+        report: dict[str, Any] = {
+            name: int(value[name])
+            for name in ("pid", "ticks", "missed", "accepted", "dropped", "refused", "stretched")
+        }
+        report["worst_us"] = float(value["worst"]) * 1e6
+        report["cost_us"] = float(value["cost"]) * 1e6
+        for name in ("fault", "reason"):
+            report[name] = text(value[name])
+        report["guard"] = {
+            name: int(count)
+            for name, count in zip(GUARD_NAMES, value["guard"], strict=True)
+            if count
+        }
+        return report
+
+    # -- the streamer's side -----------------------------------------------------------------
+
+    def parent_age(self, now_ns: int) -> float:
+        """Return how long ago [s] the parent was last alive; infinite if it never was."""
+        last = self._words[0]
+        return (now_ns - last) * 1e-9 if last else float("inf")
+
+    def streamer_beat(self, now_ns: int) -> None:
+        """Say that the streamer is alive."""
+        self._words[1] = now_ns
+
+    def say_hello(self, values: Mapping[str, Any]) -> None:
+        """Publish what :meth:`hello` returns."""
+        greeting = json.dumps(values).encode()
+        if len(greeting) > self._hello["text"].size:
+            raise StreamError(f"mailbox: greeting of {len(greeting)} bytes is too long")
+        self._hello["size"] = len(greeting)
+        self._hello["text"][: len(greeting)] = np.frombuffer(greeting, np.uint8)
+        self._hello.publish()
+
+    def response(self, slot: int) -> _Response:
+        """Return a place for a response matrix, to be looked at under its sequence number."""
+        return self._responses[slot]
+
+    def close(self) -> None:
+        """Let go of the memory; may be called twice."""
+        if self._fd < 0:
+            return
+        for part in (self.segment, self.state, self.status, self._hello):
+            part.release()
+        for ring in (self.requests, self.samples):
+            ring.release()
+        for response in self._responses:
+            response.release()
+        self._words.release()
+        # A view that a caller still holds keeps the pages mapped until it goes away.
+        with contextlib.suppress(BufferError):
+            self._memory.release()
+            self._map.close()
+        os.close(self._fd)
+        self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class _Response:
+    """A place for one response matrix, read in place instead of copied."""
+
+    def __init__(self, memory: memoryview, offset: int, layout: MailboxLayout) -> None:
+        self._counter = memory[offset : offset + 8].cast("Q")
+        self._head = memory[offset + 64 : offset + 64 + 32].cast("d")
+        self._data: Array | None = np.frombuffer(
+            memory, np.float64, 3 * layout.max_rows * (3 + layout.max_basis), offset + 128
+        )
+
+    @staticmethod
+    def size(layout: MailboxLayout) -> int:
+        return 64 + 8 * 3 * layout.max_rows * (3 + layout.max_basis)
+
+    def write(self, generation: int, B: Array, duration: float) -> None:
+        assert self._data is not None
+        stamp = self._counter[0] | 1
+        self._counter[0] = stamp
+        _fence()
+        self._head[0], self._head[1] = float(generation), float(B.shape[1])
+        self._head[2], self._head[3] = float(B.shape[2]), duration
+        self._data[: B.size] = B.reshape(-1)
+        _fence()
+        self._counter[0] = stamp + 1
+
+    def look(self, generation: int) -> tuple[int, Array, float] | None:
+        """Return (stamp, B (3, rows, 3 + N) in shared memory, duration), or None if it is gone."""
+        assert self._data is not None
+        stamp = self._counter[0]
+        if stamp & 1:
+            return None
+        _fence()
+        found, rows, columns, duration = self._head
+        size = 3 * int(rows) * int(columns)
+        if found != generation or not 0 < size <= self._data.size:
+            return None
+        return stamp, self._data[:size].reshape(3, int(rows), int(columns)), duration
+
+    def unchanged(self, stamp: int) -> bool:
+        """Return whether nobody has written since :meth:`look` returned ``stamp``."""
+        _fence()
+        return bool(self._counter[0] == stamp)
+
+    def release(self) -> None:
+        self._data = None
+        self._counter.release()
+        self._head.release()
+
+
+def text(value: Any) -> str:
+    """Return a bytes field of a slot as text."""
+    return bytes(np.asarray(value).item()).decode(errors="replace")
+
+
+def _types(layout: MailboxLayout) -> dict[str, np.dtype[Any]]:
+    """Return the structured type of every slot and ring."""
+    dof, poses = (layout.dof,), (max(len(layout.objects), 1), 7)
+
+    def vectors(names: Sequence[str]) -> list[Any]:
+        return [(name, "f8", dof) for name in names]
+
+    answer = np.dtype([("ticket", "u8"), ("refusal", "S120")])
+    fields: dict[str, list[Any]] = {
+        "segment": [
+            ("stamp", "f8"), ("sequence", "u8"), ("slot", "i8"), ("generation", "i8"),
+            ("n_basis", "i8"), ("g", "f8", dof), ("w", "f8", (layout.dof, layout.max_basis)),
+        ],
+        "state": [
+            ("time", "f8"), ("arm_time", "f8"), ("ticks", "u8"), ("sequence", "u8"),
+            ("phase", "i8"), *vectors(["position", "velocity", "effort", "y", "yd", "ydd"]),
+            ("poses", "f8", poses),
+        ],
+        "status": [
+            ("pid", "i8"), ("ticks", "u8"), ("missed", "u8"), ("worst", "f8"), ("cost", "f8"),
+            ("histogram", "u8", (HISTOGRAM_BINS,)), ("costs", "u8", (HISTOGRAM_BINS,)),
+            ("guard", "u8", (len(GUARD_NAMES),)),
+            ("accepted", "u8"), ("dropped", "u8"), ("refused", "u8"), ("stretched", "u8"),
+            ("fault", "S120"), ("reason", "S120"), ("answers", answer, (ANSWERS,)),
+        ],
+        "hello": [("size", "i8"), ("text", "u1", (16384,))],
+        "request": [("ticket", "u8"), ("kind", "i8"), ("seed", "u8")],
+        "sample": [
+            ("time", "f8"), ("arm_time", "f8"), ("ticks", "u8"), ("sequence", "u8"),
+            ("phase", "i8"),
+            *vectors(["y", "yd", "ydd", "position", "velocity", "torque"]),
+        ],
+    }  # fmt: skip
+    return {name: np.dtype(types) for name, types in fields.items()}
+
+
+def _room(size: int) -> int:
+    """Return the bytes that a slot takes: its counter and its value, in whole cache lines."""
+    return 64 + (size + 63) // 64 * 64
+
+
+def _size(layout: MailboxLayout) -> int:
+    types = _types(layout)
+    size = _HEADER
+    size += sum(_room(types[name].itemsize) for name in ("segment", "state", "status", "hello"))
+    size += _room(types["request"].itemsize * ANSWERS)
+    size += _room(types["sample"].itemsize * layout.samples)
+    size += RESPONSES * _room(_Response.size(layout))
+    return size
+
+
+def _make_fence() -> Any:
+    """Return a memory barrier: nothing on x86-64, whose stores and loads stay in order."""
+    if platform.machine() in ("x86_64", "AMD64"):
+        return lambda: None
+    libc = ctypes.CDLL(None, use_errno=True)
+    # membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED): a full barrier for the caller.
+    return lambda: libc.syscall(283, 2, 0, 0)
+
+
+_fence = _make_fence()
