@@ -1,0 +1,134 @@
+"""Ω: what turns a setpoint (y, yd, ydd) into a command for the arm.
+
+Every Ω fills a command in place and allocates next to nothing: it runs in the
+real-time loop, up to 5 kHz.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndp_ros.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ndp_ros.arms.arm import Command, JointState
+    from ndp_ros.control.rigid_body import RigidBody
+
+Array = NDArray[np.float64]
+
+# Below this speed dry friction is compensated in proportion, so that its sign
+# cannot chatter when the arm stands still [rad/s].
+_FRICTION_SPEED = 0.02
+
+
+class Omega(Protocol):
+    """The tracking law. ``mode`` is the command mode that it needs from the arm."""
+
+    mode: str
+
+    def __call__(
+        self, y: Array, yd: Array, ydd: Array, measured: JointState, command: Command
+    ) -> None:
+        """Fill ``command`` so that the arm follows the setpoint.
+
+        Args:
+            y: Desired positions (dof,) [rad].
+            yd: Desired velocities (dof,) [rad/s].
+            ydd: Desired accelerations (dof,) [rad/s^2].
+            measured: The newest measurement.
+            command: Overwritten; its ``mode`` must be that of this Ω.
+        """
+        ...
+
+
+class Identity:
+    """For an arm that tracks positions itself: the command is the setpoint."""
+
+    mode = "position"
+
+    def __call__(
+        self, y: Array, yd: Array, ydd: Array, measured: JointState, command: Command
+    ) -> None:
+        """Pass position and velocity on."""
+        command.position[:] = y
+        command.velocity[:] = yd
+
+
+class InverseDynamics:
+    """Computed torque: the arm's error obeys e" + 2 wn e' + wn^2 e = 0.
+
+    tau = RNEA(q, qd, ydd + 2 wn (yd - qd) + wn^2 (y - q)) + damping qd + dry friction,
+    clipped to the torque limits. Joints beyond those of the model (the gripper) are
+    commanded by position.
+
+    Attributes:
+        ticks: Calls since the last :meth:`clear`.
+        saturated: How many of them clipped the torque of at least one joint.
+    """
+
+    mode = "torque"
+
+    def __init__(
+        self, model: RigidBody, natural_frequency: float = 25.0, max_torque: Array | None = None
+    ) -> None:
+        """Prepare the law.
+
+        Args:
+            model: Dynamics of the first ``model.n`` joints.
+            natural_frequency: wn [rad/s]; damping is critical.
+            max_torque: Torque limits (n,) or longer [N m]; none unless given.
+
+        Raises:
+            ConfigError: If the frequency is not positive or limits are missing.
+        """
+        if not natural_frequency > 0:
+            raise ConfigError(f"natural_frequency is {natural_frequency!r}, must be > 0 [rad/s]")
+        n = model.n
+        limit = np.full(n, np.inf) if max_torque is None else np.asarray(max_torque, float)[:n]
+        if limit.shape != (n,) or not np.all(limit > 0):
+            raise ConfigError(f"max_torque is {max_torque!r}: {n} positive values [N m] are needed")
+        self._model = model
+        self._n = n
+        self._stiffness = natural_frequency**2
+        self._damping = 2.0 * natural_frequency
+        self._viscous = model.damping.copy()
+        self._friction = model.friction.copy() if np.any(model.friction) else None
+        self._upper, self._lower = limit, -limit
+        self._a, self._e, self._clipped = np.zeros(n), np.zeros(n), np.zeros(n)
+        self.ticks = 0
+        self.saturated = 0
+
+    def clear(self) -> None:
+        """Start counting ticks anew."""
+        self.ticks = self.saturated = 0
+
+    def __call__(
+        self, y: Array, yd: Array, ydd: Array, measured: JointState, command: Command
+    ) -> None:
+        """Fill torques (all joints of the model) and pass position and velocity on."""
+        n, a, e = self._n, self._a, self._e
+        q, v = measured.position[:n], measured.velocity[:n]
+        np.subtract(y[:n], q, out=a)
+        a *= self._stiffness
+        np.subtract(yd[:n], v, out=e)
+        e *= self._damping
+        a += e
+        a += ydd[:n]
+        tau = self._model.inverse_dynamics(q, v, a)
+        np.multiply(self._viscous, v, out=e)
+        e += tau
+        if self._friction is not None:
+            e += self._friction * np.tanh(yd[:n] / _FRICTION_SPEED)
+        clipped = self._clipped
+        np.minimum(e, self._upper, out=clipped)
+        np.maximum(clipped, self._lower, out=clipped)
+        self.ticks += 1
+        if not (clipped == e).all():
+            self.saturated += 1
+        command.torque[:n] = clipped
+        command.torque[n:] = 0.0
+        command.position[:] = y
+        command.velocity[:] = yd

@@ -1,0 +1,170 @@
+"""Rigid-body dynamics by Pinocchio, on exactly the model that MuJoCo compiled.
+
+Pinocchio's own MJCF reader does not infer inertias and counts massless geoms, so
+its model of a MuJoCo robot can be wrong by tens of newton metres. Here every
+placement, axis and inertia is copied from the compiled ``mjModel``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pinocchio as pin
+from numpy.typing import NDArray
+
+from ndp_ros.errors import ConfigError
+
+if TYPE_CHECKING:
+    import mujoco
+
+Array = NDArray[np.float64]
+
+# mjtJoint: the enumeration's values, so that this module does not import MuJoCo.
+_FREE, _BALL, _SLIDE, _HINGE = 0, 1, 2, 3
+
+
+class RigidBody:
+    """Inverse dynamics of n joints: tau = M(q) a + c(q, v) + g(q) + damping v + friction.
+
+    Attributes:
+        joint_names: The joints, in the order of every array.
+        n: Number of joints.
+        damping: Viscous damping (n,) [N m s/rad].
+        friction: Dry friction (n,) [N m].
+    """
+
+    def __init__(
+        self, model: mujoco.MjModel, joint_names: Sequence[str], locked: Array | None = None
+    ) -> None:
+        """Copy the model.
+
+        Args:
+            model: Compiled MuJoCo model; bodies on a free joint are left out.
+            joint_names: Joints that move, in the order that the arrays shall have.
+            locked: Configuration (nq,) at which the other joints stand; ``qpos0``
+                unless given. What they carry is welded to the moving joints.
+
+        Raises:
+            ConfigError: If a joint is absent, is neither a hinge nor a slide, or
+                shares its body with another joint.
+        """
+        self.joint_names = tuple(joint_names)
+        self.n = len(self.joint_names)
+        known = [model.joint(j).name for j in range(model.njnt)]
+        for name in self.joint_names:
+            if name not in known:
+                raise ConfigError.choice("joint", name, known)
+        locked = np.asarray(model.qpos0 if locked is None else locked, dtype=float)
+        self._model = _pinocchio_model(model, set(self.joint_names), locked)
+        self._data = self._model.createData()
+
+        # Pinocchio orders joints along the tree; the caller may order them otherwise.
+        tree = [self._model.getJointId(name) for name in self.joint_names]
+        self._order = np.array([self._model.idx_vs[i] for i in tree], dtype=np.intp)
+        self._in_order = bool(np.array_equal(self._order, np.arange(self.n)))
+        dofs = [model.jnt_dofadr[known.index(name)] for name in self.joint_names]
+        armature = np.zeros(self.n)
+        armature[self._order] = model.dof_armature[dofs]
+        self._model.armature = armature
+        self.damping: Array = model.dof_damping[dofs].copy()
+        self.friction: Array = model.dof_frictionloss[dofs].copy()
+        self._q, self._v, self._a = np.zeros(self.n), np.zeros(self.n), np.zeros(self.n)
+
+    def inverse_dynamics(self, q: Array, v: Array, a: Array) -> Array:
+        """Return the torques (n,) for accelerations ``a``, without damping and friction.
+
+        The result is overwritten by the next call.
+
+        Args:
+            q: Positions (n,) [rad].
+            v: Velocities (n,) [rad/s].
+            a: Accelerations (n,) [rad/s^2].
+        """
+        if self._in_order:
+            tau: Array = pin.rnea(self._model, self._data, q, v, a)
+            return tau
+        self._q[self._order], self._v[self._order], self._a[self._order] = q, v, a
+        ordered: Array = pin.rnea(self._model, self._data, self._q, self._v, self._a)
+        return ordered[self._order]
+
+    def bias(self, q: Array, v: Array) -> Array:
+        """Return gravity, Coriolis and centrifugal torques (n,): MuJoCo's ``qfrc_bias``."""
+        return self.inverse_dynamics(q, v, np.zeros(self.n))
+
+    def mass_matrix(self, q: Array) -> Array:
+        """Return the joint-space inertia (n, n), armature included."""
+        self._q[self._order] = q
+        upper = np.triu(pin.crba(self._model, self._data, self._q))
+        full = upper + np.triu(upper, 1).T
+        return np.ascontiguousarray(full[np.ix_(self._order, self._order)])
+
+
+def _pinocchio_model(model: mujoco.MjModel, moving: set[str], locked: Array) -> pin.Model:
+    """Return the tree of moving joints; everything fixed is welded to its carrier."""
+    out = pin.Model()
+    out.gravity.linear = np.array(model.opt.gravity)
+    # For each MuJoCo body: the joint that carries it and its placement there; None
+    # for what hangs on a free joint.
+    carrier: list[tuple[int, pin.SE3] | None] = [(0, pin.SE3.Identity())]
+    for b in range(1, model.nbody):
+        parent = carrier[model.body_parentid[b]]
+        joints = [int(model.body_jntadr[b]) + i for i in range(model.body_jntnum[b])]
+        kinds = [int(model.jnt_type[j]) for j in joints]
+        names = [model.joint(j).name for j in joints]
+        if parent is None or any(
+            kind in (_FREE, _BALL) and name not in moving
+            for kind, name in zip(kinds, names, strict=True)
+        ):
+            carrier.append(None)
+            continue
+        index, placement = parent
+        placement = placement * _se3(model.body_pos[b], model.body_quat[b])
+        if any(name in moving for name in names):
+            if len(joints) != 1 or kinds[0] not in (_SLIDE, _HINGE):
+                raise ConfigError(
+                    f"body {model.body(b).name} has joints {names}: "
+                    "a moving joint must be the only one of its body, and a hinge or a slide"
+                )
+            j = joints[0]
+            anchor = pin.SE3(np.eye(3), np.array(model.jnt_pos[j]))
+            reference = _displacement(model, j, -float(model.qpos0[model.jnt_qposadr[j]]))
+            axis = np.array(model.jnt_axis[j])
+            kind = (
+                pin.JointModelPrismaticUnaligned(axis)
+                if kinds[0] == _SLIDE
+                else pin.JointModelRZ()
+                if np.array_equal(axis, (0.0, 0.0, 1.0))
+                else pin.JointModelRevoluteUnaligned(axis)
+            )
+            index = out.addJoint(index, kind, placement * anchor * reference, names[0])
+            placement = anchor.inverse()
+        else:
+            for j in joints:
+                anchor = pin.SE3(np.eye(3), np.array(model.jnt_pos[j]))
+                address = model.jnt_qposadr[j]
+                shift = float(locked[address] - model.qpos0[address])
+                placement = placement * anchor * _displacement(model, j, shift) * anchor.inverse()
+        carrier.append((index, placement))
+        if index:
+            centre = _se3(model.body_ipos[b], model.body_iquat[b])
+            inertia = pin.Inertia(
+                float(model.body_mass[b]), np.zeros(3), np.diag(model.body_inertia[b])
+            )
+            out.appendBodyToJoint(index, inertia, placement * centre)
+    return out
+
+
+def _se3(position: Array, quaternion: Array) -> pin.SE3:
+    """Return a placement from MuJoCo's position and quaternion (w, x, y, z)."""
+    w, x, y, z = (float(value) for value in quaternion)
+    return pin.SE3(pin.Quaternion(w, x, y, z).normalized().matrix(), np.array(position))
+
+
+def _displacement(model: mujoco.MjModel, joint: int, amount: float) -> pin.SE3:
+    """Return how far a hinge or slide moves its body for a change of its coordinate."""
+    axis = np.array(model.jnt_axis[joint])
+    if int(model.jnt_type[joint]) == _SLIDE:
+        return pin.SE3(np.eye(3), amount * axis)
+    return pin.SE3(pin.exp3(amount * axis), np.zeros(3))
