@@ -1,0 +1,1 @@
+"""Kinova's Kortex arms (the Gen3 family): schema, wire, client, arm backend and emulator."""
