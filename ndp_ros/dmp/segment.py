@@ -1,0 +1,145 @@
+"""A segment: the DMP parameters of one forward pass of Φ, sampled at any rate (numpy only).
+
+A segment says where to go; bound to a start state it says how to get there. Binding
+to the desired state at the moment of take-over keeps position and velocity continuous,
+however late the parameters arrive.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ndp_ros.dmp.config import DmpConfig
+from ndp_ros.dmp.response import response, response_uncached
+from ndp_ros.errors import SegmentError
+
+Array = NDArray[np.float64]
+
+
+class Segment:
+    """Goal and weights of a DMP that lasts a given time.
+
+    Attributes:
+        config: The dynamical system.
+        g: Goal (dof,) [rad].
+        w: Weights (dof, N).
+        duration: Time that stands for tau = 1 [s].
+    """
+
+    __slots__ = ("config", "duration", "g", "w")
+
+    def __init__(self, config: DmpConfig, g: ArrayLike, w: ArrayLike, duration: float) -> None:
+        """Copy and check the parameters.
+
+        Raises:
+            SegmentError: If g or w has another shape or holds a value that is not finite,
+                or if the duration is not positive; the message names the value.
+        """
+        self.config = config
+        self.g = _finite("g", g)
+        if self.g.ndim != 1 or self.g.size == 0:
+            raise SegmentError(f"g has shape {self.g.shape}, expected (dof,)")
+        self.w = _finite("w", w)
+        expected = (self.g.size, config.n_basis)
+        if self.w.shape != expected:
+            raise SegmentError(f"w has shape {self.w.shape}, expected (dof, n_basis) = {expected}")
+        if not (math.isfinite(duration) and duration > 0.0):
+            raise SegmentError(f"duration is {duration!r} s, expected a positive number")
+        self.duration = float(duration)
+
+    @property
+    def dof(self) -> int:
+        """Number of joints."""
+        return int(self.g.size)
+
+    def bind(self, y0: ArrayLike, yd0: ArrayLike) -> BoundSegment:
+        """Return the motion from a start state.
+
+        Args:
+            y0: Start position (dof,) [rad].
+            yd0: Start velocity (dof,) [rad/s].
+
+        Raises:
+            SegmentError: If a shape differs or a value is not finite.
+        """
+        state = {"y0": _finite("y0", y0), "yd0": _finite("yd0", yd0)}
+        for name, value in state.items():
+            if value.shape != (self.dof,):
+                raise SegmentError(f"{name} has shape {value.shape}, expected ({self.dof},)")
+        return BoundSegment(self, state["y0"], state["yd0"])
+
+
+class BoundSegment:
+    """A segment with its start state: a function of time since take-over.
+
+    Attributes:
+        segment: The parameters.
+        columns: What B multiplies, (3 + N, dof): y0, yd0 per segment, g, w (g - y0).
+        units: Factors (3,) that turn y, yd, ydd per segment into rad, rad/s, rad/s^2.
+    """
+
+    __slots__ = ("columns", "segment", "units")
+
+    def __init__(self, segment: Segment, y0: Array, yd0: Array) -> None:
+        self.segment = segment
+        T = segment.duration
+        self.units = np.array([1.0, 1.0 / T, 1.0 / T**2])
+        self.columns = np.concatenate(
+            (y0[None], yd0[None] * T, segment.g[None], segment.w.T * (segment.g - y0))
+        )
+
+    def sample(self, t: float) -> tuple[Array, Array, Array]:
+        """Return y [rad], yd [rad/s] and ydd [rad/s^2], each (dof,), at one time.
+
+        Args:
+            t: Time since take-over [s], at least 0; beyond the duration the system goes on.
+
+        Raises:
+            SegmentError: If t is negative or not finite.
+        """
+        times = self._normalised(np.array([t], dtype=np.float64))
+        rows = response_uncached(self.segment.config, times)[:, 0]
+        y, yd, ydd = (rows @ self.columns) * self.units[:, None]
+        return y, yd, ydd
+
+    def setpoints(self, times: ArrayLike) -> Array:
+        """Return the setpoints (n, 3, dof): y, yd, ydd at many times; SI units.
+
+        The response is kept per set of normalised times, so asking again at the same
+        times costs one matrix product.
+
+        Args:
+            times: Times since take-over (n,) [s].
+
+        Raises:
+            SegmentError: If a time is negative or not finite.
+        """
+        B = response(self.segment.config, self._normalised(np.asarray(times, dtype=np.float64)))
+        setpoints = np.empty((B.shape[1], 3, self.segment.dof))
+        for i, unit in enumerate(self.units):
+            np.multiply(B[i] @ self.columns, unit, out=setpoints[:, i])
+        return setpoints
+
+    def _normalised(self, times: Array) -> Array:
+        if times.ndim != 1:
+            raise SegmentError(f"times have shape {times.shape}, expected (n,)")
+        if not (np.isfinite(times).all() and (times >= 0.0).all()):
+            raise SegmentError("times since take-over must be finite and at least 0 s")
+        return times / self.segment.duration
+
+
+def _finite(name: str, value: ArrayLike) -> Array:
+    """Return a private, read-only copy of an array of finite numbers."""
+    try:
+        array = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise SegmentError(f"{name} is not an array of numbers: {error}") from error
+    bad = np.argwhere(~np.isfinite(array))
+    if bad.size:
+        where = ", ".join(map(str, bad[0]))
+        raise SegmentError(f"{name}[{where}] is {array[tuple(bad[0])]}, expected finite values")
+    array.flags.writeable = False
+    return array
