@@ -37,3 +37,22 @@ def share(relative: str) -> Path:
             return root / relative
     searched = ", ".join(str(root) for root in share_roots())
     raise ConfigError(f"{relative} is not part of this installation (searched {searched})")
+
+
+def find_checkpoint(name: str | Path) -> Path:
+    """Return a checkpoint's folder, given as a path or as the name of one that ships.
+
+    Raises:
+        ConfigError: If it is neither; the message lists those that ship.
+    """
+    if Path(name).is_dir():
+        return Path(name).resolve()
+    shipped: dict[str, Path] = {}
+    for root in reversed(share_roots()):
+        shipped |= {
+            path.parent.name: path.parent for path in root.glob("models/checkpoints/*/*.json")
+        }
+    if str(name) in shipped:
+        return shipped[str(name)]
+    listed = ", ".join(sorted(shipped)) or "none"
+    raise ConfigError(f"no checkpoint folder {name}, and none of that name ships (those: {listed})")

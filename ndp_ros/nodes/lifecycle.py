@@ -1,0 +1,217 @@
+"""What every node shares: configuration, start by itself, diagnostics, a clean end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
+
+from ndp_ros.errors import NdpError
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+DIAGNOSTICS_PERIOD = 1.0
+"""Time between two reports on /diagnostics without news [s]."""
+WATCH_PERIOD = 0.05
+"""Time between two looks for news [s]."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """What a node says of itself on /diagnostics."""
+
+    level: bytes
+    message: str
+    values: Mapping[str, object] = field(default_factory=dict)
+
+
+class NdpNode(LifecycleNode):
+    """A lifecycle node whose transitions fail with one logged line instead of a traceback.
+
+    Subclasses implement ``configure``, ``activate``, ``deactivate``, ``cleanup`` and
+    ``health``; each may raise NdpError, which refuses the transition.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._last_health: tuple[bytes, str] | None = None
+        self._last_report = -DIAGNOSTICS_PERIOD
+        self.create_timer(WATCH_PERIOD, self._watch)
+
+    def configure(self) -> None:
+        """Load and check everything that is needed; take nothing."""
+
+    def activate(self) -> None:
+        """Take the arm, start the timers."""
+
+    def deactivate(self) -> None:
+        """Bring the arm to rest, stop the timers."""
+
+    def cleanup(self) -> None:
+        """Forget what ``configure`` loaded."""
+
+    def health(self) -> Health:
+        """Return the node's present state for /diagnostics."""
+        raise NotImplementedError
+
+    @property
+    def state(self) -> str:
+        """The lifecycle state: unconfigured, inactive, active or finalized."""
+        return str(self._state_machine.current_state[1])
+
+    def now(self) -> float:
+        """Return ROS time [s]."""
+        return float(self.get_clock().now().nanoseconds) * 1e-9
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lifecycle transition: see ``configure``."""
+        return self._transition(self.configure, super().on_configure, state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lifecycle transition: see ``activate``."""
+        return self._transition(self.activate, super().on_activate, state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lifecycle transition: see ``deactivate``."""
+        return self._transition(self.deactivate, super().on_deactivate, state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lifecycle transition: see ``cleanup``."""
+        return self._transition(self.cleanup, super().on_cleanup, state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lifecycle transition: deactivates if need be."""
+
+        def shut_down() -> None:
+            if state.label == "active":
+                self.deactivate()
+            if state.label != "unconfigured":
+                self.cleanup()
+
+        return self._transition(shut_down, super().on_shutdown, state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Go back to unconfigured after an unforeseen error, so that another try is possible."""
+        try:
+            self.cleanup()
+        except Exception as error:
+            self.get_logger().error(f"clean-up after an error failed: {error}")
+            return TransitionCallbackReturn.FAILURE
+        return super().on_error(state)
+
+    def start(self) -> bool:
+        """Configure and activate; whether the node is active now."""
+        for trigger in (self.trigger_configure, self.trigger_activate):
+            if trigger() != TransitionCallbackReturn.SUCCESS:
+                return False
+        return True
+
+    def end(self) -> None:
+        """Deactivate and clean up from whatever state the node is in."""
+        if self.state == "active":
+            self.trigger_deactivate()
+        if self.state == "inactive":
+            self.trigger_cleanup()
+
+    def report(self) -> None:
+        """Publish the node's health now."""
+        health = self.health()
+        status = DiagnosticStatus(
+            level=health.level, name=self.get_fully_qualified_name().lstrip("/"),
+            message=health.message, hardware_id="",
+            values=[KeyValue(key=k, value=_text(v)) for k, v in health.values.items()],
+        )  # fmt: skip
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+        self._last_health = (health.level, health.message)
+        self._last_report = self.now()
+
+    def _watch(self) -> None:
+        health = self.health()
+        news = (health.level, health.message) != self._last_health
+        if news and self._last_health is not None:
+            log = self.get_logger()
+            {OK: log.info, WARN: log.warning, ERROR: log.error}[health.level](health.message)
+        if news or self.now() - self._last_report >= DIAGNOSTICS_PERIOD:
+            self.report()
+
+    def _transition(
+        self,
+        own: Callable[[], None],
+        base: Callable[[LifecycleState], TransitionCallbackReturn],
+        state: LifecycleState,
+    ) -> TransitionCallbackReturn:
+        # rclpy swallows exceptions of transitions without a word.
+        try:
+            own()
+        except NdpError as error:
+            self.get_logger().error(str(error))
+            return TransitionCallbackReturn.FAILURE
+        except Exception as error:
+            self.get_logger().fatal(f"{type(error).__name__}: {error}")
+            return TransitionCallbackReturn.ERROR
+        return base(state)
+
+
+def run(make: Callable[[], NdpNode], argv: Sequence[str] | None = None) -> int:
+    """Run one node until SIGINT or SIGTERM and return the process' exit status.
+
+    A node with the parameter ``autostart`` brings itself to active; where that fails, the
+    process ends with status 2.
+
+    Args:
+        make: Creates the node; called after ROS is initialised.
+        argv: Command line with ``--ros-args``; ``None`` for that of the process.
+    """
+    # Shared-memory transport leaves files in /dev/shm when a node is killed.
+    os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
+    asked_to_stop = False
+
+    def stop(*_: object) -> None:
+        nonlocal asked_to_stop
+        asked_to_stop = True
+
+    # rclpy's own handlers end the context before the arm has been brought to rest.
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    rclpy.init(
+        args=list(argv) if argv is not None else None,
+        signal_handler_options=SignalHandlerOptions.NO,
+    )
+    node: NdpNode | None = None
+    try:
+        node = make()
+        autostart = not node.has_parameter("autostart") or node.get_parameter("autostart").value
+        if autostart and not node.start():
+            return 2
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        while rclpy.ok() and not asked_to_stop:
+            executor.spin_once(timeout_sec=0.1)
+        node.end()
+        node.report()
+    except ExternalShutdownException:
+        return 0
+    except NdpError as error:
+        print(error, file=sys.stderr)
+        return 2
+    finally:
+        if node is not None:
+            node.end()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+def _text(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

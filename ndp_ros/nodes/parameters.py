@@ -1,0 +1,163 @@
+"""ROS parameters from configuration classes: one descriptor per field of ``config.param``.
+
+Names, types, defaults, bounds, units and sentences are those of the dataclass, so
+``ros2 param describe`` says what ``--help`` says. A nested configuration class becomes a
+dotted name, an optional value that is absent the empty string.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import typing
+from collections.abc import Collection, Iterator
+from typing import Any, TypeVar
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import (
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+)
+from rclpy.node import Node
+from rclpy.parameter import Parameter as RosParameter
+
+from ndp_ros.config import Parameter, from_mapping, parameters
+from ndp_ros.errors import ConfigError
+
+Config = TypeVar("Config")
+
+STANDARD = ("use_sim_time", "start_type_description_service")
+"""Parameters that rclpy declares for every node."""
+
+_INTEGER_LIMIT = 2**63 - 1
+_SCALARS = {
+    bool: RosParameter.Type.BOOL,
+    int: RosParameter.Type.INTEGER,
+    float: RosParameter.Type.DOUBLE,
+    str: RosParameter.Type.STRING,
+}
+_ARRAYS = {
+    bool: RosParameter.Type.BOOL_ARRAY,
+    int: RosParameter.Type.INTEGER_ARRAY,
+    float: RosParameter.Type.DOUBLE_ARRAY,
+    str: RosParameter.Type.STRING_ARRAY,
+}
+
+
+def declare(node: Node, *classes: type, writable: Collection[str] = ()) -> None:
+    """Declare every field of the configuration classes as a parameter of the node.
+
+    Args:
+        node: The node; its parameter overrides (``-p``, parameter files, launch) count.
+        classes: Configuration classes made with ``config.param``; their names must differ.
+        writable: Names that may change at run time; all others are read-only.
+
+    Raises:
+        ConfigError: On an unknown name, a wrong type or a value out of bounds.
+    """
+    # rclpy ignores overrides of parameters that nobody declares; a misspelt one must not pass.
+    overrides: dict[str, RosParameter[Any]] = node._parameter_overrides
+    known = {name: p for cls in classes for name, p in _flatten(cls)}
+    for name in overrides:
+        if name not in known and name not in STANDARD and not name.startswith("qos_overrides."):
+            raise ConfigError.choice(f"{node.get_name()}: parameter", name, known)
+    for name, p in known.items():
+        given = overrides[name].value if name in overrides else None
+        _declare_one(node, name, p, given, read_only=name not in writable)
+
+
+def read(node: Node, cls: type[Config]) -> Config:
+    """Return the present parameter values as a configuration.
+
+    Raises:
+        ConfigError: If values do not fit together.
+    """
+    nested: dict[str, Any] = {}
+    for name, p in _flatten(cls):
+        value = node.get_parameter(name).value
+        if _optional(p.type) and value == "":
+            value = None
+        *path, leaf = name.split(".")
+        place = nested
+        for part in path:
+            place = place.setdefault(part, {})
+        place[leaf] = list(value) if _element(p.type)[1] else value
+    return from_mapping(cls, nested, source=node.get_name())
+
+
+def descriptor(p: Parameter, *, read_only: bool) -> ParameterDescriptor:
+    """Return what ``ros2 param describe`` shows of one field."""
+    kind, is_array = _element(p.type)
+    described = ParameterDescriptor(
+        name=p.name,
+        type=(_ARRAYS if is_array else _SCALARS)[kind].value,
+        description=p.describe(),
+        read_only=read_only,
+    )
+    if p.choices is not None:
+        described.additional_constraints = "one of " + ", ".join(map(str, p.choices))
+    if (p.minimum is not None or p.maximum is not None) and not is_array:
+        if kind is int:
+            low = -_INTEGER_LIMIT if p.minimum is None else int(p.minimum)
+            high = _INTEGER_LIMIT if p.maximum is None else int(p.maximum)
+            described.integer_range = [IntegerRange(from_value=low, to_value=high)]
+        elif kind is float:
+            limit = sys.float_info.max
+            low_value = -limit if p.minimum is None else float(p.minimum)
+            high_value = limit if p.maximum is None else float(p.maximum)
+            described.floating_point_range = [
+                FloatingPointRange(from_value=low_value, to_value=high_value)
+            ]
+    return described
+
+
+def _declare_one(node: Node, name: str, p: Parameter, given: Any, *, read_only: bool) -> None:
+    kind, is_array = _element(p.type)
+    value = p.default if given is None else given
+    if value is dataclasses.MISSING:
+        raise ConfigError(f"{node.get_name()} needs the parameter {name}: {p.describe()}")
+    if value is None:
+        value = ""
+    if is_array:
+        items = value if isinstance(value, list | tuple) else list(value)
+        value = [float(item) if kind is float else item for item in items]
+    elif kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)  # `-p rate:=1000` is an integer for ROS
+    described = descriptor(p, read_only=read_only)
+    expected = described.type  # declaring overwrites it with the type of the value
+    try:
+        # The override is in ``value`` already, converted.
+        node.declare_parameter(name, value, described, ignore_override=True)
+    except (InvalidParameterTypeException, InvalidParameterValueException, TypeError) as error:
+        raise ConfigError(f"{node.get_name()}: {name} is {given!r}: {p.describe()}") from error
+    if expected != node.get_parameter(name).type_.value and not (is_array and not value):
+        raise ConfigError(
+            f"{node.get_name()}: {name} is {given!r}, expected {kind.__name__}: {p.describe()}"
+        )
+
+
+def _flatten(cls: type, prefix: str = "", defaults: Any = None) -> Iterator[tuple[str, Parameter]]:
+    """Yield dotted name and parameter of every field, through nested classes."""
+    for p in parameters(cls):
+        if defaults is not None:
+            p = dataclasses.replace(p, default=getattr(defaults, p.name))
+        if dataclasses.is_dataclass(p.type) and isinstance(p.type, type):
+            nested = None if p.required else p.default
+            yield from _flatten(p.type, f"{prefix}{p.name}.", nested)
+        else:
+            yield prefix + p.name, p
+
+
+def _optional(kind: Any) -> bool:
+    return type(None) in typing.get_args(kind)
+
+
+def _element(kind: Any) -> tuple[type, bool]:
+    """Return the scalar type of an annotation and whether it is a list of them."""
+    if _optional(kind):
+        kind = next(a for a in typing.get_args(kind) if a is not type(None))
+    if typing.get_origin(kind) is tuple:
+        return typing.get_args(kind)[0], True
+    if kind not in _SCALARS:
+        raise ConfigError(f"{kind!r} has no ROS parameter type")
+    return kind, False

@@ -1,0 +1,315 @@
+"""The policy node: observation in, DMP parameters out, once per segment.
+
+Φ runs on a free timer of period k · control_dt while its observation is complete and
+fresh. A new checkpoint is loaded off to the side and taken over at the next segment; one
+that does not fit is refused and the old one goes on.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from geometry_msgs.msg import PoseStamped
+from ndp_interfaces.msg import DmpParameters
+from ndp_interfaces.srv import LoadCheckpoint
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.parameter import Parameter
+from rclpy.subscription import Subscription
+from rclpy.task import Future
+from rclpy.timer import Timer
+from sensor_msgs.msg import JointState
+from trajectory_msgs.msg import JointTrajectory
+
+from ndp_ros import checkpoint
+from ndp_ros.config import param
+from ndp_ros.errors import CheckpointError, NdpError
+from ndp_ros.nodes import lifecycle, parameters, qos
+from ndp_ros.nodes.lifecycle import Health, NdpNode
+from ndp_ros.nodes.messages import Parameters, parameters_to_message
+from ndp_ros.nodes.observer import JOINT_STATES, SETPOINT, Observer, pose_topic
+from ndp_ros.paths import find_checkpoint
+from ndp_ros.policies import PolicySpec, make_policy
+from ndp_ros.policies.ndp import NdpPolicy
+
+NAME = "policy_node"
+
+
+@dataclass(frozen=True)
+class PolicyNodeConfig:
+    """Parameters of the policy node."""
+
+    checkpoint: str = param(doc="Checkpoint folder, or the name of one that ships.")
+    arm: str = param("", doc="Arm that the checkpoint must be made for; empty for any.")
+    max_observation_age: float = param(
+        0.1, doc="Older parts of the observation count as missing.", unit="s", minimum=0.001,
+        maximum=60.0,
+    )  # fmt: skip
+    base_frame: str = param("base", doc="Frame in which object poses must be given.")
+    autostart: bool = param(True, doc="Configure and activate without being asked.")
+
+
+class Phi:
+    """A loaded checkpoint that is ready to run."""
+
+    def __init__(self, name: str, arm: str) -> None:
+        """Load, check and try a checkpoint.
+
+        Raises:
+            NdpError: If it is missing, damaged, no NDP or for another arm.
+        """
+        loaded = checkpoint.load(find_checkpoint(name))
+        self.name = name
+        self.id = loaded.id
+        self.spec: PolicySpec = loaded.spec
+        if arm and self.spec.arm != arm:
+            raise CheckpointError(f"{name} was made for arm {self.spec.arm!r}, not {arm!r}")
+        if self.spec.method != "ndp":
+            raise CheckpointError(
+                f"{name} holds method {self.spec.method!r}: only 'ndp' yields DMP parameters"
+            )
+        policy = make_policy(self.spec, loaded.tensors)
+        assert isinstance(policy, NdpPolicy)
+        self._policy = policy
+        # The first pass allocates; it must not be the first segment of a motion.
+        self(np.zeros(sum(f.size for f in self.spec.observation)))
+
+    def __call__(self, obs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return g (dof,) and w (dof, N) for an observation (n_obs,)."""
+        with torch.inference_mode():
+            g, w = self._policy.parameters_of(torch.from_numpy(obs.astype(np.float32))[None])
+        return g[0].double().numpy(), w[0].double().numpy()
+
+
+class PolicyNode(NdpNode):
+    """Runs Φ once per segment and publishes what it yields."""
+
+    def __init__(self) -> None:
+        super().__init__(NAME)
+        parameters.declare(self, PolicyNodeConfig, writable=("checkpoint", "max_observation_age"))
+        self._config = parameters.read(self, PolicyNodeConfig)
+        self._phi: Phi | None = None
+        self._next: Phi | None = None
+        self._observer: Observer | None = None
+        self._inputs: list[Subscription[Any]] = []
+        self._segment_timer: Timer | None = None
+        self._missing: list[str] = []
+        self._sequence = 0
+        self._forward: deque[float] = deque(maxlen=200)
+        self._refusal = ""
+        self._accepting = False
+        self._output = self.create_lifecycle_publisher(
+            DmpParameters, "ndp/dmp_parameters", qos.PARAMETERS
+        )
+        self.create_service(LoadCheckpoint, "~/load_checkpoint", self._on_load)
+        self.add_on_set_parameters_callback(self._on_set)
+
+    # -- life cycle -------------------------------------------------------------------------
+
+    def configure(self) -> None:
+        """Load the checkpoint and subscribe to what its observation needs."""
+        torch.set_num_threads(1)
+        self._adopt(Phi(self._config.checkpoint, self._config.arm))
+
+    def activate(self) -> None:
+        """Start the segment timer."""
+        self._restart_timer()
+
+    def deactivate(self) -> None:
+        """Stop the segment timer."""
+        self._stop_timer()
+
+    def cleanup(self) -> None:
+        """Forget the checkpoint."""
+        self._stop_timer()
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        self._inputs.clear()
+        self._phi = self._next = self._observer = None
+
+    # -- one segment ------------------------------------------------------------------------
+
+    def _segment(self) -> None:
+        if self._next is not None:
+            self._adopt(self._next)
+            self._restart_timer()
+        phi, observer = self._phi, self._observer
+        if phi is None or observer is None:
+            return
+        now = self.now()
+        self._missing = observer.missing(now, self._config.max_observation_age)
+        if self._missing:
+            return
+        started = time.perf_counter()
+        obs, stamp = observer.observe()
+        g, w = phi(obs)
+        self._forward.append(time.perf_counter() - started)
+        if not (np.isfinite(g).all() and np.isfinite(w).all()):
+            self._missing = ["phi (its output is not finite)"]
+            return
+        self._sequence += 1
+        self._output.publish(
+            parameters_to_message(
+                Parameters(
+                    joint_names=phi.spec.joint_names, g=g, w=w, config=phi.spec.dmp,
+                    duration=phi.spec.segment_duration, stamp=stamp,
+                    sequence=self._sequence, checkpoint=phi.id,
+                )
+            )
+        )  # fmt: skip
+
+    def _adopt(self, phi: Phi) -> None:
+        """Make a loaded checkpoint the one that runs."""
+        new = self._phi is None or self._phi.spec.observation != phi.spec.observation
+        self._phi, self._next = phi, None
+        self._forward.clear()
+        if new:
+            spec = phi.spec
+            self._observer = Observer(spec.observation, spec.joint_names, self._config.base_frame)
+            self._subscribe(self._observer)
+        self.get_logger().info(
+            f"{phi.id}: {phi.spec.task} on {phi.spec.arm}, a segment every "
+            f"{phi.spec.segment_duration:g} s"
+        )
+
+    def _subscribe(self, observer: Observer) -> None:
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        self._inputs.clear()
+        joints = (
+            (JOINT_STATES, JointState, observer.on_joint_states),
+            (SETPOINT, JointTrajectory, observer.on_setpoint),
+        )
+        for topic, kind, callback in joints:
+            if topic in observer.topics:
+                self._inputs.append(self.create_subscription(kind, topic, callback, qos.STATE))
+        for name in observer.objects:
+            callback = partial(observer.on_pose, name)
+            self._inputs.append(
+                self.create_subscription(PoseStamped, pose_topic(name), callback, qos.STATE)
+            )
+
+    def _restart_timer(self) -> None:
+        self._stop_timer()
+        assert self._phi is not None
+        self._segment_timer = self.create_timer(self._phi.spec.segment_duration, self._segment)
+
+    def _stop_timer(self) -> None:
+        if self._segment_timer is not None:
+            self.destroy_timer(self._segment_timer)
+            self._segment_timer = None
+
+    # -- another checkpoint -----------------------------------------------------------------
+
+    def _load(self, name: str) -> Phi:
+        """Return a checkpoint that can take over from the one that runs.
+
+        Raises:
+            NdpError: If it is damaged or drives other joints.
+        """
+        phi = Phi(name, self._config.arm)
+        Observer(phi.spec.observation, phi.spec.joint_names, self._config.base_frame)
+        running = self._phi
+        if running is not None and (
+            (phi.spec.arm, phi.spec.joint_names) != (running.spec.arm, running.spec.joint_names)
+        ):
+            raise CheckpointError(
+                f"{name} drives {phi.spec.arm} {list(phi.spec.joint_names)}, the running one "
+                f"{running.spec.arm} {list(running.spec.joint_names)}"
+            )
+        return phi
+
+    async def _on_load(
+        self, request: LoadCheckpoint.Request, response: LoadCheckpoint.Response
+    ) -> LoadCheckpoint.Response:
+        """Load in a thread of its own, so that the segments go on meanwhile."""
+        done: Future[Phi | NdpError] = Future(executor=self.executor)
+
+        def load() -> None:
+            try:
+                done.set_result(self._load(request.path))
+            except NdpError as error:
+                done.set_result(error)
+            except Exception as error:  # a service that never answers would be worse
+                done.set_result(CheckpointError(f"{type(error).__name__}: {error}"))
+
+        threading.Thread(target=load, name="load checkpoint", daemon=True).start()
+        result = await done
+        if isinstance(result, NdpError):
+            self._refuse(str(result))
+            response.success, response.message = False, str(result)
+            response.checkpoint = self._phi.id if self._phi is not None else ""
+            return response
+        assert isinstance(result, Phi)
+        self._take(result)
+        self._accepting = True
+        self.set_parameters([Parameter("checkpoint", value=request.path)])
+        self._accepting = False
+        response.success, response.checkpoint = True, result.id
+        response.message = "runs from the next segment on"
+        return response
+
+    def _on_set(self, changes: list[Parameter[Any]]) -> SetParametersResult:
+        """Accept a parameter change if the checkpoint it names can take over."""
+        for change in changes:
+            if change.name == "checkpoint" and not self._accepting:
+                if self._phi is None:
+                    continue
+                try:
+                    self._take(self._load(str(change.value)))
+                except NdpError as error:
+                    self._refuse(str(error))
+                    return SetParametersResult(successful=False, reason=str(error))
+        values = {change.name: change.value for change in changes}
+        known = {name: values[name] for name in values if hasattr(self._config, name)}
+        self._config = PolicyNodeConfig(**{**vars(self._config), **known})
+        return SetParametersResult(successful=True)
+
+    def _take(self, phi: Phi) -> None:
+        """Let a checkpoint take over at the next segment."""
+        self._refusal = ""
+        if self._segment_timer is None:
+            self._adopt(phi)
+        else:
+            self._next = phi
+
+    def _refuse(self, text: str) -> None:
+        self._refusal = text
+        self.get_logger().error(f"checkpoint refused, the old one goes on: {text}")
+
+    # -- diagnostics ------------------------------------------------------------------------
+
+    def health(self) -> Health:
+        """Return what runs, how long it takes, and what it waits for."""
+        values: dict[str, object] = {"state": self.state, "segments": self._sequence}
+        if self._phi is not None:
+            values["checkpoint"] = self._phi.id
+            values["period_s"] = self._phi.spec.segment_duration
+        if self._forward:
+            values["phi_us_p50"] = float(np.median(self._forward) * 1e6)
+            values["phi_us_max"] = float(max(self._forward) * 1e6)
+        if self._refusal:
+            values["refused"] = self._refusal
+        if self.state != "active":
+            return Health(lifecycle.OK, self.state, values)
+        if self._missing:
+            values["missing"] = "; ".join(self._missing)
+            topics = ", ".join(phrase.split(" ")[0] for phrase in self._missing)
+            return Health(lifecycle.WARN, f"observation incomplete: {topics}", values)
+        return Health(lifecycle.OK, "running", values)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the policy node."""
+    return lifecycle.run(PolicyNode, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
