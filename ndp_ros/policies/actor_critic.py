@@ -84,4 +84,4 @@ class ActionPolicy(ActorCritic):
     def means(self, obs: Tensor) -> Tensor:
         """Return the mean actions ``(batch, k, dof)``."""
         out: Tensor = self.actor(self.normaliser(obs))
-        return out.reshape(-1, self.spec.dof, self.spec.k).transpose(1, 2)
+        return out.reshape(-1, self.spec.k, self.spec.dof)

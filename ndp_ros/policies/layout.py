@@ -24,6 +24,12 @@ MEAN = "normaliser.mean"
 VARIANCE = "normaliser.variance"
 LOG_STD = "log_std"
 
+OBSERVATION_CLIP = 10.0
+"""Normalised observations are clipped to this many standard deviations."""
+
+VARIANCE_FLOOR = 1e-8
+"""Added to a variance before its root, so that a constant input stays finite."""
+
 ACTOR_GAIN = 0.01
 """Gain of the actor's last layer: the first policy hardly moves the arm."""
 

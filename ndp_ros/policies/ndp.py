@@ -35,9 +35,9 @@ class NdpPolicy(ActorCritic):
             obs: Raw observations ``(batch, n_obs)``.
         """
         out: Tensor = self.actor(self.normaliser(obs))
-        out = out.reshape(-1, self.spec.dof, 1 + self.spec.dmp.n_basis)
-        g = obs[:, self._y0] + self.spec.goal_gain * out[..., 0]
-        return g, self.spec.weight_gain * out[..., 1:]
+        out = out.reshape(-1, 1 + self.spec.dmp.n_basis, self.spec.dof)
+        g = obs[:, self._y0] + self.spec.goal_gain * out[:, 0]
+        return g, self.spec.weight_gain * out[:, 1:].transpose(1, 2)
 
     def means(self, obs: Tensor) -> Tensor:
         """Return the mean actions ``(batch, k, dof)``: way points' differences over the scale."""

@@ -8,11 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-OBSERVATION_CLIP = 10.0
-"""Normalised observations are clipped to this many standard deviations."""
-
-VARIANCE_FLOOR = 1e-8
-"""Added to a variance before its root, so that a constant input stays finite."""
+from ndp_ros.policies.layout import OBSERVATION_CLIP, VARIANCE_FLOOR
 
 
 class Mlp(nn.ModuleList):

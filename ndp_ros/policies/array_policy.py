@@ -1,0 +1,302 @@
+"""The policies in numpy with hand-written gradients: what training runs.
+
+Training an NDP takes hundreds of thousands of passes over a dozen windows each. At
+that size autograd spends its time on bookkeeping, so this module computes what
+``actor_critic`` and ``ndp`` define with one flat parameter vector and buffers made
+once. Arrays are feature-major, ``(features, batch)``, because small matrix products
+are fastest that way round; actor and critic run through their hidden layers as one
+batched product.
+
+A pass yields *relative* means: without the part that the start velocity contributes,
+which no parameter touches. :meth:`ArrayPolicy.drift` is that part.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndp_ros.dmp.response import response
+from ndp_ros.observation import field_slice
+from ndp_ros.policies.layout import (
+    MEAN,
+    OBSERVATION_CLIP,
+    VARIANCE,
+    VARIANCE_FLOOR,
+    Layout,
+    Tensors,
+)
+from ndp_ros.policies.spec import PolicySpec
+
+Array = NDArray[Any]
+
+
+class ArrayPolicy:
+    """Φ, the dynamical system and the critic on arrays.
+
+    Attributes:
+        spec: Shape and scales.
+        layout: Where each parameter lies.
+        flat: All parameters ``(size,)``; writing to it changes the policy.
+        mean: Mean of the observations ``(n_obs,)``.
+        variance: Variance of the observations ``(n_obs,)``.
+    """
+
+    def __init__(
+        self, spec: PolicySpec, tensors: Tensors, flat: Array | None = None, dtype: Any = np.float32
+    ) -> None:
+        """Take a copy of the named arrays.
+
+        Args:
+            spec: Shape and scales.
+            tensors: Every tensor by name.
+            flat: Memory ``(size,)`` to hold the parameters, such as a shared block.
+            dtype: float32 to train, float64 to check gradients.
+        """
+        self.spec = spec
+        self.layout = Layout(spec)
+        self.flat = np.empty(self.layout.size, dtype) if flat is None else flat
+        self.flat[:] = self.layout.flatten(tensors, self.flat.dtype)
+        self.parameters = self.layout.views(self.flat)
+        self.mean: Array = np.array(tensors[MEAN], np.float64)
+        self.variance: Array = np.array(tensors[VARIANCE], np.float64)
+        self._passes: dict[int, Pass] = {}
+        if spec.method == "ndp":
+            self._y0 = field_slice(spec.observation, "setpoint")
+            self._yd0 = field_slice(spec.observation, "setpoint_velocity")
+
+    @property
+    def dtype(self) -> Any:
+        """Type of every number in a pass."""
+        return self.flat.dtype
+
+    def tensors(self) -> dict[str, Array]:
+        """Return copies of all tensors by name, as a checkpoint holds them."""
+        return {
+            **{name: view.copy() for name, view in self.parameters.items()},
+            MEAN: self.mean.astype(self.dtype),
+            VARIANCE: self.variance.astype(self.dtype),
+        }
+
+    def normalise(self, obs: Array) -> Array:
+        """Return normalised observations ``(n_obs, batch)`` for raw ones ``(batch, n_obs)``."""
+        scaled = (obs - self.mean) / np.sqrt(self.variance + VARIANCE_FLOOR)
+        np.clip(scaled, -OBSERVATION_CLIP, OBSERVATION_CLIP, out=scaled)
+        return np.ascontiguousarray(scaled.T, dtype=self.dtype)
+
+    def drift(self, obs: Array) -> Array:
+        """Return what the start velocity adds to the means, ``(k, dof, batch)``.
+
+        Args:
+            obs: Raw observations ``(batch, n_obs)``.
+        """
+        if self.spec.method != "ndp":
+            return np.zeros((self.spec.k, self.spec.dof, len(obs)), self.dtype)
+        yd0 = obs[:, self._yd0] * (self.spec.segment_duration / np.array(self.spec.action_scale))
+        column = displacement_rows(self.spec)[:, 0]
+        return (column[:, None, None] * yd0.T).astype(self.dtype)
+
+    def means(self, obs: Array) -> Array:
+        """Return the mean actions ``(batch, k, dof)`` for raw observations ``(batch, n_obs)``."""
+        relative = self.run(len(obs)).actor(self.normalise(obs))
+        return np.ascontiguousarray((relative + self.drift(obs)).transpose(2, 0, 1))
+
+    def values(self, obs: Array) -> Array:
+        """Return the critic's values ``(batch, k)``; a single head serves all sub-steps."""
+        _, values = self.run(len(obs)).forward(self.normalise(obs))
+        return np.repeat(values.T, self.spec.k // len(values), axis=1)
+
+    def parameters_of(self, obs: Array) -> tuple[Array, Array]:
+        """Return an NDP's goal ``g (batch, dof)`` [rad] and weights ``w (batch, dof, N)``.
+
+        Args:
+            obs: Raw observations ``(batch, n_obs)``.
+        """
+        step = self.run(len(obs))
+        step.actor(self.normalise(obs))
+        out = step.u.reshape(1 + self.spec.dmp.n_basis, self.spec.dof, len(obs))
+        g = obs[:, self._y0] + self.spec.goal_gain * out[0].T
+        return g, self.spec.weight_gain * out[1:].transpose(2, 1, 0)
+
+    def run(self, batch: int) -> Pass:
+        """Return the buffers of a pass over ``batch`` observations, made once per size."""
+        if batch not in self._passes:
+            self._passes[batch] = Pass(self, batch)
+        return self._passes[batch]
+
+
+class Pass:
+    """A forward and a backward pass over a fixed number of observations.
+
+    Attributes:
+        u: Output of the actor's network ``(outputs, batch)``.
+        gradient: Gradient of the flat vector ``(size,)``, written by :meth:`backward`;
+            the entries of ``log_std`` are left alone.
+    """
+
+    def __init__(self, policy: ArrayPolicy, batch: int) -> None:
+        layout, spec, dtype = policy.layout, policy.spec, policy.dtype
+        self.gradient = np.zeros(layout.size, dtype)
+        self.slopes = layout.views(self.gradient)
+        self._weights = [_layer(layout, policy.flat, i) for i in range(len(spec.hidden))]
+        self._slopes = [_layer(layout, self.gradient, i) for i in range(len(spec.hidden))]
+        last = len(spec.hidden)
+        ends = [f"{network}.{last}" for network in ("actor", "critic")]
+        self._ends = [
+            (policy.parameters[f"{e}.weight"], policy.parameters[f"{e}.bias"][:, None])
+            for e in ends
+        ]
+        self._end_slopes = [(self.slopes[f"{e}.weight"], self.slopes[f"{e}.bias"]) for e in ends]
+        self._hidden = [np.empty((2, width, batch), dtype) for width in spec.hidden]
+        self._slack = [np.empty_like(h) for h in self._hidden]
+        self._back = [np.empty_like(h) for h in self._hidden]
+        self.u = np.empty((layout.widths["actor"][-1], batch), dtype)
+        self._v = np.empty((layout.widths["critic"][-1], batch), dtype)
+        self._x = np.empty((layout.widths["actor"][0], batch), dtype)
+        self._head: Head = (
+            DynamicHead(spec, batch, dtype) if spec.method == "ndp" else PlainHead(spec, batch)
+        )
+
+    def actor(self, x: Array) -> Array:
+        """Return the relative means ``(k, dof, batch)`` alone; no backward pass follows."""
+        below = x
+        for (weight, bias), h in zip(self._weights, self._hidden, strict=True):
+            np.matmul(weight[0], below, out=h[0])
+            h[0] += bias[0]
+            below = np.tanh(h[0], out=h[0])
+        weight, bias = self._ends[0]
+        np.matmul(weight, below, out=self.u)
+        self.u += bias
+        return self._head.forward(self.u)
+
+    def forward(self, x: Array) -> tuple[Array, Array]:
+        """Return relative means ``(k, dof, batch)`` and values ``(heads, batch)``.
+
+        Both are buffers that the next pass overwrites.
+
+        Args:
+            x: Normalised observations ``(n_obs, batch)``.
+        """
+        self._x = x
+        below = x
+        for (weight, bias), h in zip(self._weights, self._hidden, strict=True):
+            np.matmul(weight, below, out=h)
+            h += bias
+            below = np.tanh(h, out=h)
+        for (weight, bias), h, out in zip(self._ends, below, (self.u, self._v), strict=True):
+            np.matmul(weight, h, out=out)
+            out += bias
+        return self._head.forward(self.u), self._v
+
+    def backward(self, d_means: Array, d_values: Array) -> Array:
+        """Write the gradient of a loss into ``gradient`` and return it.
+
+        Args:
+            d_means: Gradient of the relative means ``(k, dof, batch)``.
+            d_values: Gradient of the values ``(heads, batch)``.
+        """
+        top, d_top = self._hidden[-1], self._back[-1]
+        ends = zip(self._ends, self._end_slopes, strict=True)
+        for i, ((weight, _), (d_weight, d_bias)) in enumerate(ends):
+            d_out = self._head.backward(d_means) if i == 0 else d_values
+            np.matmul(d_out, top[i].T, out=d_weight)
+            np.add.reduce(d_out, axis=1, out=d_bias)
+            np.matmul(weight.T, d_out, out=d_top[i])
+        for i in range(len(self._hidden) - 1, -1, -1):
+            h, slack, d = self._hidden[i], self._slack[i], self._back[i]
+            np.multiply(h, h, out=slack)
+            np.subtract(1.0, slack, out=slack)
+            d *= slack
+            d_weight, d_bias = self._slopes[i]
+            below = self._hidden[i - 1].transpose(0, 2, 1) if i else self._x.T
+            np.matmul(d, below, out=d_weight)
+            np.add.reduce(d, axis=2, out=d_bias[..., 0])
+            if i:
+                np.matmul(self._weights[i][0].transpose(0, 2, 1), d, out=self._back[i - 1])
+        return self.gradient
+
+
+class Head(Protocol):
+    """What turns the actor's output into means, and gradients back."""
+
+    def forward(self, u: Array) -> Array:
+        """Return the relative means ``(k, dof, batch)`` for outputs ``(outputs, batch)``."""
+        ...
+
+    def backward(self, d_means: Array) -> Array:
+        """Return the gradient of the outputs of the last forward pass."""
+        ...
+
+
+class PlainHead:
+    """The output is the means: PPO and PPO-multi."""
+
+    def __init__(self, spec: PolicySpec, batch: int) -> None:
+        self._means = (spec.k, spec.dof, batch)
+        self._outputs = (spec.k * spec.dof, batch)
+
+    def forward(self, u: Array) -> Array:
+        """Return the outputs, reshaped."""
+        return u.reshape(self._means)
+
+    def backward(self, d_means: Array) -> Array:
+        """Return the gradient, reshaped."""
+        return d_means.reshape(self._outputs)
+
+
+class DynamicHead:
+    """The output is goal and weights, the means are the DMP's displacements.
+
+    With s = g - y0 the displacements are A [s; w s]: the rows of the response, one
+    subtracted from the next.
+    """
+
+    def __init__(self, spec: PolicySpec, batch: int, dtype: Any) -> None:
+        rows = displacement_rows(spec)[:, 1:].copy()
+        rows[:, 1:] *= spec.weight_gain
+        self._A = rows.astype(dtype)
+        self._unit = (spec.goal_gain / np.array(spec.action_scale))[:, None].astype(dtype)
+        size = (1 + spec.dmp.n_basis, spec.dof, batch)
+        self._u = np.empty(size, dtype)
+        self._C = np.empty(size, dtype)
+        self._dC = np.empty(size, dtype)
+        self._du = np.empty(size, dtype)
+        self._means = np.empty((spec.k, spec.dof, batch), dtype)
+
+    def forward(self, u: Array) -> Array:
+        """Return the relative means ``(k, dof, batch)``."""
+        self._u = u.reshape(self._C.shape)
+        np.multiply(self._u[0], self._unit, out=self._C[0])
+        np.multiply(self._u[1:], self._C[0], out=self._C[1:])
+        np.matmul(self._A, self._C.reshape(len(self._C), -1), out=_flat(self._means))
+        return self._means
+
+    def backward(self, d_means: Array) -> Array:
+        """Return the gradient of the outputs ``(outputs, batch)``."""
+        np.matmul(self._A.T, _flat(d_means), out=_flat(self._dC))
+        np.multiply(self._dC[1:], self._C[0], out=self._du[1:])
+        self._dC[1:] *= self._u[1:]
+        np.add.reduce(self._dC, axis=0, out=self._du[0])
+        self._du[0] *= self._unit
+        return self._du.reshape(-1, self._du.shape[-1])
+
+
+def displacement_rows(spec: PolicySpec) -> NDArray[np.float64]:
+    """Return A ``(k, 2 + N)``: displacements over each of the k control steps.
+
+    Columns are those of the response for yd0 per segment, s = g - y0 and w s. There is
+    none for y0: the response's columns for y0 and g add up to one at all times.
+    """
+    rows = response(spec.dmp, np.arange(spec.k + 1) / spec.k)[0]
+    return np.diff(rows[:, 1:], axis=0)
+
+
+def _layer(layout: Layout, flat: Array, index: int) -> tuple[Array, Array]:
+    weight, bias = (layout.pair(flat, index, kind) for kind in ("weight", "bias"))
+    return weight, bias[..., None]
+
+
+def _flat(array: Array) -> Array:
+    return array.reshape(len(array), -1)
