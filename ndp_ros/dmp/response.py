@@ -164,7 +164,7 @@ def _convolutions(config: DmpConfig, edges: Array, n_nodes: int) -> tuple[Array,
     nodes, node_weights = _QUADRATURE[n_nodes]
     start, length = edges[:-1, None], np.diff(edges)[:, None]
     ahead = 0.5 * length * (1.0 - nodes)  # (intervals, nodes): from the node to the interval's end
-    u: Array = start + length - ahead
+    u = np.asarray(start + length - ahead, dtype=np.float64)
     f = forcing_columns(config, phase(config, u.ravel())).reshape(*u.shape, n)
     kernel = 0.5 * length * node_weights * np.exp(-lam * ahead)
     J0 = np.zeros((len(edges), n))
@@ -203,7 +203,7 @@ def _euler(config: DmpConfig, times: Array) -> Array:
             f"{m} {config.order} Euler steps diverge at alpha={config.alpha:g}, "
             f"a_x={config.a_x:g}: raise m, or use solver=exact"
         )
-    x = (1.0 - config.a_x * dt) ** np.arange(1, n_steps + 1)
+    x = np.power(1.0 - config.a_x * dt, np.arange(1, n_steps + 1, dtype=np.float64))
     states = np.zeros((n_steps + 1, len(A), 3 + n))
     states[0, 0, 0] = states[0, 1, 1] = 1.0
     states[1:, -1, 2] = gain * stiffness

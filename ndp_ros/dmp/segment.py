@@ -134,7 +134,7 @@ class BoundSegment:
 def _finite(name: str, value: ArrayLike) -> Array:
     """Return a private, read-only copy of an array of finite numbers."""
     try:
-        array = np.array(value, dtype=np.float64)
+        array = np.asarray(value, dtype=np.float64).copy()
     except (TypeError, ValueError) as error:
         raise SegmentError(f"{name} is not an array of numbers: {error}") from error
     bad = np.argwhere(~np.isfinite(array))
