@@ -62,8 +62,6 @@ _MESSAGES = {
     "user_handle=4:UserProfileHandle connection=6:Connection",
     "JointAngle": "joint_identifier=1:uint32 value=2:float",
     "JointAngles": "joint_angles=1:*JointAngle",
-    "JointSpeed": "joint_identifier=1:uint32 value=2:float duration=3:uint32",
-    "JointSpeeds": "joint_speeds=1:*JointSpeed duration=2:uint32",
     "JointTrajectoryConstraint": "type=1:uint32 value=2:float",
     "ConstrainedJointAngles": "joint_angles=1:JointAngles constraint=2:JointTrajectoryConstraint",
     "Finger": "finger_identifier=1:uint32 value=2:float",
@@ -153,7 +151,6 @@ _METHODS = """
 2  112  Base.Stop                          Empty                    Empty
 2  115  Base.GetMeasuredCartesianPose      Empty                    Pose
 2  126  Base.GetMeasuredJointAngles        Empty                    JointAngles
-2  132  Base.SendJointSpeedsCommand        JointSpeeds              Empty
 2  136  Base.SendGripperCommand            GripperCommand           Empty
 2  137  Base.GetMeasuredGripperMovement    GripperRequest           Gripper
 2  145  Base.ApplyEmergencyStop            Empty                    Empty

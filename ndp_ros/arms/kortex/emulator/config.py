@@ -1,0 +1,64 @@
+"""Parameters of the emulator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ndp_ros.config import param
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What the network does to UDP datagrams, in each direction."""
+
+    loss: float = param(0.0, doc="Share of datagrams that vanish.", minimum=0.0, maximum=1.0)
+    delay: float = param(0.0, doc="Constant delay.", unit="s", minimum=0.0, maximum=10.0)
+    jitter: float = param(
+        0.0, doc="Largest random delay on top, uniform.", unit="s", minimum=0.0, maximum=10.0
+    )
+    reorder: float = param(
+        0.0, doc="Share of datagrams held back so that later ones overtake.", minimum=0, maximum=1
+    )
+    hold: float = param(0.003, doc="How long those are held back.", unit="s", minimum=0.0)
+    burst_every: float = param(0.0, doc="Period of bursts of delay; 0: none.", unit="s", minimum=0)
+    burst_delay: float = param(0.0, doc="Delay at the start of a burst.", unit="s", minimum=0.0)
+    seed: int = param(0, doc="Seed of everything random.", minimum=0)
+
+
+@dataclass(frozen=True)
+class EmulatorConfig:
+    """An emulated arm."""
+
+    arm: str = param("gen3", doc="Arm, a file in config/arms.")
+    host: str = param("127.0.0.1", doc="Address to listen on.")
+    port: int = param(10000, doc="TCP port; 0 takes a free one.", minimum=0, maximum=65535)
+    udp_port: int = param(10001, doc="UDP port; 0 takes a free one.", minimum=0, maximum=65535)
+    control_port: int = param(
+        0, doc="TCP port for experiments (state, faults, network); 0 takes a free one.",
+        minimum=0, maximum=65535,
+    )  # fmt: skip
+    username: str = param("admin", doc="The only user.")
+    password: str = param("admin", doc="The user's password.")
+    scene: str = param("", doc="Scene with objects, such as throw-gen3; empty for the arm alone.")
+    scene_seed: int = param(0, doc="Seed of the scene's start state.", minimum=0)
+    timestep: float = param(
+        0.001, doc="Physics step and servo period.", unit="s", minimum=0.0005, maximum=0.002
+    )
+    watchdog: float = param(
+        0.1, doc="Time without a command after which low-level servoing ends.",
+        unit="s", minimum=0.002, maximum=10.0,
+    )  # fmt: skip
+    following_error: float = param(
+        0.0873, doc="Position error that trips an actuator.", unit="rad", minimum=0.001
+    )
+    overspeed: float = param(
+        1.25, doc="Measured speed that trips an actuator, over its limit.", minimum=1.0
+    )
+    control_grace: float = param(
+        7.5, doc="Time after its last command for which a session keeps control.",
+        unit="s", minimum=0.0,
+    )  # fmt: skip
+    actuator_ids: tuple[int, ...] = param(
+        (1, 2, 3, 4, 5, 6), doc="Device identifiers of the actuators.", minimum=1, maximum=255
+    )
+    network: NetworkConfig = param(NetworkConfig(), doc="Disturbances.")
