@@ -112,7 +112,8 @@ def test_segment_keeps_its_own_copy():
         (np.zeros(DOF), np.full((DOF, 6), np.inf), 0.1, r"w\[0, 0\] is inf"),
         (["a", "b", "c"], np.zeros((DOF, 6)), 0.1, "g is not an array of numbers"),
         (np.zeros(DOF), np.zeros((DOF, 6)), 0.0, "duration is 0.0 s"),
-        (np.zeros(DOF), np.zeros((DOF, 6)), np.nan, "duration is nan s"),
+        (np.zeros(DOF), np.zeros((DOF, 6)), np.nan, "duration is nan"),
+        (np.zeros(DOF), np.zeros((DOF, 6)), None, "duration is nan"),
     ],
 )
 def test_wrong_parameters_are_refused_by_name(g, w, duration, words):
@@ -131,6 +132,12 @@ def test_wrong_parameters_are_refused_by_name(g, w, duration, words):
 def test_wrong_start_states_are_refused_by_name(y0, yd0, words):
     with pytest.raises(SegmentError, match=words):
         random_segment().bind(y0, yd0)
+
+
+def test_finite_parameters_whose_product_is_not_are_refused():
+    segment = Segment(CONFIG, np.full(DOF, 1e200), np.full((DOF, 6), 1e200), 0.1)
+    with pytest.raises(SegmentError, match="overflows"):
+        segment.bind(np.zeros(DOF), np.zeros(DOF))
 
 
 @pytest.mark.parametrize("t", [-1e-9, np.nan, np.inf])

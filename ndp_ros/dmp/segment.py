@@ -7,8 +7,6 @@ however late the parameters arrive.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -46,9 +44,10 @@ class Segment:
         expected = (self.g.size, config.n_basis)
         if self.w.shape != expected:
             raise SegmentError(f"w has shape {self.w.shape}, expected (dof, n_basis) = {expected}")
-        if not (math.isfinite(duration) and duration > 0.0):
+        length = _finite("duration", duration)
+        if length.shape != () or length <= 0.0:
             raise SegmentError(f"duration is {duration!r} s, expected a positive number")
-        self.duration = float(duration)
+        self.duration = float(length)
 
     @property
     def dof(self) -> int:
@@ -63,13 +62,17 @@ class Segment:
             yd0: Start velocity (dof,) [rad/s].
 
         Raises:
-            SegmentError: If a shape differs or a value is not finite.
+            SegmentError: If a shape differs, a value is not finite, or w (g - y0) overflows.
         """
         state = {"y0": _finite("y0", y0), "yd0": _finite("yd0", yd0)}
         for name, value in state.items():
             if value.shape != (self.dof,):
                 raise SegmentError(f"{name} has shape {value.shape}, expected ({self.dof},)")
-        return BoundSegment(self, state["y0"], state["yd0"])
+        with np.errstate(over="ignore"):
+            motion = BoundSegment(self, state["y0"], state["yd0"])
+        if not np.isfinite(motion.columns).all():
+            raise SegmentError("w (g - y0) or yd0 times duration overflows: values are too large")
+        return motion
 
 
 class BoundSegment:
@@ -137,9 +140,9 @@ def _finite(name: str, value: ArrayLike) -> Array:
         array = np.asarray(value, dtype=np.float64).copy()
     except (TypeError, ValueError) as error:
         raise SegmentError(f"{name} is not an array of numbers: {error}") from error
-    bad = np.argwhere(~np.isfinite(array))
-    if bad.size:
-        where = ", ".join(map(str, bad[0]))
-        raise SegmentError(f"{name}[{where}] is {array[tuple(bad[0])]}, expected finite values")
+    if not np.isfinite(array).all():
+        bad = tuple(np.argwhere(~np.isfinite(array))[0])
+        where = f"{name}[{', '.join(map(str, bad))}]" if bad else name
+        raise SegmentError(f"{where} is {array[bad]}, expected a finite value")
     array.flags.writeable = False
     return array
