@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import rclpy
@@ -15,6 +15,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.signals import SignalHandlerOptions
 
 from ndp_ros.errors import NdpError
+from ndp_ros.nodes import parameters
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
@@ -40,8 +41,23 @@ class NdpNode(LifecycleNode):
     ``health``; each may raise NdpError, which refuses the transition.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *classes: type, writable: Collection[str] = ()) -> None:
+        """Make the node and declare its parameters.
+
+        Args:
+            name: Name of the node unless it is remapped.
+            classes: Configuration classes whose fields become parameters.
+            writable: Parameters that may change at run time.
+
+        Raises:
+            ConfigError: On a parameter that is unknown, missing or does not fit.
+        """
         super().__init__(name)
+        try:
+            parameters.declare(self, *classes, writable=writable)
+        except NdpError:
+            self.destroy_node()
+            raise
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._last_health: tuple[bytes, str] | None = None
         self._last_report = -DIAGNOSTICS_PERIOD
@@ -140,10 +156,18 @@ class NdpNode(LifecycleNode):
         health = self.health()
         news = (health.level, health.message) != self._last_health
         if news and self._last_health is not None:
-            log = self.get_logger()
-            {OK: log.info, WARN: log.warning, ERROR: log.error}[health.level](health.message)
+            self._log(health)
         if news or self.now() - self._last_report >= DIAGNOSTICS_PERIOD:
             self.report()
+
+    def _log(self, health: Health) -> None:
+        # rclpy ties a severity to the line that it is called from.
+        if health.level == OK:
+            self.get_logger().info(health.message)
+        elif health.level == WARN:
+            self.get_logger().warning(health.message)
+        else:
+            self.get_logger().error(health.message)
 
     def _transition(
         self,
@@ -182,8 +206,7 @@ def run(make: Callable[[], NdpNode], argv: Sequence[str] | None = None) -> int:
         asked_to_stop = True
 
     # rclpy's own handlers end the context before the arm has been brought to rest.
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    previous = [(s, signal.signal(s, stop)) for s in (signal.SIGINT, signal.SIGTERM)]
     rclpy.init(
         args=list(argv) if argv is not None else None,
         signal_handler_options=SignalHandlerOptions.NO,
@@ -210,6 +233,8 @@ def run(make: Callable[[], NdpNode], argv: Sequence[str] | None = None) -> int:
             node.end()
             node.destroy_node()
         rclpy.try_shutdown()
+        for number, handler in previous:
+            signal.signal(number, handler)
     return 0
 
 

@@ -92,8 +92,7 @@ class PolicyNode(NdpNode):
     """Runs Φ once per segment and publishes what it yields."""
 
     def __init__(self) -> None:
-        super().__init__(NAME)
-        parameters.declare(self, PolicyNodeConfig, writable=("checkpoint", "max_observation_age"))
+        super().__init__(NAME, PolicyNodeConfig, writable=("checkpoint", "max_observation_age"))
         self._config = parameters.read(self, PolicyNodeConfig)
         self._phi: Phi | None = None
         self._next: Phi | None = None
