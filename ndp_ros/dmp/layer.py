@@ -209,40 +209,41 @@ def chebyshev_series(
 
 
 class _Response(torch.autograd.Function):
-    """Y = B C with C = [y0; yd0; g; w^T s], saving only w and s = g - y0."""
+    """Y = B C, saving only w^T and s = g - y0.
+
+    B is split by columns, Y = (B_w w^T) s + B_0 [y0; yd0; g]: scaling the product's few
+    rows by s costs less than scaling and transposing the weights to build C.
+    """
 
     @staticmethod
     def forward(ctx: Any, B: Tensor, y0: Tensor, yd0: Tensor, g: Tensor, w: Tensor) -> Tensor:
         batch, dof, n_basis = w.shape
         rows, n = B.shape[0], batch * dof
         s = (g - y0).reshape(n)
-        weights = w.reshape(n, n_basis)
-        ctx.save_for_backward(B, weights, s)
+        wT = w.reshape(n, n_basis).t()
+        start = torch.stack((y0.reshape(n), yd0.reshape(n), g.reshape(n)))
+        ctx.save_for_backward(B, wT, s)
         ctx.shape = (batch, dof)
+        B_0, B_w = B[:, :3], B[:, 3:]
         if rows <= _TIME_MAJOR_ROWS:
-            C = w.new_empty(3 + n_basis, n)
-            torch.mul(weights.t(), s, out=C[3:])
-        else:  # the same columns, stored with a sample's values side by side
-            store = w.new_empty(n, 3 + n_basis)
-            torch.mul(weights, s[:, None], out=store[:, 3:])
-            C = store.t()
-        C[0], C[1], C[2] = y0.reshape(n), yd0.reshape(n), g.reshape(n)
-        if rows <= _TIME_MAJOR_ROWS:
-            return torch.mm(B, C).view(rows, batch, dof).transpose(0, 1)
-        return torch.mm(C.t(), B.t()).view(batch, dof, rows).transpose(1, 2)
+            Y = torch.mm(B_w, wT).mul_(s).addmm_(B_0, start)
+            return Y.view(rows, batch, dof).transpose(0, 1)
+        Y = torch.mm(wT.t(), B_w.t()).mul_(s[:, None]).addmm_(start.t(), B_0.t())
+        return Y.view(batch, dof, rows).transpose(1, 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dY: Tensor) -> tuple[Tensor | None, ...]:
-        B, weights, s = ctx.saved_tensors
+        B, wT, s = ctx.saved_tensors
         batch, dof = ctx.shape
         if B.shape[0] <= _TIME_MAJOR_ROWS:
-            dC = torch.mm(B.t(), dY.transpose(0, 1).reshape(-1, batch * dof))
+            dY = dY.transpose(0, 1).reshape(-1, batch * dof)
         else:
-            dC = torch.mm(B.t(), dY.transpose(1, 2).reshape(batch * dof, -1).t())
+            dY = dY.transpose(1, 2).reshape(batch * dof, -1).t()
+        dC = torch.mm(B.t(), dY)
         _, need_y0, need_yd0, need_g, need_w = ctx.needs_input_grad
         # w enters as w s, so s = g - y0 collects what the forcing columns received.
-        ds = (dC[3:] * weights.t()).sum(0) if need_g or need_y0 else dC[2]
+        ds = (dC[3:] * wT).sum(0) if need_g or need_y0 else dC[2]
         return (
             None,
             (dC[0] - ds).view(batch, dof) if need_y0 else None,
