@@ -185,8 +185,12 @@ class SimulatedArm(Arm, Protocol):
         """Advance the physics by ``duration`` [s] under the last command."""
         ...
 
-    def reset(self, seed: int) -> None:
-        """Put arm and objects into a start state drawn from ``seed``."""
+    def reset(self, seed: int) -> Array:
+        """Put arm and objects into a start state drawn from ``seed``.
+
+        Returns:
+            The setpoint (dof,) that holds this state; a closed gripper's is its grip.
+        """
         ...
 
     def objects(self) -> dict[str, Array]:

@@ -14,8 +14,6 @@ POLICIES = ("count", "clamp", "brake", "fault")
 """What follows a violation: nothing but a count; the nearest allowed value; the arm
 brakes and holds until the next good segment; the same, latched until it is cleared."""
 
-HARDWARE = ("mujoco", "mock", "kortex", "ros2_control")
-
 
 @dataclass(frozen=True)
 class RuntimeConfig:
@@ -39,10 +37,17 @@ class RuntimeConfig:
     )
     heartbeat_timeout: float = param(
         0.5,
-        doc="Silence of the integrator after which the arm is stopped.",
+        doc="Silence of the integrator after which the arm brakes and holds.",
         unit="s",
         minimum=0.02,
         maximum=60,
+    )
+    parent_timeout: float = param(
+        3.0,
+        doc="Silence of the integrator after which the streamer stops the arm and ends.",
+        unit="s",
+        minimum=0.05,
+        maximum=600,
     )
     feedback_timeout: float = param(
         0.05, doc="Age of a measurement that counts as lost.", unit="s", minimum=0.002, maximum=5
@@ -150,7 +155,9 @@ class RuntimeConfig:
 class StreamSpec:
     """What a streamer process drives and how: plain data on its command line."""
 
-    hardware: str = param("mujoco", doc="Backend of the arm.", choices=HARDWARE)
+    hardware: str = param(
+        "mujoco", doc="Backend: mujoco, mock, kortex, ros2_control, or <module>:<function>."
+    )
     arm: str = param("jaco", doc="Arm, as in config/arms/.")
     task: str = param("throw", doc="Task whose scene a simulated arm stands in; empty for none.")
     command_mode: str = param("torque", doc="What the arm gets.", choices=("position", "torque"))

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_ros.errors import StreamError
+from ndp_ros.streaming.clock import BINS, quantile
 
 Array = NDArray[np.float64]
 
@@ -45,7 +46,6 @@ GUARD_NAMES = (
 )  # fmt: skip
 """Every violation that the guard names and counts, in the order of ``status["guard"]``."""
 
-HISTOGRAM_BINS = 64
 RESPONSES = 2
 ANSWERS = 16
 
@@ -170,6 +170,11 @@ class Ring:
         self._shared = memory[offset + 64 : offset + 64 + capacity * dtype.itemsize]
         self._place = 0
 
+    @property
+    def pending(self) -> bool:
+        """Whether there are records that this reader has not read."""
+        return bool(self._head[0] != self._place)
+
     def append(self) -> int:
         """Append this process's ``record`` and return how many were ever appended."""
         head, size = self._head[0], self.dtype.itemsize
@@ -217,9 +222,9 @@ class Mailbox:
       ``sequence`` of the active segment (0: none), ``position, velocity, effort``
       (dof,) measured, ``y, yd, ydd`` (dof,) the setpoint, ``poses`` (objects, 7).
     - ``status``, at about 50 Hz and at every change of phase: ``fault`` and ``reason``
-      (bytes), ``ticks, missed, worst, cost, histogram`` of the clock, ``guard`` counts
-      (one per GUARD_NAMES), ``accepted, dropped, refused, stretched`` segments,
-      ``pid``. :meth:`report` returns it as plain values.
+      (bytes), ``ticks, missed, worst, histogram`` of the clock, ``costliest, costs`` of
+      the loop's body, ``guard`` counts (one per GUARD_NAMES), ``accepted, dropped,
+      refused, stretched`` segments, ``pid``. :meth:`report` returns it as plain values.
     - ``samples``, a ring of ``time, arm_time, ticks, sequence, phase, y, yd, ydd,
       position, velocity, torque``: ``samples.read()`` at 50-100 Hz loses none.
     - :meth:`hello`: what the streamer said of its arm and of itself once connected.
@@ -434,15 +439,28 @@ class Mailbox:
         return values
 
     def report(self) -> dict[str, Any]:
-        """Return ``status`` as plain values: counts by name, fault and reason as text."""
+        """Return ``status`` as plain values.
+
+        Keys: ``pid, ticks, missed, accepted, dropped, refused, stretched``; ``lateness_us`` and
+        ``cost_us`` (the loop's body without physics), each ``p50, p99, max`` [us]; ``fault``
+        and ``reason`` as text; ``guard``, the counts that are not 0 by name.
+        """
         self.status.load()
         value = self.status.value
         report: dict[str, Any] = {
             name: int(value[name])
             for name in ("pid", "ticks", "missed", "accepted", "dropped", "refused", "stretched")
         }
-        report["worst_us"] = float(value["worst"]) * 1e6
-        report["cost_us"] = float(value["cost"]) * 1e6
+        for name, counts, worst in (
+            ("lateness_us", "histogram", "worst"),
+            ("cost_us", "costs", "costliest"),
+        ):
+            bins, top = value[counts].tolist(), float(value[worst])
+            report[name] = {
+                "p50": quantile(bins, 0.5, top) * 1e6,
+                "p99": quantile(bins, 0.99, top) * 1e6,
+                "max": top * 1e6,
+            }
         for name in ("fault", "reason"):
             report[name] = text(value[name])
         report["guard"] = {
@@ -574,8 +592,8 @@ def _types(layout: MailboxLayout) -> dict[str, np.dtype[Any]]:
             ("poses", "f8", poses),
         ],
         "status": [
-            ("pid", "i8"), ("ticks", "u8"), ("missed", "u8"), ("worst", "f8"), ("cost", "f8"),
-            ("histogram", "u8", (HISTOGRAM_BINS,)), ("costs", "u8", (HISTOGRAM_BINS,)),
+            ("pid", "i8"), ("ticks", "u8"), ("missed", "u8"), ("worst", "f8"),
+            ("costliest", "f8"), ("histogram", "u8", (BINS,)), ("costs", "u8", (BINS,)),
             ("guard", "u8", (len(GUARD_NAMES),)),
             ("accepted", "u8"), ("dropped", "u8"), ("refused", "u8"), ("stretched", "u8"),
             ("fault", "S120"), ("reason", "S120"), ("answers", answer, (ANSWERS,)),

@@ -1,0 +1,394 @@
+"""The guard: the one place where every segment, setpoint, command and measurement passes.
+
+Each violation has a name (``GUARD_NAMES``), a count and a policy (``POLICIES``).
+
+Setpoints obey position, velocity and acceleration limits by construction. A state
+(y, yd) of a joint is *viable* when braking at a, the acceleration limit, ends inside
+the position limits; for yd > 0 at a period T
+
+    y + yd^2 / (2 a) + yd T / 2 <= upper,
+
+where the last term pays for braking in whole ticks. From a viable state braking leads to
+a viable state, so a filter that only ever steps to viable states can always stop in
+time. A wanted setpoint that is viable and continuous with the present one passes
+unchanged, bit for bit; any other is replaced by the nearest step that the limits
+allow (``clamp``), or begins braking (``brake``, ``fault``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndp_ros.arms.arm import ArmInfo, Command, JointState
+from ndp_ros.errors import ConfigError
+from ndp_ros.streaming.config import POLICIES, RuntimeConfig
+from ndp_ros.streaming.mailbox import GUARD_NAMES
+
+Array = NDArray[np.float64]
+
+COUNT, CLAMP, BRAKE, FAULT = range(len(POLICIES))
+"""Policies in order of severity; a check returns the most severe that it met."""
+
+_INDEX = {name: place for place, name in enumerate(GUARD_NAMES)}
+_TOO_FAST = 1.02
+"""Excess up to which a segment runs as it is, clamped on the way: a start at the limit is
+no reason to slow down."""
+_ROUNDING = 1e-9
+"""Relative slack of the comparisons, so that a state on a limit is inside it."""
+
+
+@dataclass
+class Verdict:
+    """What the guard says of a segment before it starts."""
+
+    stretch: float
+    """Factor on the duration: 1 as it is, more if it would be too fast, 0 if refused."""
+    name: str = ""
+    """Violation that the verdict rests on; empty for none."""
+    text: str = ""
+    """One line for people."""
+
+
+class Guard:
+    """Limits of one arm at one rate, and the counts of what violated them.
+
+    Attributes:
+        counts: Violations so far, one per name of ``GUARD_NAMES``.
+        fault: Name of the last violation whose policy was brake or fault.
+    """
+
+    def __init__(
+        self,
+        info: ArmInfo,
+        config: RuntimeConfig,
+        torque_of: Callable[[Array], Array] | None = None,
+    ) -> None:
+        """Prepare every array that the loop needs.
+
+        Args:
+            info: Limits of the arm.
+            config: Margins and policies.
+            torque_of: Torques (n, n_arm) of setpoints (dof, 3, n), to have whole segments
+                checked for torque too; such a segment is slowed down like one that is
+                too fast.
+
+        Raises:
+            ConfigError: If the margins leave a joint no room.
+        """
+        self.config = config
+        self.info = info
+        self.counts = [0] * len(GUARD_NAMES)
+        self.fault = ""
+        dof, self._T = info.dof, config.period
+        self._n = info.n_arm
+        margin = np.full(dof, config.position_margin)
+        margin[self._n :] = 0.0
+        self.lower, self.upper = info.lower + margin, info.upper - margin
+        if not (self.lower < self.upper).all():
+            joint = info.joint_names[int(np.argmin(self.upper - self.lower))]
+            raise ConfigError(
+                f"position_margin {config.position_margin:g} rad leaves {joint} no room"
+            )
+        self.max_velocity = info.max_velocity * config.velocity_margin
+        self.max_acceleration = info.max_acceleration * config.acceleration_margin
+        self._torque_of = torque_of
+        self._policies = {
+            name: POLICIES.index(getattr(config, f"on_{name}"))
+            for name in ("position", "velocity", "acceleration", "torque", "torque_rate",
+                         "following_error", "overspeed")
+        }  # fmt: skip
+        # Without it nothing else holds, so a jump is clamped whatever the others are.
+        self._policies["continuity"] = max(self._policies["acceleration"], CLAMP)
+
+        a, T = self.max_acceleration, self._T
+        self._half_over_a = 0.5 / a
+        # What a setpoint is judged by is linear in (y', yd', ydd', y, yd), but for the braking
+        # distance that is added to the second row.
+        self._row_names = ("position", "position", "velocity", "acceleration", "acceleration",
+                           "continuity")  # fmt: skip
+        self._rows = np.array([
+            [1.0, 0.0, 0.0, 0.0, 0.0],
+            [1.0, T / 2, 0.0, 0.0, 0.0],
+            [0.0, 1.0, 0.0, 0.0, 0.0],
+            [0.0, 1.0, 0.0, 0.0, -1.0],
+            [0.0, 0.0, 1.0, 0.0, 0.0],
+            [1.0, -T / 2, 0.0, -1.0, -T / 2],
+        ])  # fmt: skip
+        self._states, self._q = np.zeros((5, dof)), np.zeros((6, dof))
+        self._high = np.stack(
+            (self.upper, self.upper, self.max_velocity, a * T, a, a * (T * T / 4.0))
+        )
+        self._high *= 1.0 + _ROUNDING * np.sign(self._high)
+        # The residual of a smooth step is rounding of y itself when the arm hardly moves.
+        self._high[5] += 1e-12
+        self._low = -self._high
+        self._low[:2] = self.lower * (1.0 - _ROUNDING * np.sign(self.lower))
+        self._inside, self._above = np.zeros((6, dof), bool), np.zeros((6, dof), bool)
+        self._all_inside = np.ones((6, dof), bool).tobytes()
+        self._b = np.zeros(dof)
+
+        # A command is judged by position, torque and change of torque; row by row.
+        n = self._n
+        self._command_rows = np.zeros((3, dof))
+        self._command_high = np.full((3, dof), np.inf)
+        self._command_high[1, :n] = info.max_torque[:n] * config.torque_margin
+        self._command_high[2, :n] = info.max_torque_rate[:n] * T
+        self._command_low = -self._command_high
+        self._command_inside = np.zeros((3, dof), bool)
+        self._command_above = np.zeros((3, dof), bool)
+        self._command_all_inside = np.ones((3, dof), bool).tobytes()
+        self._last_torque = np.zeros(n)
+        self._torque_known = False
+
+        # A measurement is judged by following error and speed.
+        self._measured_rows = np.zeros((2, n))
+        self._measured_high = np.stack(
+            (np.full(n, config.max_following_error), info.max_velocity[:n] * config.max_overspeed)
+        )
+        self._measured_inside = np.zeros((2, n), bool)
+        self._measured_all_inside = np.ones((2, n), bool).tobytes()
+        self.seat((self.lower + self.upper) / 2.0)
+
+    # -- counting ----------------------------------------------------------------------------
+
+    def hit(self, name: str) -> int:
+        """Count a violation and return its policy."""
+        self.counts[_INDEX[name]] += 1
+        policy = self._policies.get(name, FAULT)
+        if policy >= BRAKE:
+            self.fault = name
+        return policy
+
+    def hit_quietly(self, name: str) -> None:
+        """Count a violation that has no policy: what follows is part of its meaning."""
+        self.counts[_INDEX[name]] += 1
+
+    def count(self, name: str) -> int:
+        """Return how often a violation was met."""
+        return self.counts[_INDEX[name]]
+
+    # -- setpoints ---------------------------------------------------------------------------
+
+    def seat(self, position: Array) -> None:
+        """Widen the limits to a position outside them, so that the arm may hold there.
+
+        From outside, only steps towards the inside and along the limit are viable.
+        """
+        outside = (position < self.lower) | (position > self.upper)
+        if outside.any():
+            self.hit("position")
+        self._low[:2] = np.minimum(self._low[:2], position)
+        self._high[:2] = np.maximum(self._high[:2], position)
+        self._command_low[0], self._command_high[0] = self._low[0], self._high[0]
+        self._torque_known = False
+
+    def limit(self, current: Array, wanted: Array) -> int:
+        """Step from the current setpoint to the wanted one, as far as the limits allow.
+
+        Args:
+            current: Setpoint (3, dof): y, yd, ydd; overwritten by the next one.
+            wanted: Setpoint (3, dof) wanted one period later; left alone.
+
+        Returns:
+            The most severe policy met: COUNT (nothing happened), CLAMP, BRAKE or FAULT. With
+            the last two the step is that of :meth:`brake`.
+        """
+        states, q, b = self._states, self._q, self._b
+        states[:3] = wanted
+        states[3:] = current[:2]
+        np.dot(self._rows, states, out=q)
+        np.abs(states[1], out=b)
+        b *= states[1]
+        b *= self._half_over_a
+        q[1] += b
+        # Written so that a NaN is outside. Comparing bytes is ten times as fast as all().
+        inside = np.less_equal(q, self._high, out=self._inside)
+        inside &= np.greater_equal(q, self._low, out=self._above)
+        if inside.tobytes() == self._all_inside:
+            current[:] = wanted
+            return COUNT
+        if not np.isfinite(wanted).all():
+            self.hit("setpoint_not_finite")
+            self.brake(current)
+            return FAULT
+        y, yd, T = states[3], states[4], self._T
+        policy = COUNT
+        for row, name in enumerate(self._row_names):
+            if not inside[row].all():
+                met = self.hit(name)
+                policy = max(policy, met)
+                if met == COUNT:
+                    inside[row] = True
+        if policy >= BRAKE:
+            self.brake(current)
+            return policy
+        passed = inside.all(axis=0)
+        self._step(current, wanted[1] + self._closing(wanted[0] - y - 0.5 * T * (yd + wanted[1])))
+        np.copyto(current, wanted, where=passed)
+        return policy
+
+    def brake(self, current: Array) -> bool:
+        """Step towards rest at the acceleration limits; return True once at rest.
+
+        Args:
+            current: Setpoint (3, dof), overwritten by the next one.
+        """
+        if not current[1].any():
+            current[2] = 0.0
+            return True
+        self._step(current, 0.0)
+        return False
+
+    def approach(self, current: Array, target: Array) -> bool:
+        """Step towards rest at a position (dof,), inside the limits; return True once there."""
+        error = target - current[0] - 0.5 * self._T * current[1]
+        if np.abs(error).max() < 1e-3 and np.abs(current[1]).max() < 1e-2:
+            return self.brake(current)
+        self._step(current, self._closing(error))
+        return False
+
+    def _closing(self, error: Array) -> Array:
+        """Return the velocity at which half the acceleration limit closes a gap in time."""
+        a, half = self.max_acceleration, 0.5 * self._T * self.max_acceleration
+        return np.asarray(np.sign(error) * (np.sqrt(half * half + a * np.abs(error)) - half))
+
+    def _step(self, current: Array, velocity: Array | float) -> None:
+        """Move one period at constant acceleration to the nearest viable velocity."""
+        T, a = self._T, self.max_acceleration
+        y, yd = current[0].copy(), current[1].copy()
+        aT = a * T
+        # Velocity v' is viable towards the upper limit if v'^2 / (2 a) + v' T <= room.
+        up = np.maximum(self._high[0] - y - 0.5 * T * yd, 0.0)
+        down = np.maximum(y + 0.5 * T * yd - self._low[0], 0.0)
+        high = np.sqrt(aT * aT + 2.0 * a * up) - aT
+        low = aT - np.sqrt(aT * aT + 2.0 * a * down)
+        v = np.clip(velocity, np.maximum(low, -self.max_velocity),
+                    np.minimum(high, self.max_velocity))  # fmt: skip
+        v = np.clip(v, yd - aT, yd + aT)
+        current[0] = y + (yd + v) * (0.5 * T)
+        current[1] = v
+        current[2] = (v - yd) / T
+
+    # -- whole segments ----------------------------------------------------------------------
+
+    def judge_parameters(self, g: Array, w: Array) -> Verdict:
+        """Judge the numbers of a segment before anything is computed from them."""
+        if np.isfinite(g).all() and np.isfinite(w).all():
+            return Verdict(1.0)
+        return Verdict(0.0, "segment_not_finite", "goal or weights are not finite")
+
+    def judge(self, setpoints: Array, tolerance: float | None = None) -> Verdict:
+        """Judge a whole segment in one vectorised pass before it starts.
+
+        The gripper is not judged for speed or range, and no joint for acceleration: those
+        are clamped on the way. (A DMP that is handed over in motion begins with a short peak
+        of acceleration, which slowing down would not take away.)
+
+        Args:
+            setpoints: Setpoints (dof, 3, n) over the horizon.
+            tolerance: Distance [rad] outside the position limits up to which setpoints
+                are clamped on the way instead; ``position_tolerance`` unless given.
+
+        Returns:
+            A verdict whose ``stretch`` is 1 when it may run as it is, the factor by
+            which to slow it down when it is too fast (the caller builds the slower
+            segment and has it judged again), 0 when it is refused.
+        """
+        n = self._n
+        high, low = setpoints.max(axis=2).T, setpoints.min(axis=2).T
+        if not (np.isfinite(high).all() and np.isfinite(low).all()):
+            return Verdict(0.0, "segment_not_finite", "setpoints are not finite")
+        tolerance = self.config.position_tolerance if tolerance is None else tolerance
+        beyond = np.maximum(high[0] - self._high[0], self._low[0] - low[0])[:n]
+        if (beyond > tolerance).any():
+            joint = int(np.argmax(beyond))
+            return Verdict(
+                0.0, "segment_impossible",
+                f"{self.info.joint_names[joint]} would leave its limits by {beyond[joint]:.2f} rad",
+            )  # fmt: skip
+        name = "velocity"
+        ratio = float((np.maximum(high[1], -low[1])[:n] / self.max_velocity[:n]).max())
+        if self._torque_of is not None and ratio <= _TOO_FAST:
+            torque = np.abs(self._torque_of(setpoints)).max(axis=0)[:n]
+            name, ratio = "torque", float(np.sqrt((torque / self._command_high[1, :n]).max()))
+        if ratio <= _TOO_FAST:
+            return Verdict(1.0)
+        return Verdict(ratio, "segment_stretched", f"{name} is {ratio:.2f} times too fast")
+
+    # -- commands and measurements -----------------------------------------------------------
+
+    def command(self, command: Command) -> int:
+        """Check a command and clamp what may be clamped; in place.
+
+        Returns:
+            The most severe policy met. With FAULT because of a value that is not
+            finite the command must not be sent.
+        """
+        rows, n, torque = self._command_rows, self._n, command.torque
+        rows[0] = command.position
+        if command.mode == "torque":
+            rows[1, :n] = torque[:n]
+            if self._torque_known:
+                np.subtract(torque[:n], self._last_torque, out=rows[2, :n])
+        inside = np.less_equal(rows, self._command_high, out=self._command_inside)
+        inside &= np.greater_equal(rows, self._command_low, out=self._command_above)
+        policy = COUNT
+        if inside.tobytes() != self._command_all_inside:
+            policy = self._clamp_command(command, inside)
+        if command.mode == "torque":
+            self._last_torque[:] = torque[:n]
+            self._torque_known = True
+        return policy
+
+    def _clamp_command(self, command: Command, inside: NDArray[np.bool_]) -> int:
+        """Count what is outside and clamp it where the policy says so."""
+        if not np.isfinite(self._command_rows).all():
+            return self.hit("command_not_finite")
+        n, low, high, policy = self._n, self._command_low, self._command_high, COUNT
+        if not inside[0].all():
+            # Whatever the policy, no position beyond the limits is ever sent.
+            policy = max(policy, self.hit("position"))
+            np.clip(command.position, low[0], high[0], out=command.position)
+        torque = command.torque[:n]
+        if not inside[1].all():
+            met = self.hit("torque")
+            policy = max(policy, met)
+            if met != COUNT:
+                np.clip(torque, low[1, :n], high[1, :n], out=torque)
+        if not inside[2].all():
+            met = self.hit("torque_rate")
+            policy = max(policy, met)
+            if met != COUNT:
+                last = self._last_torque
+                np.clip(torque, last + low[2, :n], last + high[2, :n], out=torque)
+        return policy
+
+    def measured(self, y: Array, state: JointState, age: float) -> int:
+        """Check a measurement against the setpoint that the arm was to be at.
+
+        Args:
+            y: Setpoint position (dof,) [rad].
+            state: The measurement.
+            age: How old it is [s]; 0 for a simulated arm.
+        """
+        if age > self.config.feedback_timeout:
+            return self.hit("feedback_lost")
+        rows, n = self._measured_rows, self._n
+        np.subtract(y[:n], state.position[:n], out=rows[0])
+        rows[1] = state.velocity[:n]
+        np.abs(rows, out=rows)
+        inside = np.less_equal(rows, self._measured_high, out=self._measured_inside)
+        if inside.tobytes() == self._measured_all_inside:
+            return COUNT
+        if not np.isfinite(rows).all():
+            return self.hit("feedback_not_finite")
+        policy = COUNT
+        if not inside[0].all():
+            policy = max(policy, self.hit("following_error"))
+        if not inside[1].all():
+            policy = max(policy, self.hit("overspeed"))
+        return policy

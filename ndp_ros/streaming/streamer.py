@@ -1,0 +1,424 @@
+"""The streamer: the process whose loop drives the arm.
+
+    mailbox → follower → guard → Ω → guard → arm        at every tick, in this order
+
+It has no ROS, no torch and no second thread. It ends by bringing the arm to rest, whatever
+happens: on ``quit``, on SIGINT and SIGTERM, when its parent is gone, when the arm fails.
+
+Exit status: 0 when asked to end, 1 after a failure of the arm or of the loop, 2 when it
+could not start, 3 when its parent was lost. One line on standard error says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ndp_ros.arms.arm import Arm, Command, JointState, SimulatedArm
+from ndp_ros.config import from_mapping, to_mapping
+from ndp_ros.control.omega import Omega
+from ndp_ros.errors import ArmError, NdpError, StreamError
+from ndp_ros.streaming.backends import make
+from ndp_ros.streaming.clock import Clock, Histogram, make_realtime
+from ndp_ros.streaming.config import StreamSpec
+from ndp_ros.streaming.follower import FAULTY, STOPPED, Follower
+from ndp_ros.streaming.guard import BRAKE, FAULT, Guard
+from ndp_ros.streaming.mailbox import ANSWERS, REQUESTS, Mailbox
+
+DONE, FAILED, NOT_STARTED, ORPHANED = 0, 1, 2, 3
+
+_STATUS_RATE = 50.0
+_POSES_RATE = 200.0
+_STARTUP_TIMEOUT = 10.0
+_CLOSING_TIMEOUT = 3.0
+
+
+class Streamer:
+    """One arm, one mailbox, one loop.
+
+    Attributes:
+        follower: The setpoint's state machine.
+        clock: Ticks, lateness and missed periods.
+        cost: How long the loop's body took, each tick, the physics of a simulated arm left out.
+    """
+
+    def __init__(self, spec: StreamSpec, mailbox: Mailbox, arm: Arm, omega: Omega) -> None:
+        """Connect the arm and prepare everything that the loop needs.
+
+        Raises:
+            ArmError: If the arm cannot be reached or does not take Ω's commands.
+            StreamError: If the mailbox was made for another arm.
+        """
+        config = spec.runtime
+        self._spec, self._config, self._mailbox = spec, config, mailbox
+        self._arm, self._omega = arm, omega
+        self._simulated = arm if isinstance(arm, SimulatedArm) else None
+        self.info = info = arm.connect()
+        if omega.mode not in info.command_modes:
+            raise ArmError.choice(f"{spec.arm}: command mode", omega.mode, info.command_modes)
+        if info.dof != mailbox.layout.dof:
+            raise StreamError(
+                f"mailbox is for {mailbox.layout.dof} joints, {spec.arm} has {info.dof}"
+            )
+        self.guard = Guard(info, config)
+        layout = mailbox.layout
+        self.follower = Follower(self.guard, config, layout.max_rows, layout.max_basis)
+        self.clock = Clock(config.rate, config.spin)
+        self.cost = Histogram()
+        self._measured = JointState.zeros(info.dof)
+        self._command = Command.zeros(info.dof, omega.mode)
+        self._parent = os.getppid()
+        self._signal = 0
+        self._closing = ""
+        self._exit = DONE
+        self._parent_silent = False
+        self._started = 0
+        self._every_sample = max(1, round(config.rate / config.record_rate))
+        self._every_status = max(1, round(config.rate / _STATUS_RATE))
+        self._every_poses = max(1, round(config.rate / _POSES_RATE))
+        self._begin()
+
+    def _begin(self) -> None:
+        """Take the arm's start state as the first setpoint."""
+        if self._simulated is not None:
+            self._reset_arm(self._spec.seed)
+            return
+        self._arm.read(self._measured)
+        if not np.isfinite(self._measured.position).all():
+            raise ArmError(f"{self._spec.arm} reports positions that are not finite")
+        self.follower.seat(self._measured.position)
+
+    def run(self) -> int:
+        """Drive the arm until somebody or something ends it; return the exit status."""
+        self._say_hello(make_realtime(self._config.priority, self._config.cpu))
+        try:
+            self._loop()
+        except Exception as error:
+            name = "" if isinstance(error, _HardError) else "arm_error: "
+            if name:
+                self.guard.hit_quietly("arm_error")
+            self._exit = FAILED
+            self._closing = f"{name}{' '.join(str(error).split()) or type(error).__name__}"
+            self.follower.fault = self.follower.reason = self._closing
+        finally:
+            self._end()
+        return self._exit
+
+    def close_on(self, number: int, _frame: Any = None) -> None:
+        """Handle a signal: end at the next tick."""
+        self._signal = number
+
+    # -- the loop ----------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        follower, guard, clock, mailbox = self.follower, self.guard, self.clock, self._mailbox
+        arm, omega, simulated = self._arm, self._omega, self._simulated
+        measured, command, setpoint = self._measured, self._command, self.follower.setpoint
+        period, state, cost = clock.period, mailbox.state, self.cost
+        stall = math.inf if simulated else self._config.stall_timeout * 1e9
+        monotonic = time.monotonic_ns
+        torque = command.mode == "torque"
+        deadline, phase, told = math.inf, -1, ""
+        views = {name: state[name] for name in ("position", "velocity", "effort", "y", "yd", "ydd")}
+        clock.start()
+        previous = self._started = monotonic()
+        while True:
+            clock.wait()
+            began = monotonic()
+            now = began * 1e-9
+            if began - previous > stall:
+                self._stalled((began - previous) * 1e-9)
+            previous = began
+            mailbox.streamer_beat(began)
+            self._listen(began, now)
+            follower.tick()
+            omega(setpoint[0], setpoint[1], setpoint[2], measured, command)
+            policy = guard.command(command)
+            if policy >= BRAKE:
+                if guard.fault == "command_not_finite":
+                    raise _HardError("command_not_finite: the tracking law gave no numbers")
+                self._react(policy, "command")
+            arm.write(command)
+            paused = monotonic()
+            if simulated is not None:
+                simulated.step(period)
+            resumed = monotonic()
+            arm.read(measured)
+            read = monotonic() * 1e-9
+            age = 0.0 if simulated is not None else read - measured.time
+            policy = guard.measured(setpoint[0], measured, age)
+            if policy >= BRAKE:
+                self._measurement_failed(policy, torque, age)
+
+            value = state.value
+            value["time"], value["arm_time"] = read, measured.time
+            value["ticks"], value["sequence"] = clock.ticks, follower.sequence
+            value["phase"] = follower.phase
+            views["position"][:], views["velocity"][:] = measured.position, measured.velocity
+            views["effort"][:] = measured.effort
+            views["y"][:], views["yd"][:], views["ydd"][:] = setpoint
+            ticks = clock.ticks
+            if simulated is not None and ticks % self._every_poses == 0:
+                self._poses()
+            state.publish()
+            if ticks % self._every_sample == 0:
+                self._sample(read)
+            if (
+                ticks % self._every_status == 0
+                or follower.phase != phase
+                or follower.reason is not told
+            ):
+                phase, told = follower.phase, follower.reason
+                self._publish_status()
+            cost.add(monotonic() - began - (resumed - paused))
+            if self._closing:
+                deadline = min(deadline, now + _CLOSING_TIMEOUT)
+                if not follower.moving or now > deadline:
+                    return
+
+    def _listen(self, began: int, now: float) -> None:
+        """Look for signals, for the parent, for requests and for a new segment."""
+        mailbox, follower = self._mailbox, self.follower
+        if self._signal:
+            self._close(f"signal {signal.Signals(self._signal).name}", DONE)
+        if os.getppid() != self._parent:
+            self._lose_parent("the process that started it has ended")
+        age = mailbox.parent_age(began)
+        if age > self._config.heartbeat_timeout:
+            if age == math.inf:
+                age = (began - self._started) * 1e-9 - _STARTUP_TIMEOUT
+            if age > self._config.parent_timeout:
+                self._lose_parent(f"no heartbeat for {age:.1f} s")
+            elif age > self._config.heartbeat_timeout and not self._parent_silent:
+                self._parent_silent = True
+                self.guard.hit_quietly("parent_lost")
+                follower.brake("parent_lost: no heartbeat")
+        else:
+            self._parent_silent = False
+        if mailbox.requests.pending:
+            for record in mailbox.requests.read()[0]:
+                self._answer(record, now)
+        if mailbox.segment.load() and not self._closing:
+            follower.offer(
+                mailbox.segment.value, mailbox.response(int(mailbox.segment["slot"])), now
+            )
+
+    def _answer(self, record: Any, now: float) -> None:
+        follower, kind, refusal = self.follower, REQUESTS[int(record["kind"])], ""
+        if kind == "follow":
+            refusal = follower.follow()
+        elif kind == "hold":
+            follower.hold()
+        elif kind == "reset":
+            if self._simulated is None:
+                refusal = f"{self._spec.arm} is no simulated arm: it cannot be reset"
+            elif follower.fault:
+                refusal = f"in fault ({follower.fault}): clear it first"
+            else:
+                self._reset_arm(int(record["seed"]))
+                # The time that this took is nobody's lateness.
+                self.clock.start()
+        elif kind == "stop":
+            self.guard.hit_quietly("stop_requested")
+            follower.trip("stop_requested")
+        elif kind == "clear_fault":
+            refusal = follower.clear(self._rest_position())
+        else:
+            self._close("", DONE)
+        ticket = int(record["ticket"])
+        answer = self._mailbox.status["answers"][ticket % ANSWERS]
+        answer["ticket"], answer["refusal"] = ticket, refusal.encode()[:120]
+        self._publish_status()
+
+    # -- what can go wrong -------------------------------------------------------------------
+
+    def _react(self, policy: int, text: str) -> None:
+        name = self.guard.fault
+        if policy == FAULT:
+            retreat = self._rest_position() if name == "following_error" else None
+            self.follower.trip(name, text, retreat)
+        elif self.follower.phase != FAULTY:
+            self.follower.brake(f"{name}: {text}")
+
+    def _measurement_failed(self, policy: int, torque: bool, age: float) -> None:
+        name, measured, y = self.guard.fault, self._measured, self.follower.setpoint[0]
+        if name == "feedback_not_finite":
+            raise _HardError("feedback_not_finite: the arm reports no numbers")
+        if name == "feedback_lost":
+            text = f"last measurement {age * 1e3:.0f} ms ago"
+            if torque:
+                raise _HardError(f"feedback_lost: {text}; torques need measurements")
+            self._react(policy, text)
+        elif self.follower.phase != FAULTY or name == "following_error":
+            n = self.info.n_arm
+            quantity = np.abs(y - measured.position if name == "following_error"
+                              else measured.velocity)[:n]  # fmt: skip
+            joint = int(np.argmax(quantity))
+            unit = "rad" if name == "following_error" else "rad/s"
+            self._react(policy, f"{self.info.joint_names[joint]} {quantity[joint]:.2f} {unit}")
+
+    def _stalled(self, pause: float) -> None:
+        """Start again from where a real arm is now, after a pause in which it had no commands."""
+        self.guard.hit_quietly("stalled")
+        self._arm.read(self._measured)
+        if self.follower.moving or self.follower.sequence:
+            self.follower.seat(self._rest_position())
+        self.follower.reason = f"stalled: the loop stood still for {pause * 1e3:.0f} ms"
+
+    def _lose_parent(self, text: str) -> None:
+        if not self._closing:
+            self.guard.hit_quietly("parent_lost")
+        self._close(f"parent_lost: {text}", ORPHANED)
+
+    def _close(self, reason: str, status: int) -> None:
+        if not self._closing:
+            self._closing = reason or "quit"
+            self._exit = status
+            self.follower.hold(reason)
+
+    def _rest_position(self) -> Any:
+        """Return where to hold: the measured arm, and the gripper as it was commanded.
+
+        A gripper that holds something is not where its setpoint is; the difference is
+        the grip.
+        """
+        rest = self._measured.position.copy()
+        rest[self.info.n_arm :] = self.follower.setpoint[0, self.info.n_arm :]
+        return rest
+
+    def _reset_arm(self, seed: int) -> None:
+        assert self._simulated is not None
+        start = self._simulated.reset(seed)
+        self._arm.read(self._measured)
+        self.follower.reset(start, time.monotonic())
+        self._poses()
+
+    # -- what it tells -----------------------------------------------------------------------
+
+    def _say_hello(self, granted: Mapping[str, str]) -> None:
+        info = self.info
+        self._mailbox.say_hello({
+            "pid": os.getpid(),
+            "arm": self._spec.arm,
+            "hardware": self._spec.hardware,
+            "simulated": self._simulated is not None,
+            "joint_names": info.joint_names,
+            "gripper": info.gripper,
+            "rate": self._config.rate,
+            "command_mode": self._omega.mode,
+            "lower": self.guard.lower.tolist(),
+            "upper": self.guard.upper.tolist(),
+            "max_velocity": self.guard.max_velocity.tolist(),
+            "max_acceleration": self.guard.max_acceleration.tolist(),
+            "objects": sorted(self._simulated.objects()) if self._simulated else [],
+            "realtime": dict(granted),
+        })  # fmt: skip
+
+    def _poses(self) -> None:
+        """Fill the poses of the objects that the mailbox has room for; absent ones are NaN."""
+        names = self._mailbox.layout.objects
+        if self._simulated is None or not names:
+            return
+        poses, found = self._mailbox.state["poses"], self._simulated.objects()
+        for place, name in enumerate(names):
+            poses[place] = found.get(name, np.nan)
+
+    def _sample(self, read: float) -> None:
+        record, setpoint = self._mailbox.samples.record, self.follower.setpoint
+        record["time"], record["arm_time"] = read, self._measured.time
+        record["ticks"], record["sequence"] = self.clock.ticks, self.follower.sequence
+        record["phase"] = self.follower.phase
+        record["y"], record["yd"], record["ydd"] = setpoint
+        record["position"], record["velocity"] = self._measured.position, self._measured.velocity
+        record["torque"] = self._command.torque
+        self._mailbox.samples.append()
+
+    def _publish_status(self) -> None:
+        status, follower, clock = self._mailbox.status, self.follower, self.clock
+        value = status.value
+        value["pid"], value["ticks"], value["missed"] = os.getpid(), clock.ticks, clock.missed
+        value["worst"], value["costliest"] = clock.lateness.worst * 1e-9, self.cost.worst * 1e-9
+        value["histogram"], value["costs"] = clock.lateness.counts, self.cost.counts
+        value["guard"] = self.guard.counts
+        value["accepted"], value["dropped"] = follower.accepted, follower.dropped
+        value["refused"], value["stretched"] = follower.refused, follower.stretched
+        value["fault"] = follower.fault.encode()[:120]
+        value["reason"] = follower.reason.encode()[:120]
+        status.publish()
+
+    def _end(self) -> None:
+        """Bring the arm to rest by its own means, let go of it, and say so."""
+        for act in (self._arm.stop, self._arm.close):
+            try:
+                act()
+            except Exception as error:
+                self._exit = self._exit or FAILED
+                self.follower.reason += f"; {act.__name__}: {error}"
+        self.follower.phase = STOPPED
+        self._mailbox.state["phase"] = STOPPED
+        self._mailbox.state.publish()
+        self._publish_status()
+
+
+class _HardError(StreamError):
+    """A failure after which no command can be trusted: the arm is stopped by its own means."""
+
+
+def start(spec: StreamSpec, mailbox: Mailbox) -> subprocess.Popen[bytes]:
+    """Start a streamer process on a mailbox of this process.
+
+    It is alive once ``mailbox.hello()`` returns something; should it end before, its exit
+    status and standard error say why. The caller calls ``mailbox.beat()`` at 20 Hz or
+    more, asks for ``quit`` in the end, and waits for the process.
+    """
+    arguments = ["--mailbox", mailbox.name, "--spec", json.dumps(to_mapping(spec))]
+    # One thread for the small matrix products: more would wait for each other.
+    alone = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "ndp_ros.streaming.streamer", *arguments],
+        env={**os.environ, **alone},
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one streamer; return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ndp_ros.streaming.streamer",
+        description="Drive an arm at a fixed rate from the mailbox of another process.",
+    )
+    parser.add_argument("--mailbox", required=True, help="Name of the mailbox.")
+    parser.add_argument("--spec", required=True, help="What to drive: a StreamSpec as JSON.")
+    given = parser.parse_args(arguments)
+    arm: Arm | None = None
+    try:
+        spec = from_mapping(StreamSpec, json.loads(given.spec), source="streamer")
+        mailbox = Mailbox.attach(given.mailbox)
+        arm, omega = make(spec)
+        streamer = Streamer(spec, mailbox, arm, omega)
+    except (NdpError, json.JSONDecodeError) as error:
+        if arm is not None:
+            arm.close()
+        print(f"streamer: {error}", file=sys.stderr, flush=True)
+        return NOT_STARTED
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, streamer.close_on)
+    status = streamer.run()
+    if status != DONE:
+        print(f"streamer: {streamer.follower.reason}", file=sys.stderr, flush=True)
+    mailbox.close()
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
