@@ -1,0 +1,126 @@
+"""The ``ndp`` command: a table of subcommands, each in a module that is imported when used.
+
+A subcommand's module has ``configure(parser)``, which adds arguments and an epilogue with
+examples, and ``main(args) -> int``, which returns the exit status. Anything that goes
+wrong on purpose is an :class:`~ndp_ros.errors.NdpError` and ends in one line and status 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import NoReturn
+
+from ndp_ros import __version__
+from ndp_ros.errors import NdpError
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+
+@dataclass(frozen=True)
+class Subcommand:
+    """One row of the table: where a subcommand lives and what it is for."""
+
+    module: str
+    summary: str
+
+
+SUBCOMMANDS = {
+    "train": Subcommand("ndp_ros.training.commands.train", "train a policy on a task"),
+    "eval": Subcommand("ndp_ros.training.commands.evaluate", "measure a checkpoint's success"),
+    "plot": Subcommand("ndp_ros.training.commands.plot", "draw learning curves of runs"),
+    "check": Subcommand("ndp_ros.training.commands.check", "check YAML files and checkpoints"),
+    "sim": Subcommand("ndp_ros.simulation", "run a checkpoint under ROS 2 in simulation"),
+    "emulate": Subcommand("ndp_ros.arms.kortex.emulate", "emulate a Kortex arm on this machine"),
+    "bench": Subcommand("ndp_ros.benchmarks", "measure speed and timing"),
+}
+
+_EPILOG = """examples:
+  ndp train throw --method ndp --seed 0
+  ndp eval models/checkpoints/jaco_throw --episodes 100 --seed 7 --json
+  ndp COMMAND --help
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status.
+
+    Args:
+        argv: Arguments without the program's name; ``None`` for those of the process.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser()
+    name = next((a for a in arguments if not a.startswith("-")), None)
+    if name not in SUBCOMMANDS or arguments[0] != name:
+        parser.parse_args(arguments)  # prints --help or --version, or says what is wrong
+        parser.print_help(sys.stderr)
+        return 2
+    for library in ("OMP", "OPENBLAS", "MKL"):
+        # Products of a few thousand numbers lose by being split.
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        module = importlib.import_module(SUBCOMMANDS[name].module)
+        subparser = OneLineParser(
+            prog=f"ndp {name}",
+            description=SUBCOMMANDS[name].summary.capitalize() + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        module.configure(subparser)
+        status = module.main(subparser.parse_args(arguments[1:]))
+        return int(status)
+    except NdpError as error:
+        return _fail(name, str(error))
+    except ModuleNotFoundError as error:
+        return _fail(name, f"needs the Python module {error.name}, which is not installed")
+    except KeyboardInterrupt as error:
+        return _fail(name, str(error) or "interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser that answers bad input with one line and exit status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and where help is."""
+        line = " ".join(message.split())
+        self.exit(2, f"{self.prog}: {line} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, SUBCOMMANDS))
+    rows = [f"  {name:<{width}}  {command.summary}" for name, command in SUBCOMMANDS.items()]
+    parser = OneLineParser(
+        prog="ndp",
+        description="Neural Dynamic Policies for robot arms.\n\ncommands:\n" + "\n".join(rows),
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"ndp_ros {__version__}")
+    parser.add_argument(
+        "command", choices=list(SUBCOMMANDS), metavar="COMMAND", help="one of the above"
+    )
+    return parser
+
+
+def _fail(name: str, message: str, status: int = 2) -> int:
+    sys.stderr.write(f"ndp {name}: {' '.join(message.split())}\n")
+    return status
+
+
+def _interrupt(_: int, __: FrameType | None) -> None:
+    raise KeyboardInterrupt("terminated")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

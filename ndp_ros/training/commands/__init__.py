@@ -1,0 +1,1 @@
+"""The subcommands of ``ndp`` that belong to training."""

@@ -1,0 +1,172 @@
+"""``ndp eval``: how often a checkpoint succeeds, with its interval."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ndp_ros import checkpoint
+from ndp_ros.errors import CheckpointError, TaskError
+from ndp_ros.policies.array_policy import ArrayPolicy
+from ndp_ros.training.environment import TaskChoice, TaskEnvironment
+from ndp_ros.training.evaluation import Episode, make_actor, plain, run_episode, summarise
+from ndp_ros.training.logs import ProgressLine
+
+_EPILOG = """\
+Episode n starts from seed SEED + n. The last line of standard output is the result, with
+--json one JSON object; everything else goes to standard error.
+
+examples:
+  ndp eval models/checkpoints/jaco_throw
+  ndp eval models/checkpoints/jaco_throw --episodes 100 --seed 7 --json
+  ndp eval runs/throw-ndp-0/checkpoints/best --each episodes.jsonl --video throw.mp4
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.epilog = _EPILOG
+    parser.add_argument("checkpoint", type=Path, help="checkpoint folder")
+    parser.add_argument("--episodes", type=positive, default=100, help="episodes (default: 100)")
+    parser.add_argument("--seed", type=int, default=0, help="first start state (default: 0)")
+    parser.add_argument("--json", action="store_true", help="end with one JSON object")
+    parser.add_argument("--each", type=Path, metavar="FILE", help="write one JSON line an episode")
+    parser.add_argument("--video", type=Path, metavar="FILE", help="film the first episodes (.mp4)")
+    parser.add_argument(
+        "--video-episodes", type=positive, default=3, metavar="N", help="episodes to film (3)"
+    )
+    parser.add_argument(
+        "--task-options", nargs="+", default=[], metavar="NAME=VALUE",
+        help="options of the task that differ from those of the training",
+    )  # fmt: skip
+
+
+def positive(text: str) -> int:
+    """Return a positive whole number, or refuse the text."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return value
+
+
+def main(args: argparse.Namespace) -> int:
+    """Evaluate and print the figures."""
+    saved = checkpoint.load(args.checkpoint)
+    policy = ArrayPolicy(saved.spec, saved.tensors)
+    choice = task_of(saved, args.task_options)
+    env = choice.make(**({"render_mode": "rgb_array"} if args.video else {}))
+    try:
+        require_fit(saved, env)
+        film = Film(args.video, env) if args.video else None
+        actor = make_actor(policy)
+        episodes: list[Episode] = []
+        with ProgressLine(f"eval {args.checkpoint}", args.episodes) as line:
+            for n in range(args.episodes):
+                watch = film.take if film and n < args.video_episodes else None
+                episodes.append(run_episode(env, actor, args.seed + n, watch))
+                rate = sum(bool(e["success"]) for e in episodes) / len(episodes)
+                line.show(n + 1, [("success", f"{rate:.2f}")])
+        if film:
+            film.save()
+    finally:
+        env.close()
+    if args.each:
+        write_lines(args.each, episodes)
+    report = {
+        "checkpoint": saved.id,
+        "task": saved.spec.task,
+        "method": saved.spec.method,
+        "seed": args.seed,
+        **plain(summarise(episodes)),
+    }
+    if args.json:
+        sys.stdout.write(json.dumps(report) + "\n")
+    else:
+        low, high = report["ci95"]
+        sys.stdout.write(
+            f"success {report['success_rate']:.3f} (95 % interval {low:.3f} to {high:.3f}, "
+            f"{report['episodes']} episodes)  "
+            + "  ".join(f"{n} {v:.4g}" for n, v in report.items() if n in _SHOWN and v is not None)
+            + "\n"
+        )
+    return 0
+
+
+_SHOWN = ("saturation", "max_joint_speed", "tracking_rms", "return")
+
+
+def task_of(saved: checkpoint.Checkpoint, options: list[str]) -> TaskChoice:
+    """Return the task that a checkpoint was trained on, with options on top."""
+    config = saved.provenance.get("config")
+    trained = config if isinstance(config, dict) else {}
+    return TaskChoice(
+        saved.spec.task,
+        saved.spec.k,
+        str(trained.get("preset", "default")),
+        (*map(str, trained.get("task_options", ())), *options),
+    )
+
+
+def require_fit(saved: checkpoint.Checkpoint, env: TaskEnvironment) -> None:
+    """Check that a policy and an environment belong together.
+
+    Raises:
+        CheckpointError: If they do not; the message says in what they differ.
+    """
+    saved.require_arm(env.arm, env.joint_names)
+    spec = saved.spec
+    pairs: dict[str, tuple[Any, Any]] = {
+        "observation": (spec.observation, tuple(env.fields)),
+        "control_dt": (spec.control_dt, float(env.control_dt)),
+        "action_scale": (spec.action_scale, tuple(float(s) for s in env.action_scale)),
+    }
+    for name, (theirs, ours) in pairs.items():
+        if theirs != ours:
+            raise CheckpointError(f"{name} of the checkpoint is {theirs}, of the task {ours}")
+
+
+def write_lines(path: Path, episodes: list[Episode]) -> None:
+    """Write one JSON object a line.
+
+    Raises:
+        TaskError: If the file cannot be written.
+    """
+    try:
+        path.write_text("".join(json.dumps(plain(e)) + "\n" for e in episodes), encoding="utf-8")
+    except OSError as error:
+        raise TaskError(f"cannot write {path}: {error.strerror}") from error
+
+
+class Film:
+    """Pictures of an environment, written as a video at the end."""
+
+    def __init__(self, path: Path, env: TaskEnvironment) -> None:
+        self._path, self._env = path, env
+        self._pictures: list[Any] = []
+
+    def take(self) -> None:
+        """Keep the present picture."""
+        picture = self._env.render()
+        if picture is not None:
+            self._pictures.append(picture)
+
+    def save(self) -> None:
+        """Write the video.
+
+        Raises:
+            TaskError: If it cannot be written.
+        """
+        import imageio.v2 as imageio
+
+        try:
+            rate = 1.0 / (self._env.k * self._env.control_dt)
+            imageio.mimsave(self._path, self._pictures, fps=rate)
+        except (OSError, ValueError, ImportError) as error:
+            raise TaskError(f"cannot write {self._path}: {error}") from error
+        sys.stderr.write(f"video: {self._path}\n")

@@ -1,0 +1,110 @@
+"""``ndp train``: train a policy, one seed or several."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from ndp_ros.config import add_arguments, from_mapping, parameters, read_yaml
+from ndp_ros.dmp.config import DmpConfig
+from ndp_ros.errors import ConfigError
+from ndp_ros.paths import share_roots
+from ndp_ros.training.experiment import RunConfig
+from ndp_ros.training.ppo import PpoConfig
+
+_EPILOG = """\
+Values come from, in this order: the defaults below, the shipped
+config/experiments/TASK-METHOD.yaml if there is one, --config, and the flags.
+
+examples:
+  ndp train throw --method ndp --seed 0
+  ndp train throw --method ndp --seed 0 --resume
+  ndp train throw --method ppo --seeds 0 1 2 --out runs/throw-ppo
+  ndp train throw --config my.yaml --learning-rate 1e-4 --task-options moving_bin=true
+"""
+
+_NESTED = {"ppo": PpoConfig, "dmp": DmpConfig}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.epilog = _EPILOG
+    parser.add_argument("task", help="task: throw, or any gymnasium id (module:id)")
+    parser.add_argument("--config", type=Path, metavar="YAML", help="file with any of the fields")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="run directory (default: runs/TASK-METHOD-SEED)"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", metavar="SEED",
+        help="several seeds, each in its own directory, one core each",
+    )  # fmt: skip
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    add_arguments(parser, RunConfig, skip=("task",))
+    for cls in _NESTED.values():
+        add_arguments(parser, cls)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Train and say where the checkpoint is."""
+    config = read_config(args)
+    command = shlex.join(["ndp", *sys.argv[1:]])
+    if args.seeds:
+        from ndp_ros.training.seeds import train_seeds
+
+        return train_seeds(config, args.seeds, args.out, args.resume, command)
+    from ndp_ros.training.run import train
+
+    folder = args.out or Path("runs") / config.name
+    try:
+        last = train(config, folder, args.resume, command, args.quiet)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; go on from the last checkpoint of {folder} with --resume"
+        ) from None
+    sys.stderr.write(f"last checkpoint: {last}\nbest checkpoint: {last.parent / 'best'}\n")
+    return 0
+
+
+def read_config(args: argparse.Namespace) -> RunConfig:
+    """Return the configuration that files and flags add up to.
+
+    Raises:
+        ConfigError: If a file or a value does not fit.
+    """
+    given = {p.name: getattr(args, p.name) for p in parameters(RunConfig) if p.name in args}
+    given.update({
+        name: {p.name: getattr(args, p.name) for p in parameters(cls) if p.name in args}
+        for name, cls in _NESTED.items()
+    })  # fmt: skip
+    mine = read_yaml(args.config) if args.config is not None else {}
+    method = given.get("method", mine.get("method", RunConfig().method))
+    shipped = shipped_experiment(args.task, str(method))
+    values: dict[str, Any] = {}
+    for layer, source in ((shipped, "shipped"), (mine, str(args.config)), (given, "")):
+        values = merge(values, layer, source)
+    values["task"] = args.task
+    return from_mapping(RunConfig, values, source=str(args.config or ""))
+
+
+def shipped_experiment(task: str, method: str) -> dict[str, Any]:
+    """Return the tuned values that ship for a task and method, none if there are none."""
+    for root in share_roots():
+        path = root / "config" / "experiments" / f"{task}-{method}.yaml"
+        if path.is_file():
+            return read_yaml(path)
+    return {}
+
+
+def merge(values: dict[str, Any], over: dict[str, Any], source: str) -> dict[str, Any]:
+    """Return values with others on top; nested configurations are merged field by field."""
+    merged = {**values, **over}
+    for name in _NESTED:
+        layers = [layer.get(name) or {} for layer in (values, over)]
+        if not all(isinstance(layer, dict) for layer in layers):
+            raise ConfigError(f"{source}: {name} is {over.get(name)!r}, expected a mapping")
+        merged[name] = {**layers[0], **layers[1]}
+    return merged

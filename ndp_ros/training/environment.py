@@ -1,0 +1,142 @@
+"""Which environment a task name stands for, and what a policy must know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import gymnasium
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from ndp_ros.errors import NdpError, TaskError
+from ndp_ros.observation import ObservationField
+
+Array = NDArray[np.float64]
+Step = tuple[Array, float, bool, bool, dict[str, Any]]
+
+NAMESPACE = "ndp_ros"
+
+
+class TaskEnvironment(Protocol):
+    """The contract of ``docs/architecture.md``: k control steps a ``step``.
+
+    Attributes:
+        fields: What the observation holds, in order.
+        joint_names: Joints of an action.
+        action_scale: Displacement ``(dof,)`` of one action unit over a control step [rad].
+        control_dt: Control step [s].
+        k: Control steps per ``step``.
+        tick: Period of Ω [s].
+        segment_times: When the setpoints given to ``execute`` are due ``(n_ticks,)`` [s].
+        arm: Name of the arm.
+    """
+
+    fields: tuple[ObservationField, ...]
+    joint_names: tuple[str, ...]
+    action_scale: Array
+    control_dt: float
+    k: int
+    tick: float
+    segment_times: Array
+    arm: str
+
+    def reset(self, *, seed: int | None = None) -> tuple[Array, dict[str, Any]]:
+        """Start an episode; the seed alone decides its start state."""
+        ...
+
+    def step(self, action: Array) -> Step:
+        """Run k control steps along an action ``(k, dof)``."""
+        ...
+
+    def execute(self, setpoints: Array) -> Step:
+        """Run k control steps along setpoints ``(n_ticks, 3, dof)``."""
+        ...
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """Return a picture ``(height, width, 3)``."""
+        ...
+
+    def close(self) -> None:
+        """Release everything."""
+        ...
+
+
+@dataclass(frozen=True)
+class TaskChoice:
+    """A task with its options, as plain data that a worker process can be given.
+
+    Attributes:
+        task: A short name such as ``throw``, or any gymnasium id (``module:id``).
+        k: Control steps per forward pass of phi.
+        preset: Named configuration of the task; empty for a task without presets.
+        options: Further keyword arguments as ``name=value``, the value in YAML.
+    """
+
+    task: str
+    k: int
+    preset: str = ""
+    options: tuple[str, ...] = ()
+
+    def make(self, **changes: Any) -> TaskEnvironment:
+        """Return the environment.
+
+        Raises:
+            TaskError: If there is no such task or it refuses an option.
+        """
+        arguments: dict[str, Any] = {"k": self.k, **parse_options(self.options), **changes}
+        if self.preset:
+            arguments["preset"] = self.preset
+        try:
+            made = gymnasium.make(environment_id(self.task), disable_env_checker=True, **arguments)
+        except NdpError:
+            raise
+        except (gymnasium.error.Error, TypeError, ImportError, AttributeError) as error:
+            problem = " ".join(str(error).split())
+            raise TaskError(f"cannot make task {self.task!r}: {problem}") from error
+        return cast(TaskEnvironment, made.unwrapped)
+
+
+def environment_id(task: str) -> str:
+    """Return the gymnasium id of a task.
+
+    Raises:
+        TaskError: If a short name is unknown; the message lists those there are.
+    """
+    if "/" in task or ":" in task:
+        return task
+    known = task_ids()
+    if task not in known:
+        raise TaskError.choice("task", task, known)
+    return known[task]
+
+
+def task_ids() -> dict[str, str]:
+    """Return the gymnasium id of every task of this package by its short name."""
+    import ndp_ros.tasks  # noqa: F401  (registers them)
+
+    return {
+        entry.name.lower(): id_
+        for id_, entry in sorted(gymnasium.registry.items())
+        if entry.namespace == NAMESPACE
+    }
+
+
+def parse_options(options: Sequence[str]) -> dict[str, Any]:
+    """Return ``name=value`` pairs as a mapping, values read as YAML.
+
+    Raises:
+        TaskError: If an option is no such pair.
+    """
+    parsed: dict[str, Any] = {}
+    for option in options:
+        name, sign, value = option.partition("=")
+        if not sign or not name.isidentifier():
+            raise TaskError(f"task option {option!r} is not name=value")
+        try:
+            parsed[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise TaskError(f"task option {name}: {value!r} is no YAML value") from error
+    return parsed

@@ -1,0 +1,115 @@
+"""How good a policy is: deterministic episodes, with intervals.
+
+An NDP is judged by what runs on the arm: its segment, sampled at every tick of Ω from
+the integrator's own setpoint. Other policies act through their mean actions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndp_ros.dmp.segment import Segment
+from ndp_ros.errors import TaskError
+from ndp_ros.observation import field_slice
+from ndp_ros.policies.array_policy import ArrayPolicy
+from ndp_ros.training.environment import Step, TaskEnvironment
+
+Episode = dict[str, Any]
+Actor = Callable[[TaskEnvironment, NDArray[np.float64]], Step]
+
+_Z95 = 1.959963984540054
+
+
+def make_actor(policy: ArrayPolicy) -> Actor:
+    """Return what advances an environment by one window, deterministically."""
+    spec = policy.spec
+    if spec.method != "ndp":
+        return lambda env, obs: env.step(policy.means(obs[None])[0].astype(np.float64))
+    where_y = field_slice(spec.observation, "setpoint")
+    where_yd = field_slice(spec.observation, "setpoint_velocity")
+
+    def follow(env: TaskEnvironment, obs: NDArray[np.float64]) -> Step:
+        g, w = policy.parameters_of(obs[None])
+        segment = Segment(spec.dmp, g[0], w[0], spec.segment_duration)
+        motion = segment.bind(obs[where_y], obs[where_yd])
+        return env.execute(motion.setpoints(env.segment_times))
+
+    return follow
+
+
+def run_episode(
+    env: TaskEnvironment, actor: Actor, seed: int, watch: Callable[[], None] | None = None
+) -> Episode:
+    """Return the figures of one episode.
+
+    Args:
+        env: The environment.
+        actor: What advances it.
+        seed: Start state.
+        watch: Called after the reset and after every window, for a video.
+
+    Raises:
+        TaskError: If an observation is not finite.
+    """
+    obs, _ = env.reset(seed=seed)
+    total, windows, ended = 0.0, 0, False
+    while not ended:
+        if not np.isfinite(obs).all():
+            raise TaskError(f"episode with seed {seed}: an observation is not finite")
+        if watch is not None:
+            watch()
+        obs, reward, terminated, truncated, info = actor(env, obs)
+        total += reward
+        windows += 1
+        ended = terminated or truncated
+    if watch is not None:
+        watch()
+    return {"seed": seed, **info["episode"], "return": total, "windows": windows}
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a proportion."""
+    if n == 0:
+        return 0.0, 1.0
+    p, z2 = successes / n, _Z95**2
+    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def summarise(episodes: Sequence[Episode]) -> dict[str, Any]:
+    """Return the figures of many episodes: success with its interval, means of the rest."""
+    n = len(episodes)
+    successes = sum(bool(e["success"]) for e in episodes)
+    summary: dict[str, Any] = {
+        "episodes": n,
+        "success_rate": successes / n if n else 0.0,
+        "ci95": list(wilson(successes, n)),
+    }
+    for name in episodes[0] if episodes else ():
+        values = [e[name] for e in episodes]
+        if name in ("success", "seed") or not all(np.ndim(v) == 0 for v in values):
+            continue
+        finite = [float(v) for v in values if math.isfinite(float(v))]
+        worst = name.startswith("max_")
+        if finite:
+            summary[name] = max(finite) if worst else sum(finite) / len(finite)
+    return summary
+
+
+def plain(value: Any) -> Any:
+    """Return figures as JSON can hold them; what is not finite becomes null."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray | list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,154 @@
+"""What a training run is: its configuration, its policy and where it comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ndp_ros import __version__
+from ndp_ros.config import param
+from ndp_ros.dmp.config import DmpConfig
+from ndp_ros.policies.spec import METHODS, PolicySpec
+from ndp_ros.training.environment import TaskChoice, TaskEnvironment
+from ndp_ros.training.ppo import PpoConfig
+
+_VERSIONS = ("numpy", "mujoco", "pin", "gymnasium", "torch", "safetensors")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A training run; with its seed it decides every number of the result."""
+
+    task: str = param("throw", doc="Task: a short name or a gymnasium id (module:id).")
+    method: str = param("ndp", doc="What phi predicts.", choices=METHODS)
+    seed: int = param(0, doc="Seed of everything random.", minimum=0)
+    samples: int = param(600_000, doc="Control steps to train on.", minimum=1)
+    preset: str = param("default", doc="Preset of the task; empty for a task without presets.")
+    task_options: tuple[str, ...] = param((), doc="Further options of the task, name=value.")
+    k: int = param(5, doc="Control steps per forward pass; ppo has 1.", minimum=1, maximum=1000)
+    environments: int = param(16, doc="Environments that collect at a time.", minimum=1)
+    workers: int = param(0, doc="Processes that step them; 0: one per core.", minimum=0)
+    hidden: tuple[int, ...] = param((100, 100), doc="Hidden layer sizes.", minimum=1)
+    critic_heads: str = param(
+        "multi", doc="k value heads (section 3.4) or one.", choices=("multi", "single")
+    )
+    goal_gain: float = param(0.25, doc="g = y0 + goal_gain * output.", unit="rad", minimum=0.0)
+    weight_gain: float = param(50.0, doc="w = weight_gain * output.", minimum=0.0)
+    init_log_std: float = param(0.0, doc="Initial log standard deviation of actions.")
+    checkpoint_every: int = param(
+        10, doc="Batches between checkpoints; each starts new episodes.", minimum=1
+    )
+    evaluation_episodes: int = param(
+        32, doc="Deterministic episodes per checkpoint; 0: none.", minimum=0
+    )
+    ppo: PpoConfig = param(PpoConfig(), doc="Hyper-parameters of PPO.")
+    dmp: DmpConfig = param(DmpConfig(), doc="Dynamical system of an NDP.")
+
+    @property
+    def choice(self) -> TaskChoice:
+        """The task as a worker process is given it."""
+        k = 1 if self.method == "ppo" else self.k
+        return TaskChoice(self.task, k, self.preset, self.task_options)
+
+    @property
+    def processes(self) -> int:
+        """Number of worker processes."""
+        cores = len(os.sched_getaffinity(0))
+        return min(self.workers or cores, self.environments)
+
+    @property
+    def windows(self) -> int:
+        """Windows per environment and batch, so that a batch has ``batch_size`` or just above."""
+        return -(-self.ppo.batch_size // (self.environments * self.choice.k))
+
+    @property
+    def samples_per_batch(self) -> int:
+        """Control steps of a batch, all environments."""
+        return self.windows * self.environments * self.choice.k
+
+    @property
+    def batches(self) -> int:
+        """Number of batches of the run."""
+        return -(-self.samples // self.samples_per_batch)
+
+    @property
+    def name(self) -> str:
+        """Name of the run's folder."""
+        return f"{self.task.rpartition('/')[2]}-{self.method}-{self.seed}"
+
+
+def make_spec(config: RunConfig, env: TaskEnvironment) -> PolicySpec:
+    """Return the specification of the policy for an environment.
+
+    Raises:
+        ConfigError: If the two do not fit.
+    """
+    return PolicySpec(
+        method=config.method,
+        task=config.task,
+        arm=env.arm,
+        joint_names=tuple(env.joint_names),
+        observation=tuple(env.fields),
+        control_dt=float(env.control_dt),
+        k=env.k,
+        action_scale=tuple(float(s) for s in env.action_scale),
+        hidden=config.hidden,
+        dmp=config.dmp,
+        goal_gain=config.goal_gain,
+        weight_gain=config.weight_gain,
+        init_log_std=config.init_log_std,
+        critic_heads=config.critic_heads,
+    )
+
+
+def differences(a: Any, b: Any, prefix: str = "") -> list[str]:
+    """Return the names of the fields in which two configurations of one class differ."""
+    names = []
+    for f in dataclasses.fields(a):
+        left, right = getattr(a, f.name), getattr(b, f.name)
+        if dataclasses.is_dataclass(left):
+            names += differences(left, right, f"{prefix}{f.name}.")
+        elif left != right:
+            names.append(prefix + f.name)
+    return names
+
+
+def provenance() -> dict[str, Any]:
+    """Return where results come from: commit, versions and machine."""
+    return {
+        "ndp_ros": __version__,
+        "commit": _commit(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in _VERSIONS},
+        },
+        "machine": {
+            "system": f"{platform.system()} {platform.release()}",
+            "architecture": platform.machine(),
+            "cores": len(os.sched_getaffinity(0)),
+        },
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _commit() -> str:
+    """Return the commit of the source tree, marked if files differ from it."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()

@@ -1,0 +1,170 @@
+"""What a run tells: rows for CSV and TensorBoard, and a progress line for people."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+CSV_NAME = "progress.csv"
+
+COLUMNS = (
+    "samples", "observed", "episodes", "success", "return", "saturation", "max_joint_speed",
+    "tracking_rms", "eval_success", "eval_return", "eval_saturation", "eval_max_joint_speed",
+    "eval_tracking_rms", "policy_loss", "value_loss", "entropy", "clipped", "approx_kl",
+    "grad_norm", "learning_rate", "explained_variance", "std", "seconds", "samples_per_second",
+)  # fmt: skip
+
+TIME_COLUMNS = ("seconds", "samples_per_second")
+"""Columns that depend on the machine; all others follow from the configuration."""
+
+
+class RunLog:
+    """The CSV file and the TensorBoard events of a run directory."""
+
+    def __init__(self, folder: Path, after: int = 0) -> None:
+        """Open the logs and drop every row beyond a number of samples.
+
+        Args:
+            folder: The run directory.
+            after: Samples at which the run goes on; 0 for a new run.
+        """
+        kept = [row for row in read_progress(folder) if int(row["samples"]) <= after]
+        path = folder / CSV_NAME
+        scratch = path.with_suffix(".new")
+        with scratch.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(kept)
+        scratch.replace(path)
+        self._file = path.open("a", newline="", encoding="utf-8")
+        self._writer = csv.DictWriter(self._file, COLUMNS)
+        self._events = _Events(folder / "tensorboard", after)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append one row; columns that are absent stay empty.
+
+        Raises:
+            OSError: If the disk is full or read-only.
+        """
+        self._writer.writerow({name: _text(row.get(name)) for name in COLUMNS})
+        self._file.flush()
+        self._events.write(row)
+
+    def close(self) -> None:
+        """Flush and close both."""
+        self._file.close()
+        self._events.close()
+
+
+class _Events:
+    """Scalars as TensorBoard events, without importing torch or TensorFlow."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._event, self._summary = Event, Summary
+        self._writer = EventFileWriter(str(folder))
+        if step:
+            start = SessionLog(status=SessionLog.START)
+            event = Event(wall_time=time.time(), step=step + 1, session_log=start)
+            self._writer.add_event(event)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        values = [
+            self._summary.Value(tag=name, simple_value=float(value))
+            for name, value in row.items()
+            if name in COLUMNS and value is not None and math.isfinite(float(value))
+        ]
+        self._writer.add_event(
+            self._event(
+                wall_time=time.time(),
+                step=int(row["samples"]),
+                summary=self._summary(value=values),
+            )
+        )
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def read_progress(folder: Path) -> list[dict[str, str]]:
+    """Return the complete rows of a run's CSV file, none if there is no file."""
+    try:
+        text = (folder / CSV_NAME).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    complete = text[: text.rfind("\n") + 1]
+    return [row for row in csv.DictReader(io.StringIO(complete)) if row.get("samples")]
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+class ProgressLine:
+    """A bar on a terminal, a line every ten seconds elsewhere; always on standard error."""
+
+    def __init__(self, title: str, total: int, done: int = 0, quiet: bool = False) -> None:
+        """Show progress of ``total`` samples of which ``done`` were there before."""
+        console = Console(stderr=True)
+        self._total, self._first = total, done
+        self._title, self._quiet = title, quiet
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._start = self._said = time.monotonic()
+        if console.is_terminal and not quiet:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f}%"),
+                TextColumn("{task.fields[figures]}"),
+                TimeRemainingColumn(),
+                console=console,
+            )
+            self._task = self._bar.add_task(title, total=total, completed=done, figures="")
+
+    def __enter__(self) -> ProgressLine:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, samples: int, figures: Sequence[tuple[str, str]]) -> None:
+        """Show where the run is."""
+        text = "  ".join(f"{name} {value}" for name, value in figures)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=samples, figures=text)
+            return
+        now = time.monotonic()
+        if self._quiet or (now - self._said < 10.0 and samples < self._total):
+            return
+        self._said = now
+        rate = (samples - self._first) / max(now - self._start, 1e-9)
+        left = (self._total - samples) / max(rate, 1e-9)
+        sys.stderr.write(
+            f"{self._title}: {samples}/{self._total} samples  {text}  {left:.0f} s left{os.linesep}"
+        )
+        sys.stderr.flush()

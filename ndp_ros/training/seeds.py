@@ -1,0 +1,74 @@
+"""Several seeds of one configuration, each in a process of its own, one core each."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import multiprocessing
+import os
+import signal
+import sys
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from ndp_ros.errors import NdpError, TrainingError
+from ndp_ros.training.experiment import RunConfig
+from ndp_ros.training.run import train
+
+_FAILED, _INTERRUPTED = 2, 130
+
+
+def train_seeds(
+    config: RunConfig, seeds: list[int], out: Path | None, resume: bool, command: str
+) -> int:
+    """Train every seed and return the worst exit status.
+
+    Args:
+        config: The configuration; its seed is replaced and each run has one worker.
+        seeds: The seeds.
+        out: Folder that gets ``seed-<n>`` folders; ``None`` for the usual names.
+        resume: Go on where each seed's last checkpoint is; a seed without one starts.
+        command: What the user typed, for the record.
+
+    Raises:
+        TrainingError: If a seed is named twice or is negative.
+    """
+    if len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise TrainingError(f"--seeds {' '.join(map(str, seeds))}: expected different seeds from 0")
+    context = multiprocessing.get_context("spawn")
+    waiting = list(seeds)
+    running: dict[int, BaseProcess] = {}
+    worst = 0
+    try:
+        while waiting or running:
+            while waiting and len(running) < len(os.sched_getaffinity(0)):
+                seed = waiting.pop(0)
+                one = dataclasses.replace(config, seed=seed, workers=1)
+                folder = out / f"seed-{seed}" if out else Path("runs") / one.name
+                process = context.Process(target=_train_one, args=(one, folder, resume, command))
+                process.start()
+                running[process.sentinel] = process
+            for sentinel in wait(list(running)):
+                process = running.pop(int(sentinel))  # type: ignore[call-overload]
+                process.join()
+                worst = max(worst, abs(process.exitcode or 0))
+    finally:
+        for process in running.values():
+            if process.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGINT)
+        for process in running.values():
+            process.join()
+    return worst
+
+
+def _train_one(config: RunConfig, folder: Path, resume: bool, command: str) -> None:
+    try:
+        train(config, folder, resume and (folder / "config.yaml").exists(), command)
+    except NdpError as error:
+        sys.stderr.write(f"ndp train: seed {config.seed}: {error}\n")
+        sys.exit(_FAILED)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"ndp train: seed {config.seed}: interrupted; use --resume\n")
+        sys.exit(_INTERRUPTED)
