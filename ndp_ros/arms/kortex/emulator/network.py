@@ -31,6 +31,11 @@ class Network:
         self._random = random.Random(config.seed)
         self._clean = config == NetworkConfig(seed=config.seed)
 
+    @property
+    def idle(self) -> bool:
+        """Whether every datagram goes straight through."""
+        return self._clean and self._cut_until == 0.0 and not self._queue
+
     def cut(self, until: float) -> None:
         """Drop every datagram until a moment on the loop's clock [s]."""
         self._cut_until = until
@@ -38,6 +43,7 @@ class Network:
     def carry(self, now: float, deliver: Callable[[], None]) -> None:
         """Carry one datagram: deliver it now, later or never."""
         if self._clean and now >= self._cut_until:
+            self._cut_until = 0.0
             deliver()
             return
         config, draw = self.config, self._random.random

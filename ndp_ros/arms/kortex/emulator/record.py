@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_ros.arms.kortex.units import DEGREE, JointUnits
+from ndp_ros.arms.kortex.units import DEGREE
 
-_WINDOW = 0.05
-"""Time over which the speed of commanded positions is measured [s]: arrival times jitter."""
-_CAPACITY = 200_000
+Array = NDArray[np.float64]
+
+_WINDOW = 50
+"""Cycles over which the speed of commanded positions is measured: arrival times jitter."""
+_BATCH = 4096
+"""Commands that are kept as they came before they are worked into the extremes."""
+_KEPT = 120_000
+"""Newest commands that can be looked at one by one."""
 
 
 class CommandRecord:
     """Counts and extremes of the cyclic commands since :meth:`clear`.
 
-    Positions are continuous [rad], speeds [rad/s], torques [N m]; every extreme is
-    one value per joint.
+    Taking a command in costs next to nothing; what it means is worked out when
+    somebody asks.
     """
 
     def __init__(self, n: int) -> None:
@@ -37,80 +42,105 @@ class CommandRecord:
         """Commands with a value that is no number."""
         self.refused = 0
         """Commands answered by an error."""
-        self.max_step = np.zeros(n)
-        """Largest change of position from one cycle to the next."""
-        self.max_speed = np.zeros(n)
-        """Largest speed of commanded positions, over 50 ms."""
-        self.max_velocity = np.zeros(n)
-        """Largest commanded velocity."""
-        self.max_torque = np.zeros(n)
-        """Largest commanded torque, of actuators in torque mode."""
-        self.min_position = np.full(n, np.inf)
-        self.max_position = np.full(n, -np.inf)
-        self.rows: deque[tuple[float, int, tuple[float, ...], tuple[float, ...]]] = deque(
-            maxlen=_CAPACITY
-        )
-        """Time [s], frame number, positions and torques of the newest commands."""
-        self._units: JointUnits | None = None
-        self._previous: NDArray[np.float64] | None = None
-        self._previous_frame = 0
-        self._window: deque[tuple[float, NDArray[np.float64]]] = deque()
+        self._batch: list[tuple[float, int, Sequence[float], Sequence[float], Any]] = []
+        self._batches: list[Array] = []
+        self._tail = np.zeros((0, 2 + 3 * n))
+        self._max_step, self._max_speed = np.zeros(n), np.zeros(n)
+        self._max_velocity, self._max_torque = np.zeros(n), np.zeros(n)
+        self._low, self._high = np.full(n, np.inf), np.full(n, -np.inf)
 
     def restart(self) -> None:
         """Begin a new stretch of servoing: its first command is no step from the last."""
-        self._units = self._previous = None
-        self._window.clear()
+        self._work()
+        self._tail = self._tail[:0]
 
     def add(
         self,
         time: float,
         frame: int,
-        degrees: NDArray[np.float64],
-        velocity: NDArray[np.float64],
-        torque: NDArray[np.float64] | None,
+        position: Sequence[float],
+        velocity: Sequence[float],
+        torque: Sequence[float] | None,
     ) -> None:
         """Record one command that was taken.
 
         Args:
             time: Emulator's clock [s].
             frame: Number of the cycle.
-            degrees: Commanded positions (n,) [deg].
+            position: Commanded positions (n,) [deg].
             velocity: Commanded velocities (n,) [deg/s].
             torque: Commanded torques (n,) [N m], None unless in torque mode.
         """
         self.frames += 1
-        if self._units is None:
-            self._units = JointUnits(degrees)
-        position = self._units.update(degrees).copy()
-        if self._previous is not None:
-            cycles = max(1, (frame - self._previous_frame) % 65536)
-            np.maximum(self.max_step, abs(position - self._previous) / cycles, out=self.max_step)
-        self._previous, self._previous_frame = position, frame
-        np.maximum(self.max_velocity, abs(velocity) * DEGREE, out=self.max_velocity)
-        if torque is not None:
-            np.maximum(self.max_torque, abs(torque), out=self.max_torque)
-        np.minimum(self.min_position, position, out=self.min_position)
-        np.maximum(self.max_position, position, out=self.max_position)
-        self._window.append((time, position))
-        while time - self._window[0][0] > _WINDOW:
-            then, old = self._window.popleft()
-            speed = abs(position - old) / (time - then)
-            np.maximum(self.max_speed, speed, out=self.max_speed)
-        torques = () if torque is None else tuple(torque.tolist())
-        self.rows.append((time, frame, tuple(position.tolist()), torques))
+        self._batch.append((time, frame, position, velocity, torque))
+        if len(self._batch) >= _BATCH:
+            self._work()
+
+    def rows(self) -> Array:
+        """Return the newest commands (r, 2 + 3 n).
+
+        Columns: time [s], frame, positions [rad], velocities [rad/s], torques [N m]. The
+        positions of one stretch of servoing are continuous; torques outside torque mode
+        are not a number.
+        """
+        self._work()
+        return np.concatenate(self._batches) if self._batches else np.zeros((0, 2 + 3 * self._n))
 
     def summary(self) -> dict[str, Any]:
-        """Return all counts and extremes as plain values."""
+        """Return all counts and extremes as plain values.
+
+        Every extreme is one value per joint, in rad, rad/s and N m. ``max_step`` is the
+        change of position over one cycle, ``max_speed`` that over 50 cycles,
+        ``max_velocity`` the velocity that was commanded beside the position.
+        """
+        self._work()
         seen = self.frames > 0
         return {
             "frames": self.frames,
             "rejected": self.rejected,
             "refused": self.refused,
             "not_finite": self.not_finite,
-            "max_step": self.max_step.tolist(),
-            "max_speed": self.max_speed.tolist(),
-            "max_velocity": self.max_velocity.tolist(),
-            "max_torque": self.max_torque.tolist(),
-            "min_position": self.min_position.tolist() if seen else None,
-            "max_position": self.max_position.tolist() if seen else None,
+            "max_step": self._max_step.tolist(),
+            "max_speed": self._max_speed.tolist(),
+            "max_velocity": self._max_velocity.tolist(),
+            "max_torque": self._max_torque.tolist(),
+            "min_position": self._low.tolist() if seen else None,
+            "max_position": self._high.tolist() if seen else None,
         }
+
+    def _work(self) -> None:
+        """Work the commands taken since the last time into the extremes."""
+        if not self._batch:
+            return
+        n = self._n
+        none = [float("nan")] * n
+        new = np.array(
+            [(t, f, *q, *v, *(none if tau is None else tau)) for t, f, q, v, tau in self._batch]
+        )
+        self._batch = []
+        new[:, 2 : 2 + 2 * n] *= DEGREE
+        rows = np.concatenate((self._tail, new))
+        rows[:, 2 : 2 + n] = q = np.unwrap(rows[:, 2 : 2 + n], axis=0)
+        # A first measurement of 359 degrees means -1.
+        if not len(self._tail):
+            q -= np.rint(q[0] / (2 * np.pi)) * (2 * np.pi)
+            rows[:, 2 : 2 + n] = q
+        frames = np.maximum(np.diff(rows[:, 1]) % 65536, 1)[:, None]
+        np.maximum(self._max_step, _largest(np.diff(q, axis=0) / frames), out=self._max_step)
+        np.maximum(self._max_velocity, _largest(new[:, 2 + n : 2 + 2 * n]), out=self._max_velocity)
+        torques = new[:, 2 + 2 * n :]
+        np.maximum(self._max_torque, _largest(np.nan_to_num(torques)), out=self._max_torque)
+        np.minimum(self._low, q.min(axis=0), out=self._low)
+        np.maximum(self._high, q.max(axis=0), out=self._high)
+        if len(rows) > _WINDOW:
+            span = np.maximum(rows[_WINDOW:, 0] - rows[:-_WINDOW, 0], 1e-3)[:, None]
+            speed = (q[_WINDOW:] - q[:-_WINDOW]) / span
+            np.maximum(self._max_speed, _largest(speed), out=self._max_speed)
+        self._tail = rows[-_WINDOW:]
+        self._batches.append(rows[len(rows) - len(new) :])
+        del self._batches[: -(_KEPT // _BATCH + 1)]
+
+
+def _largest(values: Array) -> Array:
+    """Return the largest magnitude in each column (0 for no rows)."""
+    return np.asarray(abs(values).max(axis=0, initial=0.0))

@@ -29,10 +29,11 @@ from ndp_ros.arms.kortex.schema import (
     ArmState,
     BaseFault,
     ControlMode,
+    ErrorCode,
     ServoingMode,
     SubCode,
 )
-from ndp_ros.arms.kortex.units import GRIPPER_CLOSED, from_degrees
+from ndp_ros.arms.kortex.units import DEGREE, GRIPPER_CLOSED, from_degrees
 from ndp_ros.errors import ConfigError
 
 Array = NDArray[np.float64]
@@ -58,22 +59,29 @@ SUPPORTED_MODES = frozenset(
 
 
 class Refusal(Exception):
-    """A request that the arm does not carry out, and the sub-code that says why."""
+    """A request that the arm does not carry out, and the codes that say why."""
 
-    def __init__(self, sub_code: SubCode, text: str) -> None:
+    def __init__(
+        self, sub_code: SubCode, text: str, code: ErrorCode = ErrorCode.DEVICE
+    ) -> None:
         super().__init__(text)
         self.sub_code = sub_code
+        self.code = code
 
 
 @dataclass
 class CyclicCommand:
-    """One BaseCyclic.Refresh, its numbers as arrays (n,) in the units of the wire."""
+    """One BaseCyclic.Refresh, its numbers as lists (n,) in the units of the wire.
+
+    Lists, here and in what runs each millisecond: for six numbers they are faster
+    than arrays.
+    """
 
     frame: int
-    position: Array
-    velocity: Array
-    torque: Array
-    current: Array
+    position: list[float]
+    velocity: list[float]
+    torque: list[float]
+    current: list[float]
     gripper: tuple[float, float, float] | None
     """Position, velocity and force [percent]."""
 
@@ -120,6 +128,7 @@ class Robot:
         faults: Fault bank A of each actuator (n,).
         base_faults: Fault bank A of the base.
         warnings: Warning bank A of each actuator (n,).
+        controller: Session whose cyclic commands are followed; 0 for none.
         record: Every command that arrived.
         events: What happened since the server last looked.
         torque: Torque that each actuator exerts (n,) [N m].
@@ -152,14 +161,15 @@ class Robot:
         self._fingers = self._finger_addresses()
         self._finger_dofs = self._fingers  # hinges before any free joint: the same addresses
         self._force_range = self.model.actuator_forcerange[n:].copy()
+        self._force_share = 1.0
         self._palm = self.model.body("palm").id
         self._damping = self.model.dof_damping[:n].copy()
         self._limit = np.array(arm.max_torque[:n])
-        self._speed = np.array(arm.max_velocity[:n])
+        self._speed = list(arm.max_velocity[:n])
         self._brake = np.array(arm.max_acceleration[:n])
         bounded = self.model.jnt_limited[:n].astype(bool)
-        self._upper = np.where(bounded, arm.upper[:n], np.inf)
-        self._lower = np.where(bounded, arm.lower[:n], -np.inf)
+        self._upper = np.where(bounded, arm.upper[:n], np.inf).tolist()
+        self._lower = np.where(bounded, arm.lower[:n], -np.inf).tolist()
         self._per_ampere = np.where(self._limit > 20.0, *_TORQUE_PER_AMPERE)
 
         self.time = 0.0
@@ -169,11 +179,12 @@ class Robot:
         self.faults = np.zeros(n, np.uint32)
         self.warnings = np.zeros(n, np.uint32)
         self.base_faults = 0
+        self.controller = 0
         self.record = CommandRecord(n)
         self.events: list[Event] = []
         self.torque = np.zeros(n)
         self._command: CyclicCommand | None = None
-        self._target = np.zeros(n)
+        self._target = [0.0] * n
         self._motion: Motion | None = None
         self._last_command = 0.0
         self._entered = 0.0
@@ -257,11 +268,12 @@ class Robot:
 
     # What clients ask for.
 
-    def command(self, command: CyclicCommand) -> None:
+    def command(self, command: CyclicCommand, session: int) -> None:
         """Take one cyclic command; the next tick follows it.
 
         Raises:
-            Refusal: Outside low-level servoing, or with the wrong number of actuators.
+            Refusal: Outside low-level servoing, with the wrong number of actuators, or
+                while another session has control.
         """
         if self.servoing is not ServoingMode.LOW_LEVEL:
             self.record.refused += 1
@@ -274,6 +286,12 @@ class Robot:
                 SubCode.CONTROL_ACTUATOR_COUNT_MISMATCH,
                 f"{len(command.position)} actuators commanded, the arm has {self.n}",
             )
+        if session != self.controller:
+            held = self.time - self._last_command < self.config.control_grace
+            if self.controller and held:
+                self.record.refused += 1
+                raise Refusal(SubCode.SESSION_NOT_IN_CONTROL, "another session has control")
+            self.controller, self._last_frame = session, None
         self._last_command = self.time
         if self._last_frame is not None:
             # Half of all frame numbers count as older: those came too late.
@@ -281,19 +299,18 @@ class Robot:
             if ahead == 0 or ahead >= 32768:
                 self.record.rejected += 1
                 return
-        values = (command.position, command.velocity, command.torque, command.current)
-        if not all(np.isfinite(value).all() for value in values):
+        total = sum(command.position) + sum(command.velocity)
+        if not math.isfinite(total + sum(command.torque) + sum(command.current)):
             self.record.not_finite += 1
             return
         self._last_frame = command.frame
-        driven = np.array([mode is ControlMode.TORQUE for mode in self.control_modes])
-        torque = np.where(driven, command.torque, 0.0) if driven.any() else None
-        self.record.add(
-            self.time, command.frame, command.position, command.velocity, torque
-        )
+        driven = ControlMode.TORQUE in self.control_modes
+        torque = command.torque if driven else None
+        self.record.add(self.time, command.frame, command.position, command.velocity, torque)
         self._command = command
-        measured = from_degrees(command.position)
-        self._target = measured + np.rint((self._reference - measured) / math.tau) * math.tau
+        for i, reference in enumerate(self._reference.tolist()):
+            target = command.position[i] * DEGREE
+            self._target[i] = target + round((reference - target) / math.tau) * math.tau
         if command.gripper is not None:
             self.set_gripper(*command.gripper)
 
@@ -302,10 +319,12 @@ class Robot:
         if not self.arm.gripper or not math.isfinite(position):
             return
         n = self.n
-        self._grip_target = float(np.clip(position, 0.0, 100.0)) / 100.0 * GRIPPER_CLOSED
+        self._grip_target = min(max(position, 0.0), 100.0) / 100.0 * GRIPPER_CLOSED
         self._grip_speed = max(0.1, min(speed, 100.0) / 100.0) * self.arm.max_velocity[n]
         share = max(0.1, min(force, 100.0) / 100.0)
-        self.model.actuator_forcerange[n:] = self._force_range * share
+        if share != self._force_share:
+            self._force_share = share
+            self.model.actuator_forcerange[n:] = self._force_range * share
 
     def set_servoing(self, mode: int) -> None:
         """Enter or leave low-level servoing.
@@ -346,7 +365,7 @@ class Robot:
     def move(
         self, goal: Array, handle: Any, session: int, duration: float = 0.0, speed: float = 0.0
     ) -> None:
-        """Start a movement to a posture (n,) [rad]; joints without limits take the short way.
+        """Start a movement to a posture (n,) [deg]; joints without limits take the short way.
 
         Raises:
             Refusal: In fault, in low-level servoing, or beyond a joint limit.
@@ -354,7 +373,8 @@ class Robot:
         self._refuse_in_fault()
         if self.servoing is ServoingMode.LOW_LEVEL:
             raise Refusal(SubCode.LOW_LEVEL_SERVOING, "the arm is in low-level servoing")
-        if not np.isfinite(goal).all() or np.any(goal > self._upper) or np.any(goal < self._lower):
+        goal = from_degrees(goal)
+        if not np.isfinite(goal).all() or (goal > self._upper).any() or (goal < self._lower).any():
             raise Refusal(SubCode.CONTROL_JOINT_POSITION_LIMIT, "a joint beyond its limits")
         self.abort_motion()
         start = self._reference.copy()
@@ -362,7 +382,7 @@ class Robot:
         goal = goal + turns * math.tau
         span = abs(goal - start)
         # A quintic's top speed is 15/8 of its mean.
-        fastest = min(speed, float(self._speed.min())) if speed > 0.0 else _ACTION_SPEED
+        fastest = min(speed, *self._speed) if speed > 0.0 else _ACTION_SPEED
         shortest = float((1.875 * span / self._speed).max())
         needed = duration if duration > 0.0 else 1.875 * float(span.max()) / fastest
         self._motion = Motion(start, goal, max(needed, shortest, 0.05), handle, session)
@@ -406,9 +426,18 @@ class Robot:
         if not self.faults.any():
             self.base_faults &= ~int(BaseFault.JOINT_FAULT)
 
-    def lose_control(self) -> None:
-        """The session that commands went silent: stop what it began."""
-        self.stop()
+    def lose(self, session: int) -> None:
+        """A session went silent or away: stop what it began."""
+        if self._motion is not None and self._motion.session == session:
+            self.abort_motion(SubCode.INVALID_USER_SESSION_ACCESS)
+        if session == self.controller:
+            self.controller = 0
+            if self.servoing is ServoingMode.LOW_LEVEL:
+                self._leave_low_level()
+
+    def amperes(self) -> Array:
+        """Return the motor currents (n,) [A] that go with the torques."""
+        return self.torque / self._per_ampere
 
     def reset_scene(self, seed: int) -> None:
         """Put the scene back to a start state, at rest and without faults."""
@@ -430,20 +459,22 @@ class Robot:
         n, data, model = self.n, self.data, self.model
         mujoco.mj_step1(model, data)
         self._guide()
+        q, v = data.qpos[:n], data.qvel[:n]
         self._wanted[:n] = (
             self._acceleration
-            + 2.0 * _SERVO_FREQUENCY * (self._rate - self.velocity)
-            + _SERVO_FREQUENCY**2 * (self._reference - self.position)
+            + 2.0 * _SERVO_FREQUENCY * (self._rate - v)
+            + _SERVO_FREQUENCY**2 * (self._reference - q)
         )
         mujoco.mj_mulM(model, data, self._product, self._wanted)
-        torque = self._product[:n] + data.qfrc_bias[:n] + self._damping * self.velocity
+        torque = self._product[:n] + data.qfrc_bias[:n] + self._damping * v
         if self.servoing is ServoingMode.LOW_LEVEL and self._command is not None:
             for i, mode in enumerate(self.control_modes):
                 if mode is ControlMode.TORQUE:
                     torque[i] = self._command.torque[i]
                 elif mode is ControlMode.CURRENT:
                     torque[i] = self._command.current[i] * self._per_ampere[i]
-        np.clip(torque, -self._limit, self._limit, out=self.torque)
+        np.minimum(torque, self._limit, out=torque)
+        np.maximum(torque, -self._limit, out=self.torque)
         data.ctrl[:n] = self.torque
         if self.arm.gripper:
             step = self._grip_speed * self.config.timestep
@@ -467,6 +498,9 @@ class Robot:
         if self.servoing is ServoingMode.LOW_LEVEL and self._command is not None:
             self._follow(dt)
             return
+        if not self._rate.any():
+            self._acceleration[:] = 0.0
+            return
         step = self._brake * dt
         before = self._rate
         self._rate = before - np.clip(before, -step, step)
@@ -476,26 +510,30 @@ class Robot:
     def _follow(self, dt: float) -> None:
         """Filter the commanded positions, or integrate the commanded velocities."""
         assert self._command is not None
-        w = _REFERENCE_FREQUENCY
-        pull = w * w * (self._target - self._reference) - 2.0 * w * self._rate
+        w, command = _REFERENCE_FREQUENCY, self._command
+        q, v = self.position.tolist(), self.velocity.tolist()
+        r, rate = self._reference.tolist(), self._rate.tolist()
         for i, mode in enumerate(self.control_modes):
-            if mode is ControlMode.VELOCITY:
-                pull[i] = (math.radians(self._command.velocity[i]) - self._rate[i]) / dt
-            elif mode is not ControlMode.POSITION:
+            if mode is ControlMode.POSITION:
+                pull = w * w * (self._target[i] - r[i]) - 2.0 * w * rate[i]
+            elif mode is ControlMode.VELOCITY:
+                pull = (command.velocity[i] * DEGREE - rate[i]) / dt
+            else:
                 # Nothing follows the reference: keep it at the joint.
-                self._reference[i], self._rate[i] = self.position[i], self.velocity[i]
-                pull[i] = 0.0
-        np.clip(pull, -_REFERENCE_ACCELERATION, _REFERENCE_ACCELERATION, out=pull)
-        rate = np.clip(self._rate + pull * dt, -self._speed, self._speed)
-        self._acceleration = (rate - self._rate) / dt
-        self._rate = rate
-        self._reference = self._reference + rate * dt
+                self._reference[i], self._rate[i], self._acceleration[i] = q[i], v[i], 0.0
+                continue
+            pull = min(max(pull, -_REFERENCE_ACCELERATION), _REFERENCE_ACCELERATION)
+            limit = self._speed[i]
+            after = min(max(rate[i] + pull * dt, -limit), limit)
+            self._acceleration[i] = (after - rate[i]) / dt
+            self._rate[i] = after
+            self._reference[i] = r[i] + after * dt
 
     def _check(self) -> None:
         """Look for every cause of a fault, and for a client that went silent."""
         if self.servoing is not ServoingMode.LOW_LEVEL:
             return
-        config, q, v = self.config, self.position, self.velocity
+        config = self.config
         silence = self.time - self._last_command
         if silence > (config.watchdog if self._command is not None else _ENTRY_GRACE):
             self.warnings[:] |= np.uint32(ActuatorFault.WATCHDOG_TRIGGERED)
@@ -503,22 +541,21 @@ class Robot:
             return
         if self._command is None:
             return
-        causes: dict[ActuatorFault, NDArray[np.bool_]] = {
-            ActuatorFault.MAXIMUM_VELOCITY: abs(v) > config.overspeed * self._speed,
-            ActuatorFault.JOINT_LIMIT_HIGH: (q > self._upper + _LIMIT_MARGIN)
-            | (self._target > self._upper + _LIMIT_MARGIN),
-            ActuatorFault.JOINT_LIMIT_LOW: (q < self._lower - _LIMIT_MARGIN)
-            | (self._target < self._lower - _LIMIT_MARGIN),
-            ActuatorFault.FOLLOWING_ERROR: abs(self._error()) > config.following_error,
-        }
-        for fault, tripped in causes.items():
-            for index in np.flatnonzero(tripped):
-                self.trip(int(index), fault)
-
-    def _error(self) -> Array:
-        """Return commanded minus measured positions (n,), whole turns taken out."""
-        difference: Array = self._target - self.position
-        return difference - np.rint(difference / math.tau) * math.tau
+        tripped: list[tuple[int, ActuatorFault]] = []
+        q, v = self.position.tolist(), self.velocity.tolist()
+        for i, target in enumerate(self._target):
+            error = target - q[i]
+            error -= round(error / math.tau) * math.tau
+            if abs(error) > config.following_error:
+                tripped.append((i, ActuatorFault.FOLLOWING_ERROR))
+            if abs(v[i]) > config.overspeed * self._speed[i]:
+                tripped.append((i, ActuatorFault.MAXIMUM_VELOCITY))
+            if max(q[i], target) > self._upper[i] + _LIMIT_MARGIN:
+                tripped.append((i, ActuatorFault.JOINT_LIMIT_HIGH))
+            if min(q[i], target) < self._lower[i] - _LIMIT_MARGIN:
+                tripped.append((i, ActuatorFault.JOINT_LIMIT_LOW))
+        for i, fault in tripped:
+            self.trip(i, fault)
 
     def _refuse_in_fault(self) -> None:
         if self.base_faults & BaseFault.EMERGENCY_STOP_ACTIVATED:
@@ -537,6 +574,7 @@ class Robot:
         self.servoing = ServoingMode.SINGLE_LEVEL
         self.control_modes = [ControlMode.POSITION] * self.n
         self._command = None
+        self.controller = 0
         self._reference, self._rate = self.position.copy(), self.velocity.copy()
         self._tell_mode()
 
