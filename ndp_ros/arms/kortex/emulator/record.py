@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 
 _WINDOW = 50
 """Cycles over which the speed of commanded positions is measured: arrival times jitter."""
-_BATCH = 4096
+_BATCH = 512
 """Commands that are kept as they came before they are worked into the extremes."""
 _KEPT = 120_000
 """Newest commands that can be looked at one by one."""
@@ -29,6 +29,7 @@ class CommandRecord:
 
     def __init__(self, n: int) -> None:
         self._n = n
+        self._no_torque = [float("nan")] * n
         self.clear()
 
     def clear(self) -> None:
@@ -42,7 +43,8 @@ class CommandRecord:
         """Commands with a value that is no number."""
         self.refused = 0
         """Commands answered by an error."""
-        self._batch: list[tuple[float, int, Sequence[float], Sequence[float], Any]] = []
+        self._batch = np.empty((_BATCH, 2 + 3 * n))
+        self._filled = 0
         self._batches: list[Array] = []
         self._tail = np.zeros((0, 2 + 3 * n))
         self._max_step, self._max_speed = np.zeros(n), np.zeros(n)
@@ -72,8 +74,11 @@ class CommandRecord:
             torque: Commanded torques (n,) [N m], None unless in torque mode.
         """
         self.frames += 1
-        self._batch.append((time, frame, position, velocity, torque))
-        if len(self._batch) >= _BATCH:
+        if torque is None:
+            torque = self._no_torque
+        self._batch[self._filled] = (time, frame, *position, *velocity, *torque)
+        self._filled += 1
+        if self._filled == _BATCH:
             self._work()
 
     def rows(self) -> Array:
@@ -110,14 +115,11 @@ class CommandRecord:
 
     def _work(self) -> None:
         """Work the commands taken since the last time into the extremes."""
-        if not self._batch:
+        if not self._filled:
             return
         n = self._n
-        none = [float("nan")] * n
-        new = np.array(
-            [(t, f, *q, *v, *(none if tau is None else tau)) for t, f, q, v, tau in self._batch]
-        )
-        self._batch = []
+        new = self._batch[: self._filled].copy()
+        self._filled = 0
         new[:, 2 : 2 + 2 * n] *= DEGREE
         rows = np.concatenate((self._tail, new))
         rows[:, 2 : 2 + n] = q = np.unwrap(rows[:, 2 : 2 + n], axis=0)

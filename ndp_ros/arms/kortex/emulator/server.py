@@ -50,8 +50,8 @@ log = logging.getLogger(__name__)
 
 _CATCH_UP = 0.05
 """Physics that is made up for in one go [s]."""
+_DATAGRAMS_A_TURN = 16
 _CREATE_SESSION = METHODS["Session.CreateSession"].uid
-_REFRESH = METHODS["BaseCyclic.Refresh"].uid
 
 
 class Peer:
@@ -239,7 +239,8 @@ class Emulator:
             self._hang_up(connection)
 
     def _read_datagrams(self, udp: socket.socket) -> None:
-        while True:
+        # A client that asks without pause must not keep the physics waiting.
+        for _ in range(_DATAGRAMS_A_TURN):
             try:
                 data, address = udp.recvfrom(MAX_DATAGRAM)
             except OSError:  # nothing left, or a reply that found its port closed

@@ -1,0 +1,467 @@
+"""The two ways to an arm: TCP for every service, UDP for the cycle.
+
+:class:`StreamChannel` has a thread that receives: answers go to whoever waits for
+them, notifications to their subscribers, and an idle session is kept alive.
+:class:`DatagramChannel` has none: the loop that sends a command receives its
+feedback itself, within a bound on the time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ndp_ros.arms.kortex.errors import (
+    KortexError,
+    ProtocolError,
+    ReplyTimeout,
+    Unreachable,
+    error_from,
+)
+from ndp_ros.arms.kortex.schema import MESSAGES, METHODS, TOPICS
+from ndp_ros.arms.kortex.wire import (
+    MAX_DATAGRAM,
+    CyclicRequest,
+    FrameType,
+    Header,
+    StreamReader,
+    decode_frame,
+    delimit,
+    encode_frame,
+    fast_header,
+    fast_payload,
+)
+
+log = logging.getLogger(__name__)
+
+KEEP_ALIVE = 0.5
+"""Silence after which a session is kept alive [s]."""
+_NO_REQUEST = 0
+"""Message number of keep-alives over UDP: no cycle ever has it."""
+_Error = MESSAGES["Error"]
+
+
+def _check(header: Header, payload: bytes, method: str) -> None:
+    """Raise what an error frame says."""
+    if not header.error_code:
+        return
+    try:
+        error = _Error.FromString(payload)
+    except Exception:  # the exception's class differs between protobuf backends
+        error = _Error()
+    raise error_from(
+        method,
+        error.error_code or header.error_code,
+        error.error_sub_code or header.error_sub_code,
+        error.error_sub_string,
+    )
+
+
+def _parse(method: str, payload: bytes) -> Any:
+    try:
+        return METHODS[method].response.FromString(payload)
+    except Exception as error:  # the exception's class differs between protobuf backends
+        raise ProtocolError(f"the answer to {method} cannot be decoded") from error
+
+
+class _Waiting:
+    """A request whose answer has not come yet."""
+
+    __slots__ = ("done", "error", "header", "payload")
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.header: Header | None = None
+        self.payload = b""
+        self.error: KortexError | None = None
+
+
+class StreamChannel:
+    """A Kortex session over TCP. Calls may come from any thread.
+
+    Attributes:
+        session: Identifier of the session; the arm gives it.
+        dead: Why the connection is gone, or None while it stands.
+    """
+
+    def __init__(self, host: str, port: int, timeout: float = 3.0) -> None:
+        """Connect.
+
+        Args:
+            host: Address of the arm.
+            port: TCP port, 10000 on a real arm.
+            timeout: Time for connecting and for each answer [s].
+
+        Raises:
+            Unreachable: If nothing accepts the connection.
+        """
+        self.session = 0
+        self.dead: Unreachable | None = None
+        self._where = f"{host}:{port}"
+        self._timeout = timeout
+        try:
+            self._socket = socket.create_connection((host, port), timeout)
+        except OSError as error:
+            raise Unreachable(f"no arm at {self._where} ({error.strerror or error})") from error
+        self._socket.settimeout(None)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        wait = struct.pack("ll", 0, 100_000)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wait)
+        limit = struct.pack("ll", int(timeout), int(timeout % 1.0 * 1e6))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        self._lock = threading.Lock()
+        self._message = 0
+        self._waiting: dict[int, _Waiting] = {}
+        self._ignored: set[int] = set()
+        self._subscribers: dict[tuple[int, int], tuple[str, Callable[[Any], None]]] = {}
+        self._early: list[tuple[Header, bytes]] = []
+        self._sent = time.monotonic()
+        self._closing = False
+        self.when_idle: Callable[[], None] = lambda: None
+        """Called a few times a second by the receiving thread."""
+        self._thread = threading.Thread(target=self._receive, name="kortex", daemon=True)
+        self._thread.start()
+
+    def call(
+        self, method: str, request: Any = None, device: int = 0, timeout: float | None = None
+    ) -> Any:
+        """Call a procedure and return its answer.
+
+        Args:
+            method: Name in ``METHODS``, such as ``"Base.GetArmState"``.
+            request: Its message; an empty one unless given.
+            device: Device to ask, 0 for the base.
+            timeout: Time for the answer [s]; that of the channel unless given.
+
+        Raises:
+            KortexError: What the arm refuses, by cause.
+            ReplyTimeout: If no answer comes in time.
+            Unreachable: If the connection is gone.
+        """
+        waiting = _Waiting()
+        number = self._send(method, request, device, waiting)
+        limit = self._timeout if timeout is None else timeout
+        if not waiting.done.wait(limit):
+            with self._lock:
+                self._waiting.pop(number, None)
+            raise ReplyTimeout(f"{self._where} did not answer {method} within {limit:g} s")
+        if waiting.error is not None:
+            raise waiting.error
+        assert waiting.header is not None
+        _check(waiting.header, waiting.payload, method)
+        return _parse(method, waiting.payload)
+
+    def subscribe(self, topic: str, callback: Callable[[Any], None]) -> int:
+        """Have a function called with every notification of a topic.
+
+        The function runs in the receiving thread: it must be short, must not call the
+        arm, and what it raises is logged and goes no further.
+
+        Returns:
+            The handle for :meth:`unsubscribe`.
+
+        Raises:
+            KortexError: As in :meth:`call`.
+        """
+        handle: int = self.call(topic, METHODS[topic].request()).identifier
+        with self._lock:
+            key = (METHODS[topic].uid, handle)
+            self._subscribers[key] = (TOPICS[topic], callback)
+            # One may have come between the answer and this line.
+            early = [note for note in self._early if (note[0].uid, note[0].message) == key]
+            self._early = []
+        for header, payload in early:
+            self._deliver(header, payload)
+        return handle
+
+    def unsubscribe(self, topic: str, handle: int) -> None:
+        """End a subscription."""
+        with self._lock:
+            self._subscribers.pop((METHODS[topic].uid, handle), None)
+        self.call("Base.Unsubscribe", METHODS["Base.Unsubscribe"].request(identifier=handle))
+
+    def close(self) -> None:
+        """Close the connection and end the thread; may be called twice."""
+        self._closing = True
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+        self._socket.close()
+
+    def _send(self, method: str, request: Any, device: int, waiting: _Waiting | None) -> int:
+        payload = b"" if request is None else request.SerializeToString()
+        with self._lock:
+            if self.dead is not None:
+                raise self.dead
+            self._message = self._message % 65535 + 1
+            number = self._message
+            if waiting is not None:
+                self._waiting[number] = waiting
+            else:
+                self._ignored.add(number)
+            header = Header(FrameType.REQUEST, METHODS[method].uid, number, self.session, device)
+            self._sent = time.monotonic()
+            try:
+                self._socket.sendall(delimit(encode_frame(header, payload)))
+            except OSError as error:
+                self._waiting.pop(number, None)
+                raise Unreachable(f"{self._where} is gone ({error.strerror or error})") from error
+        return number
+
+    def _receive(self) -> None:
+        reader = StreamReader()
+        why = "closed the connection"
+        while not self._closing:
+            try:
+                data = self._socket.recv(65536)
+            except BlockingIOError:
+                self._idle()
+                continue
+            except OSError as error:
+                why = f"is gone ({error.strerror or error})"
+                break
+            if not data:
+                break
+            try:
+                for frame in reader.feed(data):
+                    self._take(*decode_frame(frame))
+            except ProtocolError as error:
+                why = f"sends what is not Kortex ({error.what})"
+                break
+            self._idle()
+        with self._lock:
+            self.dead = Unreachable(f"{self._where} {why}")
+            waiting, self._waiting = self._waiting, {}
+        for request in waiting.values():
+            request.error = self.dead
+            request.done.set()
+
+    def _idle(self) -> None:
+        self.when_idle()
+        if self.session and time.monotonic() - self._sent > KEEP_ALIVE:
+            with contextlib.suppress(KortexError):
+                self._send("Session.KeepAlive", None, 0, None)
+
+    def _take(self, header: Header, payload: bytes) -> None:
+        if header.kind == FrameType.NOTIFICATION:
+            self._deliver(header, payload)
+            return
+        if header.kind != FrameType.RESPONSE:
+            return
+        with self._lock:
+            if header.session:
+                self.session = header.session
+            waiting = self._waiting.pop(header.message, None)
+            if header.message in self._ignored:
+                self._ignored.discard(header.message)
+                return
+        if waiting is None:
+            log.debug("answer %d came after its time", header.message)
+            return
+        waiting.header, waiting.payload = header, payload
+        waiting.done.set()
+
+    def _deliver(self, header: Header, payload: bytes) -> None:
+        with self._lock:
+            known = self._subscribers.get((header.uid, header.message))
+            if known is None:
+                self._early = [*self._early[-15:], (header, payload)]
+                return
+        name, callback = known
+        try:
+            callback(MESSAGES[name].FromString(payload))
+        except Exception:
+            log.exception("a subscriber of %s failed", name)
+
+
+class DatagramChannel:
+    """A Kortex session over UDP, for the cycle alone. One thread uses it at a time.
+
+    Attributes:
+        session: Identifier of the session; the arm gives it.
+        stale: Answers that came too late to be of use, since the start.
+        lost: Cycles without an answer in time, since the start.
+    """
+
+    def __init__(self, host: str, port: int, timeout: float = 1.0) -> None:
+        """Open the socket; nothing is sent yet.
+
+        Args:
+            host: Address of the arm.
+            port: UDP port, 10001 on a real arm.
+            timeout: Time for the answer of a procedure outside the cycle [s].
+
+        Raises:
+            Unreachable: If the address means nothing.
+        """
+        self.session = 0
+        self.stale = 0
+        self.lost = 0
+        self._where = f"{host}:{port}"
+        self._timeout = timeout
+        try:
+            family, kind, _, _, address = socket.getaddrinfo(
+                host, port, socket.AF_INET, socket.SOCK_DGRAM
+            )[0]
+            self._socket = socket.socket(family, kind)
+            self._socket.connect(address)
+        except OSError as error:
+            raise Unreachable(f"no arm at {self._where} ({error.strerror or error})") from error
+        self._socket.setblocking(False)
+        self._fd = [self._socket]
+        self._buffer = bytearray(MAX_DATAGRAM)
+        self._message = 0
+        self._awaited = -1
+        self._frame = 0
+        self._refresh = METHODS["BaseCyclic.Refresh"]
+        self._parse_feedback = self._refresh.response.FromString
+        self._echoes = False
+        self._sent = time.monotonic()
+
+    def call(
+        self,
+        method: str,
+        request: Any = None,
+        device: int = 0,
+        timeout: float | None = None,
+        attempts: int = 3,
+    ) -> Any:
+        """Call a procedure and return its answer; a lost datagram is sent again.
+
+        Raises:
+            KortexError: What the arm refuses, by cause.
+            Unreachable: If no answer comes, however often it is asked.
+        """
+        payload = b"" if request is None else request.SerializeToString()
+        limit = self._timeout if timeout is None else timeout
+        for _ in range(attempts):
+            number = self._next()
+            header = Header(FrameType.REQUEST, METHODS[method].uid, number, self.session, device)
+            self._transmit(encode_frame(header, payload))
+            end = time.monotonic() + limit
+            while (wait := end - time.monotonic()) > 0:
+                size = self._wait(wait)
+                if size <= 0:
+                    continue
+                try:
+                    answer, data = decode_frame(bytes(self._buffer[:size]))
+                except ProtocolError:
+                    continue
+                if answer.kind != FrameType.RESPONSE or answer.message != number:
+                    self.stale += 1
+                    continue
+                if answer.session:
+                    self.session = answer.session
+                _check(answer, data, method)
+                return _parse(method, data)
+        raise Unreachable(f"{self._where} does not answer over UDP")
+
+    def send(self, request: CyclicRequest) -> None:
+        """Send one cyclic command; :meth:`receive` has its feedback.
+
+        What is still unread of earlier cycles is dropped by number when it comes.
+        """
+        self._frame = (self._frame + 1) & 0xFFFF
+        self._awaited = self._next()
+        request.stamp(self.session, self._awaited, self._frame)
+        self._transmit(request.data)
+
+    def receive(self, timeout: float) -> Any | None:
+        """Return the feedback of the last command, or None if it does not come in time.
+
+        Args:
+            timeout: Longest wait [s]; it holds whatever else arrives meanwhile.
+
+        Raises:
+            KortexError: What the arm answers instead, by cause.
+        """
+        if self._awaited < 0:
+            return None
+        buffer = self._buffer
+        end = 0.0
+        wait = timeout
+        while True:
+            size = self._wait(wait)
+            if size > 0:
+                words = fast_header(buffer, size)
+                if words is not None and words[0] & 0x0F00F000 == 0x03000000:
+                    # The usual case: an answer without an error.
+                    if words[1] & 0xFFFF == self._awaited:
+                        feedback = self._parse_feedback(fast_payload(buffer, size))
+                        if self._fresh(feedback):
+                            self._awaited = -1
+                            return feedback
+                    self.stale += 1
+                else:
+                    self._special(size)
+            if end == 0.0:
+                end = time.monotonic() + timeout
+            wait = end - time.monotonic()
+            if wait <= 0.0:
+                self._awaited = -1
+                self.lost += 1
+                return None
+
+    def exchange(self, request: CyclicRequest, timeout: float) -> Any | None:
+        """Send one cyclic command and return its feedback, or None if none comes in time."""
+        self.send(request)
+        return self.receive(timeout)
+
+    def keep_alive(self) -> None:
+        """Keep an idle session alive, without waiting for an answer. Any thread may call it."""
+        if self.session and time.monotonic() - self._sent > KEEP_ALIVE:
+            header = Header(
+                FrameType.REQUEST, METHODS["Session.KeepAlive"].uid, _NO_REQUEST, self.session
+            )
+            self._transmit(encode_frame(header, b""))
+
+    def close(self) -> None:
+        """Close the socket; may be called twice."""
+        self._socket.close()
+
+    def _next(self) -> int:
+        self._message = self._message % 65535 + 1
+        return self._message
+
+    def _transmit(self, data: bytes | bytearray) -> None:
+        self._sent = time.monotonic()
+        # A full buffer or an unreachable host is one lost datagram; silence tells the rest.
+        with contextlib.suppress(OSError):
+            self._socket.send(data)
+
+    def _wait(self, timeout: float) -> int:
+        """Return the size of the datagram now in the buffer; 0 if none came in time."""
+        if not select.select(self._fd, (), (), timeout)[0]:
+            return 0
+        try:
+            return self._socket.recv_into(self._buffer)
+        except OSError:  # the arm's port is closed: as silent as a cut cable
+            return 0
+
+    def _fresh(self, feedback: Any) -> bool:
+        """Whether the feedback is that of the last command, by the number of its cycle."""
+        if feedback.frame_id == self._frame:
+            self._echoes = True
+            return True
+        # An arm that never repeats our number counts cycles of its own.
+        return not self._echoes
+
+    def _special(self, size: int) -> None:
+        """Look at a datagram that is not a plain answer."""
+        try:
+            header, payload = decode_frame(bytes(self._buffer[:size]))
+        except ProtocolError:
+            self.stale += 1
+            return
+        if header.kind == FrameType.RESPONSE and header.message == self._awaited:
+            self._awaited = -1
+            _check(header, payload, self._refresh.name)
+        self.stale += 1
