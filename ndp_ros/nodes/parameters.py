@@ -1,8 +1,8 @@
 """ROS parameters from configuration classes: one descriptor per field of ``config.param``.
 
 Names, types, defaults, bounds, units and sentences are those of the dataclass, so
-``ros2 param describe`` says what ``--help`` says. A nested configuration class becomes a
-dotted name, an optional value that is absent the empty string.
+``ros2 param describe`` says what ``--help`` says. The fields of a nested configuration
+class stand beside the others; an optional value that is absent is the empty string.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def declare(node: Node, *classes: type, writable: Collection[str] = ()) -> None:
     """
     # rclpy ignores overrides of parameters that nobody declares; a misspelt one must not pass.
     overrides: dict[str, RosParameter[Any]] = node._parameter_overrides
-    known = {name: p for cls in classes for name, p in _flatten(cls)}
+    known = {p.name: p for cls in classes for p in _flatten(cls)}
     for name in overrides:
         if name not in known and name not in STANDARD and not name.startswith("qos_overrides."):
             raise ConfigError.choice(f"{node.get_name()}: parameter", name, known)
@@ -72,17 +72,20 @@ def read(node: Node, cls: type[Config]) -> Config:
     Raises:
         ConfigError: If values do not fit together.
     """
-    nested: dict[str, Any] = {}
-    for name, p in _flatten(cls):
-        value = node.get_parameter(name).value
-        if _optional(p.type) and value == "":
-            value = None
-        *path, leaf = name.split(".")
-        place = nested
-        for part in path:
-            place = place.setdefault(part, {})
-        place[leaf] = list(value) if _element(p.type)[1] else value
-    return from_mapping(cls, nested, source=node.get_name())
+
+    def values(cls: type) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for p in parameters(cls):
+            if _nested(p.type):
+                found[p.name] = values(p.type)
+                continue
+            value = node.get_parameter(p.name).value
+            if _optional(p.type) and value == "":
+                value = None
+            found[p.name] = list(value) if _element(p.type)[1] else value
+        return found
+
+    return from_mapping(cls, values(cls), source=node.get_name())
 
 
 def descriptor(p: Parameter, *, read_only: bool) -> ParameterDescriptor:
@@ -136,16 +139,19 @@ def _declare_one(node: Node, name: str, p: Parameter, given: Any, *, read_only: 
         )
 
 
-def _flatten(cls: type, prefix: str = "", defaults: Any = None) -> Iterator[tuple[str, Parameter]]:
-    """Yield dotted name and parameter of every field, through nested classes."""
+def _flatten(cls: type, defaults: Any = None) -> Iterator[Parameter]:
+    """Yield every field, those of nested classes with the defaults of their place."""
     for p in parameters(cls):
         if defaults is not None:
             p = dataclasses.replace(p, default=getattr(defaults, p.name))
-        if dataclasses.is_dataclass(p.type) and isinstance(p.type, type):
-            nested = None if p.required else p.default
-            yield from _flatten(p.type, f"{prefix}{p.name}.", nested)
+        if _nested(p.type):
+            yield from _flatten(p.type, None if p.required else p.default)
         else:
-            yield prefix + p.name, p
+            yield p
+
+
+def _nested(kind: Any) -> bool:
+    return dataclasses.is_dataclass(kind) and isinstance(kind, type)
 
 
 def _optional(kind: Any) -> bool:

@@ -1,0 +1,333 @@
+"""The integrator node: DMP parameters in, an arm that moves.
+
+It owns the mailbox and the streamer process behind it. A message that fits becomes a
+segment; the response matrix that the loop multiplies is built here, off the loop. The
+streamer's state comes back as topics.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from geometry_msgs.msg import PoseStamped
+from ndp_interfaces.msg import DmpParameters, Status
+from ndp_interfaces.srv import Reset
+from rclpy.publisher import Publisher
+from rclpy.task import Future
+from rclpy.timer import Timer
+from sensor_msgs.msg import JointState
+from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from ndp_ros.arms.arm import ArmConfig
+from ndp_ros.config import param
+from ndp_ros.errors import NdpError
+from ndp_ros.nodes import lifecycle, parameters, qos
+from ndp_ros.nodes.lifecycle import Health, NdpNode
+from ndp_ros.nodes.messages import Parameters, RejectedError, parameters_from_message, stamp_of
+from ndp_ros.nodes.observer import JOINT_STATES, SETPOINT, pose_topic
+from ndp_ros.nodes.stream import Stream
+from ndp_ros.streaming.config import StreamSpec
+
+NAME = "integrator_node"
+
+_REQUEST_TIMEOUT = 5.0
+_SILENCE = 1.5
+"""Durations of a segment without a message after which the policy counts as silent."""
+_UNHEALTHY = {
+    Status.BRAKING: lifecycle.WARN,
+    Status.FAULT: lifecycle.ERROR,
+    Status.STOPPED: lifecycle.ERROR,
+}
+
+
+@dataclass(frozen=True)
+class IntegratorConfig:
+    """Parameters of the integrator node, beside those of the stream and the run time."""
+
+    publish_rate: float = param(
+        200.0, doc="Joint states, setpoints and poses per second.", unit="Hz", minimum=20.0,
+        maximum=1000.0,
+    )  # fmt: skip
+    objects: tuple[str, ...] = param(
+        ("cube", "bin"), doc="Objects whose poses a simulated arm publishes, if it has them."
+    )
+    base_frame: str = param("base", doc="Frame of the arm's base, in which poses are given.")
+    autostart: bool = param(True, doc="Configure and activate without being asked.")
+
+
+class IntegratorNode(NdpNode):
+    """Owns the streamer; turns messages into segments and its state into topics."""
+
+    def __init__(self) -> None:
+        super().__init__(NAME, IntegratorConfig, StreamSpec)
+        self._config = parameters.read(self, IntegratorConfig)
+        self._spec = parameters.read(self, StreamSpec)
+        self._joint_names: tuple[str, ...] = ()
+        self._stream: Stream | None = None
+        self._state_timer: Timer | None = None
+        self._waiting: dict[int, tuple[Future[str], float]] = {}
+        self._following = False
+        self._rejected: Counter[str] = Counter()
+        self._ignored = 0
+        self._last: Parameters | None = None
+        self._last_arrival = -math.inf
+        self._warned: dict[str, float] = {}
+        self._told: tuple[object, ...] | None = None
+        self.create_subscription(
+            DmpParameters, "ndp/dmp_parameters", self._on_parameters, qos.PARAMETERS
+        )
+        self._joints = self.create_publisher(JointState, JOINT_STATES, qos.STATE)
+        self._setpoint = self.create_publisher(JointTrajectory, SETPOINT, qos.STATE)
+        self._status = self.create_publisher(Status, "ndp/status", qos.LATCHED)
+        self._poses: dict[str, Publisher[PoseStamped]] = {}
+        self.create_service(SetBool, "~/follow", self._on_follow)
+        self.create_service(Reset, "~/reset", self._on_reset)
+        self.create_service(Trigger, "~/stop", self._on_stop)
+        self.create_service(Trigger, "~/clear_fault", self._on_clear_fault)
+
+    # -- life cycle -------------------------------------------------------------------------
+
+    def configure(self) -> None:
+        """Check that the arm is known; take nothing."""
+        self._joint_names = ArmConfig.named(self._spec.arm).joint_names
+
+    def activate(self) -> None:
+        """Start the streamer, which takes the arm and holds it where it is."""
+        self._following = False
+        self._rejected.clear()
+        self._ignored = 0
+        self._last, self._last_arrival = None, -math.inf
+        self._stream = Stream(self._spec, len(self._joint_names), self._config.objects)
+        self.get_logger().info(self._stream.greeting())
+        for name in self._stream.objects:
+            self._poses[name] = self.create_publisher(PoseStamped, pose_topic(name), qos.STATE)
+        self._state_timer = self.create_timer(1.0 / self._config.publish_rate, self._publish)
+        self._publish()
+
+    def deactivate(self) -> None:
+        """Bring the arm to rest and end the streamer."""
+        if self._state_timer is not None:
+            self.destroy_timer(self._state_timer)
+            self._state_timer = None
+        for future, _ in self._waiting.values():
+            future.set_result("the node is being deactivated")
+        self._waiting.clear()
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+        for publisher in self._poses.values():
+            self.destroy_publisher(publisher)
+        self._poses.clear()
+        self._publish_status(self._state())
+
+    def cleanup(self) -> None:
+        """Let go of the arm if an error has kept ``deactivate`` from it."""
+        if self._stream is not None:
+            self.deactivate()
+
+    # -- segments ---------------------------------------------------------------------------
+
+    def _on_parameters(self, message: DmpParameters) -> None:
+        stream = self._stream
+        if stream is None or not stream.alive:
+            return
+        try:
+            segment = parameters_from_message(
+                message, self._joint_names, self.now(), self._spec.runtime.max_parameter_age
+            )
+            # Also while nothing is followed, so that the first segment finds its matrix.
+            stream.prepare(segment.config, segment.duration)
+        except NdpError as error:
+            reason = error.reason if isinstance(error, RejectedError) else "dynamics"
+            self._rejected[reason] += 1
+            self._warn(reason, f"segment {message.sequence} rejected: {error}")
+            return
+        self._last_arrival = time.monotonic()
+        if not self._following:
+            self._ignored += 1
+            return
+        self._last = segment
+        stream.send(segment.g, segment.w, segment.stamp - _ros_offset())
+
+    def _warn(self, reason: str, text: str) -> None:
+        """Log, at most once in five seconds for each reason."""
+        now = time.monotonic()
+        if now - self._warned.get(reason, -math.inf) > 5.0:
+            self._warned[reason] = now
+            self.get_logger().warning(text)
+
+    # -- what the streamer says -------------------------------------------------------------
+
+    def _publish(self) -> None:
+        stream = self._stream
+        if stream is None:
+            return
+        stream.mailbox.beat()
+        if stream.alive and stream.mailbox.state.load():
+            self._publish_state(stream)
+        self._answer(stream)
+        state = self._state()
+        if state != self._told:
+            self._publish_status(state)
+
+    def _publish_state(self, stream: Stream) -> None:
+        state = stream.mailbox.state
+        stamp = stamp_of(float(state["time"]) + _ros_offset())
+        names = list(self._joint_names)
+        joints = JointState(
+            name=names, position=state["position"], velocity=state["velocity"],
+            effort=state["effort"],
+        )  # fmt: skip
+        joints.header.stamp = stamp
+        self._joints.publish(joints)
+        point = JointTrajectoryPoint(
+            positions=state["y"], velocities=state["yd"], accelerations=state["ydd"]
+        )
+        setpoint = JointTrajectory(joint_names=names, points=[point])
+        setpoint.header.stamp = stamp
+        self._setpoint.publish(setpoint)
+        for name, place in stream.objects.items():
+            pose = state["poses"][place]
+            if not math.isfinite(pose[0]):
+                continue
+            message = PoseStamped()
+            message.header.stamp, message.header.frame_id = stamp, self._config.base_frame
+            p, q = message.pose.position, message.pose.orientation
+            p.x, p.y, p.z, q.w, q.x, q.y, q.z = map(float, pose)
+            self._poses[name].publish(message)
+
+    def _state(self) -> tuple[str, str]:
+        """Return the state and its reason, as in ``ndp_interfaces/Status``."""
+        stream = self._stream
+        if stream is None:
+            return Status.STOPPED, ""
+        if not stream.alive:
+            return Status.STOPPED, stream.obituary()
+        phase = stream.mailbox.phase()
+        fault, reason = stream.explanation()
+        quiet = (Status.FOLLOWING, Status.HOLDING, Status.WAITING)
+        return phase, fault or ("" if phase in quiet else reason)
+
+    def _publish_status(self, state: tuple[str, str]) -> None:
+        self._told = state
+        stream, last = self._stream, self._last
+        report = stream.report() if stream is not None else {}
+        message = Status(
+            state=state[0], reason=state[1], arm=self._spec.arm, backend=self._spec.hardware,
+            simulated=stream is not None and stream.simulated,
+            joint_names=list(self._joint_names), rate=self._spec.runtime.rate,
+            checkpoint=last.checkpoint if last else "", sequence=last.sequence if last else 0,
+            accepted=report.get("accepted", 0), rejected=self._rejected.total(),
+        )  # fmt: skip
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._status.publish(message)
+
+    # -- services ---------------------------------------------------------------------------
+
+    async def _ask(self, kind: str, seed: int = 0) -> str:
+        """Pass a request to the streamer; return why it was refused, or nothing."""
+        stream = self._stream
+        if stream is None:
+            return f"the node is {self.state}: activate it first"
+        if not stream.alive:
+            return stream.obituary()
+        answer: Future[str] = Future(executor=self.executor)
+        ticket = stream.mailbox.request(kind, seed)
+        self._waiting[ticket] = answer, time.monotonic() + _REQUEST_TIMEOUT
+        return str(await answer)
+
+    def _answer(self, stream: Stream) -> None:
+        """Complete the services whose requests the streamer has dealt with."""
+        for ticket, (future, deadline) in list(self._waiting.items()):
+            answer = stream.mailbox.answer(ticket)
+            if answer is None and not stream.alive:
+                answer = stream.obituary()
+            if answer is None and time.monotonic() > deadline:
+                answer = f"the streamer did not answer within {_REQUEST_TIMEOUT:g} s"
+            if answer is not None:
+                del self._waiting[ticket]
+                future.set_result(answer)
+
+    async def _on_follow(
+        self, request: SetBool.Request, response: SetBool.Response
+    ) -> SetBool.Response:
+        # Segments wait for the streamer's consent, but stop at once.
+        self._following = self._following and request.data
+        refusal = await self._ask("follow" if request.data else "hold")
+        self._following = request.data and not refusal
+        return self._conclude(response, refusal, "follows" if request.data else "holds")
+
+    async def _on_reset(self, request: Reset.Request, response: Reset.Response) -> Reset.Response:
+        refusal = await self._ask("reset", request.seed)
+        if not refusal and self._stream is not None:
+            self._stream.mark()
+        return self._conclude(response, refusal, f"start state of seed {request.seed}")
+
+    async def _on_stop(
+        self, _request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        self._following = False
+        return self._conclude(response, await self._ask("stop"), "stopped until ~/clear_fault")
+
+    async def _on_clear_fault(
+        self, _request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        return self._conclude(response, await self._ask("clear_fault"), "holds")
+
+    def _conclude(self, response: Any, refusal: str, done: str) -> Any:
+        response.success, response.message = not refusal, refusal or done
+        self.report()
+        return response
+
+    # -- diagnostics ------------------------------------------------------------------------
+
+    def health(self) -> Health:
+        """Return rates, lateness, counts, and in one phrase what is wrong."""
+        values: dict[str, object] = {"state": self.state}
+        values |= {f"rejected_{reason}": count for reason, count in self._rejected.items()}
+        stream = self._stream
+        if stream is None:
+            return Health(lifecycle.OK, self.state, values)
+        state, reason = self._state()
+        values |= {"arm_state": state, "reason": reason, "ignored": self._ignored}
+        values |= stream.figures()
+        if self._last is not None:
+            values |= {"checkpoint": self._last.checkpoint, "sequence": self._last.sequence}
+        publishers = self.count_publishers("ndp/dmp_parameters")
+        values["policies"] = publishers
+        level, text = _UNHEALTHY.get(state, lifecycle.OK), f"{state}: {reason}" if reason else state
+        silent = self._policy_silent()
+        if level == lifecycle.OK and state == Status.STARTING:
+            text = "the streamer starts"
+        if silent and level != lifecycle.ERROR:
+            level, text = lifecycle.WARN, f"policy silent, arm {state}"
+        elif publishers > 1 and level == lifecycle.OK:
+            level, text = lifecycle.WARN, f"{publishers} policies publish at once"
+        return Health(level, text, values)
+
+    def _policy_silent(self) -> bool:
+        """Whether segments are wanted and none has come for longer than one lasts."""
+        if not self._following:
+            return False
+        duration = self._last.duration if self._last is not None else 1.0
+        return time.monotonic() - self._last_arrival > _SILENCE * duration + 0.1
+
+
+def _ros_offset() -> float:
+    """Return ROS time minus CLOCK_MONOTONIC [s]."""
+    return time.time() - time.monotonic()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the integrator node."""
+    return lifecycle.run(IntegratorNode, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

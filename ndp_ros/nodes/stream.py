@@ -1,0 +1,214 @@
+"""The integrator's side of the streamer: its process, its mailbox, what it has said."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndp_ros.dmp.config import DmpConfig
+from ndp_ros.dmp.response import response_uncached
+from ndp_ros.errors import StreamError
+from ndp_ros.streaming import streamer
+from ndp_ros.streaming.clock import bin_edges
+from ndp_ros.streaming.config import StreamSpec
+from ndp_ros.streaming.mailbox import RESPONSES, Mailbox, MailboxLayout, ResponseHandle, text
+
+Array = NDArray[np.float64]
+
+START_TIMEOUT = 30.0
+"""How long a streamer may take to reach its arm [s]."""
+STOP_TIMEOUT = 6.0
+"""How long it may take to bring its arm to rest and to end [s]."""
+
+
+class Stream:
+    """One running streamer.
+
+    Attributes:
+        mailbox: Its shared memory.
+        objects: Place of each object that it knows in ``state["poses"]``, by name.
+        simulated: Whether its arm can be reset.
+    """
+
+    def __init__(self, spec: StreamSpec, dof: int, objects: Sequence[str]) -> None:
+        """Start the streamer and wait until it has its arm.
+
+        Args:
+            spec: What to drive and how.
+            dof: Joints of the arm, the gripper counted.
+            objects: Names of objects whose poses are wanted.
+
+        Raises:
+            StreamError: If it ends or stays silent instead; its own line on standard error
+                says why.
+        """
+        self._rate = spec.runtime.rate
+        self._spec = spec
+        layout = MailboxLayout(dof, tuple(objects), max_rows=spec.runtime.max_rows)
+        self.mailbox = Mailbox.create(layout)
+        self._process = streamer.start(spec, self.mailbox)
+        self._started = time.monotonic()
+        self._sent = 0
+        self._current: tuple[DmpConfig, float] | None = None
+        self._handles: OrderedDict[tuple[DmpConfig, float], ResponseHandle] = OrderedDict()
+        try:
+            hello = self._wait_for_hello()
+        except BaseException:
+            self.close()
+            raise
+        self.simulated = bool(hello["simulated"])
+        self._hello = hello
+        self.objects = {n: i for i, n in enumerate(layout.objects) if n in hello["objects"]}
+        self._mark_counts: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._mark_ticks = self._mark_missed = 0
+        self.mark()
+
+    def _wait_for_hello(self) -> dict[str, Any]:
+        deadline = time.monotonic() + START_TIMEOUT
+        while (hello := self.mailbox.hello()) is None:
+            if (status := self._process.poll()) is not None:
+                raise StreamError(f"the streamer could not start (exit status {status})")
+            if time.monotonic() > deadline:
+                raise StreamError(f"the streamer did not reach its arm within {START_TIMEOUT:g} s")
+            self.mailbox.beat()
+            time.sleep(0.01)
+        return hello
+
+    def greeting(self) -> str:
+        """Return what the streamer drives and what the kernel grants it, in one line."""
+        granted = self._hello["realtime"]
+        return (
+            f"{self._hello['hardware']} {self._hello['arm']} at {self._rate:g} Hz, "
+            f"{granted.get('scheduler', '')}, memory {granted.get('memory', '')}"
+        )
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    def obituary(self) -> str:
+        """Return how the process ended, in one line."""
+        status = self._process.poll() or 0
+        how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+        reason = self.explanation()[1] if status > 0 else ""
+        return f"streamer ended ({how})" + (f": {reason}" if reason else "")
+
+    # -- segments ---------------------------------------------------------------------------
+
+    def prepare(self, config: DmpConfig, duration: float) -> None:
+        """Make sure that the response matrix of a system is in the streamer's memory.
+
+        Raises:
+            StreamError: If the segment is too long for it, or has too many basis functions.
+            ConfigError: If the system diverges.
+        """
+        key = config, duration
+        if key in self._handles:
+            self._current = key
+            return
+        longest = self._spec.runtime.max_duration
+        if duration > longest:
+            raise StreamError(f"a segment of {duration:g} s: at most {longest:g} s (max_duration)")
+        rows = self._spec.runtime.rows(duration)
+        times = np.arange(rows) / (self._rate * duration)
+        handle = self.mailbox.send_response(response_uncached(config, times), duration)
+        self._handles[key] = handle
+        # The mailbox has this many places and uses them in turn.
+        while len(self._handles) > RESPONSES:
+            self._handles.popitem(last=False)
+        self._current = key
+
+    def send(self, g: Array, w: Array, stamp: float) -> None:
+        """Hand over a segment of the system that was prepared last.
+
+        Args:
+            g: Goal (dof,) [rad].
+            w: Weights (dof, N).
+            stamp: When its observation was taken [s, CLOCK_MONOTONIC].
+        """
+        assert self._current is not None
+        self._sent += 1
+        self.mailbox.send_segment(g, w, stamp, self._sent, self._handles[self._current])
+
+    # -- figures ----------------------------------------------------------------------------
+
+    def report(self) -> dict[str, Any]:
+        """Return the mailbox' report."""
+        return self.mailbox.report()
+
+    def explanation(self) -> tuple[str, str]:
+        """Return the latched fault and the reason of the last change; empty for none."""
+        self.mailbox.status.load()
+        return text(self.mailbox.status["fault"]), text(self.mailbox.status["reason"])
+
+    def mark(self) -> None:
+        """Begin a new stretch for the figures that end in ``_since_reset``."""
+        self.mailbox.status.load()
+        self._mark_counts = np.array(self.mailbox.status["histogram"], np.int64)
+        self._mark_ticks = int(self.mailbox.status["ticks"])
+        self._mark_missed = int(self.mailbox.status["missed"])
+
+    def figures(self) -> dict[str, object]:
+        """Return rates, lateness and counts for diagnostics."""
+        report = self.report()
+        status = self.mailbox.status
+        counts = np.array(status["histogram"], np.int64)
+        late, cost = report["lateness_us"], report["cost_us"]
+        since = counts - self._mark_counts
+        ticks, missed = report["ticks"], report["missed"]
+        return {
+            "rate_hz": self._rate,
+            "ticks": ticks,
+            "missed_ticks": missed,
+            **{f"lateness_us_{name}": value for name, value in late.items()},
+            **{f"cost_us_{name}": value for name, value in cost.items()},
+            "ticks_since_reset": ticks - self._mark_ticks,
+            "missed_since_reset": missed - self._mark_missed,
+            "lateness_us_max_since_reset": min(_highest(since), late["max"]),
+            "accepted": report["accepted"],
+            "dropped": report["dropped"],
+            "refused": report["refused"],
+            "stretched": report["stretched"],
+            **{f"guard_{name}": count for name, count in report["guard"].items()},
+            "scheduler": self._hello["realtime"].get("scheduler", ""),
+            "streamer_pid": self._hello["pid"],
+        }
+
+    # -- the end ----------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Bring the arm to rest, end the process, free the memory; may be called twice."""
+        process = self._process
+        if process.poll() is None:
+            self.mailbox.request("quit")
+            if not self._wait(STOP_TIMEOUT):
+                process.terminate()
+                if not self._wait(STOP_TIMEOUT):
+                    process.kill()
+                    process.wait()
+        self.mailbox.close()
+
+    def _wait(self, timeout: float) -> bool:
+        """Wait for the end of the process, alive oneself; whether it came."""
+        deadline = time.monotonic() + timeout
+        while self._process.poll() is None:
+            if time.monotonic() > deadline:
+                return False
+            self.mailbox.beat()
+            time.sleep(0.005)
+        return True
+
+
+def _highest(counts: NDArray[np.int64]) -> float:
+    """Return the upper edge of the highest bin that is not empty [us]."""
+    filled = np.flatnonzero(counts > 0)
+    if not len(filled):
+        return 0.0
+    edges = [*bin_edges(), float("inf")]
+    return edges[int(filled[-1])] * 1e6
