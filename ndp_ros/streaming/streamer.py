@@ -411,6 +411,8 @@ def main(arguments: list[str] | None = None) -> int:
             arm.close()
         print(f"streamer: {error}", file=sys.stderr, flush=True)
         return NOT_STARTED
+    # What is not finite is the guard's business.
+    np.seterr(all="ignore")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, streamer.close_on)
     status = streamer.run()

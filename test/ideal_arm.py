@@ -1,0 +1,92 @@
+"""An arm that is at once where it is told to be, writes down what it was told, and fails on cue.
+
+The streamer process loads it as ``hardware: ideal_arm:make``.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from ndp_ros.arms.arm import ArmConfig, ArmInfo, Command, JointState
+from ndp_ros.control.omega import Identity
+from ndp_ros.errors import ArmError
+
+WRITE, STOP, CLOSE = 0, 1, 2
+
+
+class IdealArm:
+    """A real arm to the streamer: it has no ``step`` and its clock is CLOCK_MONOTONIC."""
+
+    def __init__(
+        self,
+        config: ArmConfig,
+        log: str = "",
+        fail_at: int = -1,
+        stuck_at: int = -1,
+        silent_at: int = -1,
+        nan_at: int = -1,
+        cue: str = "",
+    ) -> None:
+        """Prepare an arm at its home position.
+
+        Args:
+            config: The arm.
+            log: File for one record per write, stop and close.
+            fail_at, stuck_at, silent_at, nan_at: Write after which the arm raises, does not
+                move, gives no new measurements, or measures NaN.
+            cue: File that must exist too before any of that happens.
+        """
+        self._info = ArmInfo.from_config(config, ("position",))
+        self._at = np.array(config.home)
+        self._measured_at = time.monotonic()
+        self._log = Path(log).open("ab", buffering=0) if log else None  # noqa: SIM115
+        self._fail_at, self._stuck_at, self._silent_at, self._nan_at = (
+            at if at >= 0 else 1 << 60 for at in (fail_at, stuck_at, silent_at, nan_at)
+        )
+        self._cue = cue
+        self._writes = 0
+        self._cued = 0
+
+    def connect(self) -> ArmInfo:
+        return self._info
+
+    def read(self, out: JointState) -> JointState:
+        if self._cued < self._silent_at:
+            self._measured_at = time.monotonic()
+        out.position[:] = self._at if self._cued < self._nan_at else np.nan
+        out.velocity[:] = 0.0
+        out.effort[:] = 0.0
+        out.time = self._measured_at
+        return out
+
+    def write(self, command: Command) -> None:
+        self._writes += 1
+        if self._writes % 10 == 0 and (not self._cue or Path(self._cue).exists()):
+            self._cued = self._writes
+        if self._cued >= self._fail_at:
+            raise ArmError("the ideal arm fails on cue")
+        if self._cued < self._stuck_at:
+            self._at[:] = command.position
+        self._note(WRITE, command.position)
+
+    def stop(self) -> None:
+        self._note(STOP, self._at)
+
+    def close(self) -> None:
+        self._note(CLOSE, self._at)
+
+    def _note(self, kind: int, position: np.ndarray) -> None:
+        if self._log is not None:
+            self._log.write(np.array([kind, time.monotonic(), *position]).tobytes())
+
+
+def make(config: ArmConfig, *, task: str, command_mode: str, rate: float, seed: int, **options):
+    return IdealArm(config, **options), Identity()
+
+
+def read_log(path: Path, dof: int) -> np.ndarray:
+    """Return one row per call: kind, time, position (dof,)."""
+    return np.frombuffer(path.read_bytes()).reshape(-1, 2 + dof)

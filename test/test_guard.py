@@ -1,0 +1,344 @@
+"""The guard: what leaves it is inside the limits, whatever comes in."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ndp_ros.arms.arm import ArmInfo, Command, JointState
+from ndp_ros.errors import ConfigError
+from ndp_ros.streaming.config import RuntimeConfig
+from ndp_ros.streaming.guard import BRAKE, CLAMP, COUNT, FAULT, Guard
+
+INFO = ArmInfo(
+    joint_names=("a", "b", "gripper"),
+    gripper=True,
+    lower=np.array([-2.0, -0.5, 0.1]),
+    upper=np.array([1.0, 3.0, 1.3]),
+    max_velocity=np.array([3.0, 1.0, 6.0]),
+    max_acceleration=np.array([40.0, 5.0, 300.0]),
+    max_torque=np.array([40.0, 9.0, 0.0]),
+    max_torque_rate=np.array([4000.0, 900.0, 0.0]),
+    command_modes=("position", "torque"),
+)
+RATES = (500.0, 1000.0, 2000.0, 5000.0)
+V, A = INFO.max_velocity, INFO.max_acceleration
+
+rates = st.sampled_from(RATES)
+shares = st.lists(st.floats(0.0, 1.0), min_size=3, max_size=3)
+signed = st.lists(st.floats(-1.0, 1.0), min_size=3, max_size=3)
+
+
+def make(rate: float = 1000.0, **values) -> Guard:
+    guard = Guard(INFO, dataclasses.replace(RuntimeConfig(rate=rate), **values))
+    guard.seat((INFO.lower + INFO.upper) / 2)
+    return guard
+
+
+def viable(position: list[float], velocity: list[float], rate: float) -> np.ndarray:
+    """Return a setpoint from which the arm can still stop: as fast as its place allows."""
+    y = INFO.lower + np.array(position) * (INFO.upper - INFO.lower)
+    T = 1.0 / rate
+    speeds = []
+    for joint in range(3):
+        ahead = (INFO.upper[joint] - y[joint], y[joint] - INFO.lower[joint])
+        room = ahead[0] if velocity[joint] > 0 else ahead[1]
+        a = A[joint]
+        fastest = math.sqrt((a * T / 2) ** 2 + 2 * a * max(room, 0.0)) - a * T / 2
+        speeds.append(min(fastest, V[joint]) * velocity[joint])
+    return np.stack((y, np.array(speeds), np.zeros(3)))
+
+
+def assert_step_is_allowed(before: np.ndarray, after: np.ndarray, T: float) -> None:
+    """The motion from one setpoint to the next needs no more than the limits."""
+    assert np.isfinite(after).all()
+    assert (after[0] >= INFO.lower - 1e-8).all()
+    assert (after[0] <= INFO.upper + 1e-8).all()
+    assert (np.abs(after[1]) <= V * (1 + 1e-8)).all()
+    assert (np.abs(after[1] - before[1]) <= A * T * (1 + 1e-6)).all()
+    drift = after[0] - before[0] - (before[1] + after[1]) * T / 2
+    assert (np.abs(drift) <= A * T * T / 4 * (1 + 1e-6) + 1e-11).all()
+
+
+numbers = st.one_of(st.floats(-5, 5), st.floats(allow_nan=True, allow_infinity=True), st.just(0.0))
+garbage = st.lists(
+    st.lists(numbers, min_size=9, max_size=9).map(lambda v: np.array(v).reshape(3, 3)),
+    min_size=1, max_size=40,
+)  # fmt: skip
+
+
+@settings(max_examples=80, deadline=None)
+@given(rates, shares, signed, garbage)
+def test_limits_hold_whatever_is_wanted(rate, position, velocity, wanted) -> None:
+    guard, T = make(rate), 1.0 / rate
+    current = viable(position, velocity, rate)
+    for each in wanted:
+        before = current.copy()
+        with np.errstate(all="ignore"):
+            guard.limit(current, each)
+        assert_step_is_allowed(before, current, T)
+
+
+@settings(max_examples=40, deadline=None)
+@given(rates, shares, signed, st.integers(0, 2**31))
+def test_limits_hold_on_a_long_random_walk(rate, position, velocity, seed) -> None:
+    guard, T, rng = make(rate), 1.0 / rate, np.random.default_rng(seed)
+    current = viable(position, velocity, rate)
+    target = rng.uniform(-6, 6, (3, 3))
+    for tick in range(120):
+        if tick % 30 == 0:
+            target = rng.uniform(-6, 6, (3, 3))
+        before = current.copy()
+        guard.limit(current, target)
+        assert_step_is_allowed(before, current, T)
+
+
+@settings(max_examples=80, deadline=None)
+@given(rates, shares, signed)
+def test_braking_stops_inside_the_limits_in_the_least_time(rate, position, velocity) -> None:
+    guard, T = make(rate), 1.0 / rate
+    current = viable(position, velocity, rate)
+    needed = math.ceil(np.max(np.abs(current[1]) / A) * rate - 1e-9)
+    for _ in range(needed):
+        before = current.copy()
+        assert not guard.brake(current)
+        assert_step_is_allowed(before, current, T)
+        assert (np.abs(current[1]) <= np.abs(before[1]) + 1e-12).all()
+        assert (current[1] * before[1] >= -1e-12).all(), "no joint turns round"
+    assert guard.brake(current)
+    assert not current[1].any()
+    assert not current[2].any()
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_what_is_inside_the_limits_passes_bit_for_bit(rate: float) -> None:
+    guard, t = make(rate), np.arange(1, round(0.5 * rate)) / rate
+    w, amplitude = 2.0, np.array([0.4, 0.2, 0.3])
+    middle = (INFO.lower + INFO.upper) / 2
+    current = np.stack((middle, amplitude * w, np.zeros(3)))
+    for at in t:
+        wanted = np.stack((
+            middle + amplitude * np.sin(w * at),
+            amplitude * w * np.cos(w * at),
+            -amplitude * w * w * np.sin(w * at),
+        ))  # fmt: skip
+        assert guard.limit(current, wanted) == COUNT
+        assert np.array_equal(current, wanted)
+    assert sum(guard.counts) == 0
+
+
+def test_a_clamped_joint_catches_up_with_what_is_wanted() -> None:
+    guard = make()
+    current = np.stack((np.zeros(3) + 0.2, np.zeros(3), np.zeros(3)))
+    wanted = current.copy()
+    wanted[0] += [0.5, 0.3, 0.2]
+    ticks = 0
+    while not np.array_equal(current, wanted):
+        guard.limit(current, wanted)
+        ticks += 1
+        assert ticks < 2000
+    assert ticks > 300, "joint b needs 0.3 s and more at 1 rad/s"
+    assert guard.count("continuity") > 0
+
+
+@pytest.mark.parametrize(
+    ("row", "value", "name"),
+    [
+        (0, 9.0, "position"), (0, -9.0, "position"), (1, 9.0, "velocity"),
+        (2, 900.0, "acceleration"), (0, 0.5, "continuity"), (1, math.nan, "setpoint_not_finite"),
+        (0, math.inf, "setpoint_not_finite"),
+    ],
+)  # fmt: skip
+def test_each_violation_is_named_and_counted(row, value, name) -> None:
+    guard = make()
+    current = np.zeros((3, 3))
+    current[0] = 0.3
+    wanted = current.copy()
+    wanted[row, 0] = value
+    assert guard.limit(current, wanted) == (FAULT if "finite" in name else CLAMP)
+    assert guard.count(name) == 1
+
+
+@pytest.mark.parametrize(("policy", "met"), [("count", COUNT), ("clamp", CLAMP), ("brake", BRAKE),
+                                             ("fault", FAULT)])  # fmt: skip
+def test_the_policy_is_what_was_asked_for(policy: str, met: int) -> None:
+    guard = make(on_velocity=policy, on_acceleration="count")
+    current = np.zeros((3, 3))
+    current[0], current[1, 0] = 0.3, 2.99
+    wanted = current.copy()
+    wanted[0] += [3.005e-3, 0.0, 0.0]
+    wanted[1, 0] = 3.02
+    assert guard.limit(current, wanted) == met
+    assert guard.count("velocity") == 1
+    if met == COUNT:
+        assert np.array_equal(current, wanted)
+    else:
+        assert abs(current[1, 0]) <= 3.0 * (1 + 1e-8)
+    assert guard.fault == ("velocity" if met >= BRAKE else "")
+
+
+def test_an_arm_that_starts_outside_its_limits_may_hold_and_come_back() -> None:
+    guard = make()
+    current = np.zeros((3, 3))
+    current[0] = [1.4, 0.0, 0.5]
+    guard.seat(current[0].copy())
+    assert guard.count("position") == 1
+    assert guard.limit(current, current.copy()) == COUNT
+    outward = current.copy()
+    outward[0, 0] = 2.0
+    for _ in range(200):
+        guard.limit(current, outward)
+    assert current[0, 0] <= 1.4 + 1e-8
+    inward = current.copy()
+    inward[0, 0], inward[1:] = 0.5, 0.0
+    for _ in range(2000):
+        guard.limit(current, inward)
+    assert current[0, 0] == 0.5
+
+
+def test_approach_comes_to_rest_where_it_was_sent() -> None:
+    guard, T = make(), 1e-3
+    current = viable([0.5, 0.5, 0.5], [1.0, -1.0, 0.3], 1000.0)
+    target = current[0] + [0.3, -0.2, 0.1]
+    for _ in range(3000):
+        before = current.copy()
+        if guard.approach(current, target):
+            break
+        assert_step_is_allowed(before, current, T)
+    assert np.abs(current[0] - target).max() < 2e-3
+    assert not current[1].any()
+
+
+# -- whole segments ------------------------------------------------------------------------------
+
+
+def table(y, yd, ydd=0.0, n: int = 20) -> np.ndarray:
+    """Return constant setpoints (dof, 3, n)."""
+    values = np.stack([np.broadcast_to(np.asarray(v, float), (3,)) for v in (y, yd, ydd)], axis=1)
+    return np.repeat(values[:, :, None], n, axis=2)
+
+
+def test_a_segment_inside_the_limits_may_run() -> None:
+    assert make().judge(table([0, 1, 0.5], [2.9, -0.9, 0.0])).stretch == 1.0
+
+
+def test_a_segment_that_is_too_fast_is_to_be_slowed_down_by_the_excess() -> None:
+    verdict = make().judge(table([0, 1, 0.5], [-4.5, 1.2, 0.0]))
+    assert verdict.stretch == pytest.approx(1.5)
+    assert verdict.name == "segment_stretched"
+
+
+def test_the_gripper_slows_no_segment_down_and_has_none_refused() -> None:
+    assert make().judge(table([0, 1, 5.0], [0, 0, 60.0])).stretch == 1.0
+
+
+def test_a_segment_far_outside_the_limits_is_impossible_and_says_by_how_much() -> None:
+    guard = make(position_tolerance=0.2)
+    assert guard.judge(table([1.15, 1, 0.5], 0.0)).stretch == 1.0
+    verdict = guard.judge(table([1.25, 1, 0.5], 0.0))
+    assert (verdict.stretch, verdict.name) == (0.0, "segment_impossible")
+    assert "a would leave its limits by 0.25 rad" in verdict.text
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_one_value_that_is_not_finite_is_enough_to_refuse(bad: float) -> None:
+    values = table([0, 1, 0.5], 0.0)
+    values[1, 2, 7] = bad
+    verdict = make().judge(values)
+    assert (verdict.stretch, verdict.name) == (0.0, "segment_not_finite")
+    for g, w in (
+        ([bad, 0, 0], np.zeros((3, 2))),
+        ([0, 0, 0], np.array([[0, 0], [0, bad], [0, 0]])),
+    ):
+        verdict = make().judge_parameters(np.array(g, float), w)
+        assert (verdict.stretch, verdict.name) == (0.0, "segment_not_finite")
+
+
+def test_torques_over_the_horizon_count_where_they_can_be_computed() -> None:
+    def torque_of(setpoints: np.ndarray) -> np.ndarray:
+        return np.stack((setpoints[0, 2], setpoints[1, 2]), axis=1)
+
+    guard = Guard(INFO, RuntimeConfig(), torque_of)
+    assert guard.judge(table([0, 1, 0.5], 0.0, [30.0, 4.0, 0.0])).stretch == 1.0
+    verdict = guard.judge(table([0, 1, 0.5], 0.0, [30.0, 36.0, 0.0]))
+    assert verdict.stretch == pytest.approx(2.0), "torque falls with the square of the time"
+
+
+# -- commands and measurements ---------------------------------------------------------------------
+
+
+def command(torque=(0.0, 0.0), position=(0.0, 0.0, 0.5), mode: str = "torque") -> Command:
+    made = Command.zeros(3, mode)
+    made.torque[:2], made.position[:] = torque, position
+    return made
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(st.floats(-1e6, 1e6), min_size=5, max_size=5), min_size=1, max_size=20))
+def test_no_command_beyond_torque_torque_rate_and_position_limits_leaves(stream) -> None:
+    guard, last = make(), None
+    for values in stream:
+        sent = command(values[:2], values[2:])
+        guard.command(sent)
+        assert (np.abs(sent.torque[:2]) <= INFO.max_torque[:2]).all()
+        assert (sent.position >= INFO.lower - 1e-8).all()
+        assert (sent.position <= INFO.upper + 1e-8).all()
+        if last is not None:
+            step = np.abs(sent.torque[:2] - last)
+            assert (step <= INFO.max_torque_rate[:2] * 1e-3 * (1 + 1e-9)).all()
+        last = sent.torque[:2].copy()
+
+
+@pytest.mark.parametrize("mode", ["torque", "position"])
+def test_a_good_command_is_left_alone(mode: str) -> None:
+    guard = make()
+    for _ in range(3):
+        sent = command((30.0, -8.0), (0.3, 0.2, 0.5), mode)
+        assert guard.command(sent) == COUNT
+        assert list(sent.torque[:2]) == [30.0, -8.0]
+        assert list(sent.position) == [0.3, 0.2, 0.5]
+    assert sum(guard.counts) == 0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_command_that_is_not_finite_is_a_fault(bad: float) -> None:
+    for sent in (command((bad, 0.0)), command(position=(0.0, bad, 0.5)),
+                 command(position=(0.0, bad, 0.5), mode="position")):  # fmt: skip
+        guard = make()
+        assert guard.command(sent) == FAULT
+        assert guard.fault == "command_not_finite"
+
+
+def measured(position=(0.0, 0.0, 0.5), velocity=(0.0, 0.0, 0.0)) -> JointState:
+    state = JointState.zeros(3)
+    state.position[:], state.velocity[:] = position, velocity
+    return state
+
+
+@pytest.mark.parametrize(
+    ("state", "age", "name"),
+    [
+        (measured(), 0.0, ""), (measured((0.0, 0.0, 1.3)), 0.0, ""),
+        (measured((0.6, 0.0, 0.5)), 0.0, "following_error"),
+        (measured(velocity=(0.0, -2.5, 0.0)), 0.0, "overspeed"),
+        (measured((math.nan, 0.0, 0.5)), 0.0, "feedback_not_finite"),
+        (measured(velocity=(math.nan, 0.0, 0.0)), 0.0, "feedback_not_finite"),
+        (measured(), 0.2, "feedback_lost"),
+    ],
+)  # fmt: skip
+def test_measurements_are_judged(state: JointState, age: float, name: str) -> None:
+    guard = make(max_following_error=0.5, max_overspeed=2.0, feedback_timeout=0.1)
+    assert guard.measured(np.array([0.0, 0.0, 0.5]), state, age) == (FAULT if name else COUNT)
+    assert guard.fault == name
+    assert sum(guard.counts) == bool(name)
+
+
+def test_margins_that_leave_no_room_are_refused() -> None:
+    with pytest.raises(ConfigError, match="leaves a no room"):
+        Guard(
+            dataclasses.replace(INFO, lower=np.array([0.5, -0.5, 0.1])),
+            RuntimeConfig(position_margin=0.3),
+        )
