@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for library in ("OMP", "OPENBLAS", "MKL"):
         # Products of a few thousand numbers lose by being split.
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
-    signal.signal(signal.SIGTERM, _interrupt)
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         module = importlib.import_module(SUBCOMMANDS[name].module)
         subparser = OneLineParser(
@@ -86,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -261,6 +261,7 @@ class Worker:
         self._mine = plan.share(index)
         self._environments: list[TaskEnvironment] = [plan.choice.make() for _ in self._mine]
         self._obs = np.zeros((len(self._mine), observation_size(plan.spec.observation)))
+        self._returns = np.zeros(len(self._mine))
         self._policy = ArrayPolicy(plan.spec, initial_tensors(plan.spec, 0))
 
     def collect(self, batch: int, fresh: bool) -> list[Episode]:
@@ -285,17 +286,18 @@ class Worker:
             actions += noise[t]
             block.actions[t, rows] = actions
             for i, e in enumerate(mine):
-                obs, _, terminated, truncated, info = self._environments[i].step(
+                obs, reward, terminated, truncated, info = self._environments[i].step(
                     actions[i].astype(np.float64)
                 )
                 self._check(obs, info["rewards"], e)
+                self._returns[i] += reward
                 ended = terminated or truncated
                 block.next_obs[t, e] = self._obs[i] = obs
                 block.rewards[t, e] = info["rewards"]
                 block.terminated[t, e] = terminated
                 block.ended[t, e] = ended
                 if ended:
-                    episodes.append(dict(info["episode"]))
+                    episodes.append({**info["episode"], "return": self._returns[i]})
                     self._reset(i)
         return episodes
 
@@ -318,6 +320,7 @@ class Worker:
         obs, _ = self._environments[i].reset(seed=int(key.generate_state(1)[0]) >> 1)
         self._check(obs, np.zeros(1), e)
         self._obs[i] = obs
+        self._returns[i] = 0.0
 
     def _check(self, obs: Array, rewards: Array, environment: int) -> None:
         if np.isfinite(obs).all() and np.isfinite(rewards).all():

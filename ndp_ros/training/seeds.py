@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -17,6 +18,7 @@ from ndp_ros.training.experiment import RunConfig
 from ndp_ros.training.run import train
 
 _FAILED, _INTERRUPTED = 2, 130
+_GRACE = 3.0
 
 
 def train_seeds(
@@ -38,7 +40,7 @@ def train_seeds(
         raise TrainingError(f"--seeds {' '.join(map(str, seeds))}: expected different seeds from 0")
     context = multiprocessing.get_context("spawn")
     waiting = list(seeds)
-    running: dict[int, BaseProcess] = {}
+    running: list[BaseProcess] = []
     worst = 0
     try:
         while waiting or running:
@@ -48,19 +50,27 @@ def train_seeds(
                 folder = out / f"seed-{seed}" if out else Path("runs") / one.name
                 process = context.Process(target=_train_one, args=(one, folder, resume, command))
                 process.start()
-                running[process.sentinel] = process
-            for sentinel in wait(list(running)):
-                process = running.pop(int(sentinel))  # type: ignore[call-overload]
-                process.join()
-                worst = max(worst, abs(process.exitcode or 0))
+                running.append(process)
+            wait([process.sentinel for process in running])
+            for ended in [process for process in running if not process.is_alive()]:
+                ended.join()
+                running.remove(ended)
+                worst = max(worst, abs(ended.exitcode or 0))
     finally:
-        for process in running.values():
-            if process.pid is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid, signal.SIGINT)
-        for process in running.values():
-            process.join()
+        _end(running)
     return worst
+
+
+def _end(processes: list[BaseProcess]) -> None:
+    """Wait for processes that heard the same Ctrl-C, interrupt those that did not."""
+    deadline = time.monotonic() + _GRACE
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+    for process in processes:
+        if process.is_alive() and process.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGINT)
+        process.join()
 
 
 def _train_one(config: RunConfig, folder: Path, resume: bool, command: str) -> None:

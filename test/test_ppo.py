@@ -1,0 +1,265 @@
+"""PPO's terms against values computed by hand and against autograd."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ndp_ros.observation import arm_observation, observation_size
+from ndp_ros.policies import METHODS, PolicySpec, initial_tensors, make_policy
+from ndp_ros.policies.array_policy import ArrayPolicy
+from ndp_ros.training.adam import Adam, clip_norm
+from ndp_ros.training.ppo import Batch, Learner, PpoConfig, advantages, log_prob, losses, make_batch
+from ndp_ros.training.statistics import Moments, RewardScale
+
+DOF = 2
+
+
+def one_sample(action: float, mean: float, advantage: float, old_log_prob: float) -> Batch:
+    """One window of one action of one joint, sigma 1, value 0, target 1."""
+    return Batch(
+        x=np.zeros((1, 1)),
+        actions=np.full((1, 1, 1), action),
+        log_prob=np.full((1, 1), old_log_prob),
+        values=np.zeros((1, 1)),
+        returns=np.ones((1, 1)),
+        advantages=np.full((1, 1), advantage),
+    )
+
+
+def log_normal(z: float) -> float:
+    return -0.5 * z * z - 0.5 * math.log(2.0 * math.pi)
+
+
+@pytest.mark.parametrize(
+    ("advantage", "old_z", "policy", "slope"),
+    [
+        # r = exp(-1/8 + 1/8) = 1: inside the clip; d(-r A)/d mean = -A r z
+        (2.0, 0.5, -2.0, -1.0),
+        # r = exp(-1/8 + 1/2) = 1.455 > 1.2, A > 0: clipped, no gradient
+        (1.0, 1.0, -1.2, 0.0),
+        # the same ratio, A < 0: the worse, unclipped branch counts
+        (-1.0, 1.0, math.exp(0.375), 0.5 * math.exp(0.375)),
+        # r = exp(-1/8) = 0.882 > 0.8, old z = 0: inside
+        (1.0, 0.0, -math.exp(-0.125), -0.5 * math.exp(-0.125)),
+    ],
+)
+def test_the_clipped_objective_by_hand(
+    advantage: float, old_z: float, policy: float, slope: float
+) -> None:
+    batch = one_sample(0.5, 0.0, advantage, log_normal(old_z))
+    config = PpoConfig(clip=0.2)
+    terms = losses(batch, np.zeros((1, 1, 1)), np.zeros(1), np.zeros((1, 1)), config)
+    assert terms.policy == pytest.approx(policy)
+    assert terms.d_means.item() == pytest.approx(slope)
+    assert terms.d_log_std[0] == pytest.approx(slope * (0.25 - 1.0) / 0.5)
+
+
+@pytest.mark.parametrize(
+    ("value", "loss", "slope"),
+    [
+        (0.1, 0.5 * 0.81, -0.9),  # moved by less than the clip
+        (0.5, 0.5 * 0.64, 0.0),  # moved beyond the clip towards the target: clipped, no gradient
+        (-0.5, 0.5 * 2.25, -1.5),  # moved away: the worse, unclipped error counts
+    ],
+)
+def test_the_clipped_value_loss_by_hand(value: float, loss: float, slope: float) -> None:
+    batch = one_sample(0.0, 0.0, 0.0, log_normal(0.0))
+    values = np.full((1, 1), value)
+    terms = losses(batch, np.zeros((1, 1, 1)), np.zeros(1), values, PpoConfig(clip=0.2))
+    assert terms.value == pytest.approx(loss)
+    assert terms.d_values.item() == pytest.approx(0.5 * slope)
+
+
+def test_entropy_is_that_of_the_gaussian() -> None:
+    log_std = np.array([0.3])
+    batch = one_sample(0.0, 0.0, 0.0, log_normal(0.0))
+    config = PpoConfig(entropy=0.01)
+    terms = losses(batch, np.zeros((1, 1, 1)), log_std, np.zeros((1, 1)), config)
+    expected = torch.distributions.Normal(0.0, math.exp(0.3)).entropy().item()
+    assert terms.entropy == pytest.approx(expected)
+    assert terms.d_log_std[0] == pytest.approx(-0.01)
+
+
+def test_gae_by_hand_inside_and_across_windows() -> None:
+    gamma, lam = 0.5, 0.25
+    rewards = np.array([[[1.0, 2.0]], [[3.0, 4.0]]])
+    values = np.array([[[10.0, 20.0]], [[30.0, 40.0]]])
+    following, never = np.array([[30.0], [50.0]]), np.zeros((2, 1), bool)
+    got = advantages(rewards, values, following, never, never, gamma, lam)
+    d4 = 4.0 + 0.5 * 50.0 - 40.0
+    d3 = 3.0 + 0.5 * 40.0 - 30.0
+    d2 = 2.0 + 0.5 * 30.0 - 20.0
+    d1 = 1.0 + 0.5 * 20.0 - 10.0
+    a4 = d4
+    a3 = d3 + 0.125 * a4
+    a2 = d2 + 0.125 * a3
+    a1 = d1 + 0.125 * a2
+    np.testing.assert_allclose(got.ravel(), [a1, a2, a3, a4])
+
+
+def test_gae_stops_at_an_end_and_bootstraps_only_a_cut_episode() -> None:
+    rewards, values = np.ones((2, 2, 1)), np.full((2, 2, 1), 5.0)
+    following = np.full((2, 2), 7.0)
+    ended = np.array([[True, True], [False, False]])
+    terminated = np.array([[True, False], [False, False]])
+    got = advantages(rewards, values, following, terminated, ended, 0.9, 0.5)
+    assert got[0, 0, 0] == pytest.approx(1.0 - 5.0)
+    assert got[0, 1, 0] == pytest.approx(1.0 + 0.9 * 7.0 - 5.0)
+
+
+def make_spec(method: str, heads: str = "multi") -> PolicySpec:
+    return PolicySpec(
+        method=method, task="toy", arm="toy", joint_names=("a", "b"),
+        observation=arm_observation(DOF, []), control_dt=0.05, k=1 if method == "ppo" else 3,
+        action_scale=(0.05, 0.1), hidden=(6, 5), critic_heads=heads,
+    )  # fmt: skip
+
+
+def random_rollout(spec: PolicySpec, seed: int = 0) -> tuple[ArrayPolicy, dict[str, np.ndarray]]:
+    rng = np.random.default_rng(seed)
+    tensors = initial_tensors(spec, seed)
+    tensors = {n: rng.uniform(-0.5, 0.5, a.shape) for n, a in tensors.items()}
+    tensors["normaliser.variance"] = np.abs(tensors["normaliser.variance"]) + 0.3
+    policy = ArrayPolicy(spec, tensors, dtype=np.float64)
+    T, E = 3, 2
+    rollout = {
+        "obs": rng.normal(size=(T, E, observation_size(spec.observation))),
+        "actions": rng.normal(size=(T, E, spec.k, DOF)),
+        "rewards": rng.normal(size=(T, E, spec.k)),
+        "values": rng.normal(size=(T, E, spec.k)),
+        "following": rng.normal(size=(T, E)),
+        "terminated": np.zeros((T, E), bool),
+        "ended": np.zeros((T, E), bool),
+    }
+    return policy, rollout
+
+
+@pytest.mark.parametrize("heads", ["multi", "single"])
+@pytest.mark.parametrize("method", METHODS)
+def test_the_whole_gradient_equals_autograd_of_the_written_loss(method: str, heads: str) -> None:
+    spec = make_spec(method, heads)
+    config = PpoConfig(entropy=0.02, clip=0.3)
+    policy, rollout = random_rollout(spec)
+    batch = make_batch(policy, **rollout, config=config)
+    batch.log_prob += np.random.default_rng(1).normal(0.0, 0.3, batch.log_prob.shape)
+    step = policy.run(batch.windows)
+    means, values = step.forward(batch.x)
+    terms = losses(batch, means, policy.parameters["log_std"], values, config)
+    step.backward(terms.d_means, terms.d_values)
+    step.slopes["log_std"][:] = terms.d_log_std
+
+    twin = make_policy(spec).double()
+    twin.scale = torch.tensor(spec.action_scale, dtype=torch.float64)
+    twin.load_tensors(policy.tensors())
+    obs = torch.from_numpy(rollout["obs"].reshape(-1, rollout["obs"].shape[-1]))
+    actions = torch.from_numpy(rollout["actions"].reshape(-1, spec.k, DOF))
+    old, target, gain, old_values = (
+        torch.from_numpy(a.T.copy())
+        for a in (batch.log_prob, batch.returns, batch.advantages, batch.values)
+    )
+    ratio = torch.exp(twin.log_prob(obs, actions) - old)
+    clipped = ratio.clamp(1.0 - config.clip, 1.0 + config.clip)
+    surrogate = -torch.minimum(ratio * gain, clipped * gain).mean()
+    v = twin.values(obs)
+    near = old_values + (v - old_values).clamp(-config.clip, config.clip)
+    value_loss = 0.5 * torch.maximum((v - target) ** 2, (near - target) ** 2).mean()
+    entropy = torch.distributions.Normal(0.0, twin.log_std.exp()).entropy().sum()
+    loss = surrogate + config.value * value_loss - config.entropy * entropy
+    loss.backward()
+    assert terms.policy == pytest.approx(surrogate.item(), rel=1e-6)
+    assert terms.value == pytest.approx(value_loss.item(), rel=1e-6)
+    assert terms.entropy == pytest.approx(entropy.item(), rel=1e-6)
+    for name, parameter in twin.named_parameters():
+        np.testing.assert_allclose(
+            step.slopes[name], parameter.grad, rtol=1e-5, atol=1e-8, err_msg=name
+        )
+
+
+def test_a_batch_holds_the_log_probabilities_of_the_acting_policy() -> None:
+    spec = make_spec("ndp")
+    policy, rollout = random_rollout(spec)
+    batch = make_batch(policy, **rollout, config=PpoConfig())
+    twin = make_policy(spec).double()
+    twin.scale = torch.tensor(spec.action_scale, dtype=torch.float64)
+    twin.load_tensors(policy.tensors())
+    obs = torch.from_numpy(rollout["obs"].reshape(-1, rollout["obs"].shape[-1]))
+    actions = torch.from_numpy(rollout["actions"].reshape(-1, spec.k, DOF))
+    expected = twin.log_prob(obs, actions).detach().numpy().T
+    np.testing.assert_allclose(batch.log_prob, expected, rtol=1e-6)
+    assert batch.advantages.mean() == pytest.approx(0.0, abs=1e-12)
+    assert batch.advantages.std() == pytest.approx(1.0)
+
+
+def test_log_prob_peaks_at_the_mean() -> None:
+    means = np.zeros((1, DOF, 1))
+    assert log_prob(means, means, np.zeros(DOF)).item() == pytest.approx(
+        -0.5 * DOF * math.log(2 * math.pi)
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_update_makes_good_actions_likelier(method: str) -> None:
+    spec = make_spec(method)
+    policy, rollout = random_rollout(spec)
+    config = PpoConfig(minibatches=2, epochs=3, learning_rate=1e-3)
+    batch = make_batch(policy, **rollout, config=config)
+    figures = Learner(policy, config).update(batch, np.random.default_rng(0), 0.0)
+    after = log_prob(batch.actions, policy.run(6).actor(batch.x), policy.parameters["log_std"])
+    assert ((after - batch.log_prob) * batch.advantages).mean() > 0.0
+    assert all(math.isfinite(v) for v in figures.values())
+
+
+def test_the_linear_schedule_ends_at_zero() -> None:
+    spec = make_spec("ppo")
+    policy, rollout = random_rollout(spec)
+    config = PpoConfig(minibatches=1, epochs=1, schedule="linear")
+    batch = make_batch(policy, **rollout, config=config)
+    before = policy.flat.copy()
+    Learner(policy, config).update(batch, np.random.default_rng(0), 1.0)
+    np.testing.assert_array_equal(policy.flat, before)
+
+
+def test_adam_equals_torch() -> None:
+    rng = np.random.default_rng(0)
+    flat = rng.normal(size=20)
+    twin = torch.nn.Parameter(torch.from_numpy(flat.copy()))
+    adam, reference = Adam(20, np.float64), torch.optim.Adam([twin], lr=1e-2, eps=1e-5)
+    for _ in range(5):
+        gradient = rng.normal(size=20)
+        twin.grad = torch.from_numpy(gradient.copy())
+        reference.step()
+        adam.step(flat, gradient, 1e-2)
+    np.testing.assert_allclose(flat, twin.detach(), rtol=1e-12)
+
+
+def test_clip_norm_only_shortens() -> None:
+    long, short = np.array([3.0, 4.0]), np.array([0.03, 0.04])
+    assert clip_norm(long, 0.5) == pytest.approx(5.0)
+    assert np.linalg.norm(long) == pytest.approx(0.5, rel=1e-5)
+    assert clip_norm(short, 0.5) == pytest.approx(0.05)
+    np.testing.assert_array_equal(short, [0.03, 0.04])
+
+
+def test_moments_merged_in_batches_are_those_of_everything() -> None:
+    data = np.random.default_rng(0).normal(3.0, 2.0, (100, 4))
+    moments = Moments(4)
+    for part in np.array_split(data, 7):
+        moments.update(part)
+    np.testing.assert_allclose(moments.mean, data.mean(0))
+    np.testing.assert_allclose(moments.variance, data.var(0))
+
+
+def test_rewards_are_scaled_by_the_deviation_of_the_discounted_return() -> None:
+    rewards = np.random.default_rng(0).normal(size=(4, 1, 2))
+    ended = np.array([[False], [True], [False], [False]])
+    trace, returns = 0.0, []
+    for t in range(4):
+        for i in range(2):
+            trace = 0.9 * trace + rewards[t, 0, i]
+            returns.append(trace)
+        if ended[t, 0]:
+            trace = 0.0
+    scaled = RewardScale(1, 0.9)(rewards, ended)
+    np.testing.assert_allclose(scaled, rewards / np.std(returns), rtol=1e-6)

@@ -1,0 +1,257 @@
+"""A run learns, goes on after any interruption as if there had been none, and fails clearly."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from ndp_ros import checkpoint
+from ndp_ros.errors import TrainingError
+from ndp_ros.training import run as run_module
+from ndp_ros.training.experiment import RunConfig, differences
+from ndp_ros.training.logs import TIME_COLUMNS, read_progress
+from ndp_ros.training.ppo import PpoConfig
+from ndp_ros.training.rollouts import Rollouts
+from ndp_ros.training.run import train
+
+TOY = "toy_task:Toy-v0"
+HERE = Path(__file__).parent
+
+
+def toy(samples: int = 960, **changes: object) -> RunConfig:
+    values = {
+        "task": TOY, "samples": samples, "environments": 4, "workers": 2, "hidden": (16, 16),
+        "checkpoint_every": 2, "evaluation_episodes": 4, "preset": "",
+        "ppo": PpoConfig(batch_size=160, minibatches=4, epochs=2),
+    }  # fmt: skip
+    return RunConfig(**{**values, **changes})
+
+
+def curve(folder: Path) -> list[dict[str, str]]:
+    return [
+        {name: value for name, value in row.items() if name not in TIME_COLUMNS}
+        for row in read_progress(folder)
+    ]
+
+
+def tensors(folder: Path) -> dict[str, np.ndarray]:
+    return checkpoint.load(folder / "checkpoints" / "last").tensors
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    assert curve(a) == curve(b)
+    for name, value in tensors(a).items():
+        np.testing.assert_array_equal(value, tensors(b)[name], err_msg=name)
+
+
+def no_children() -> bool:
+    return not [p for p in psutil.Process().children() if "tracker" not in " ".join(p.cmdline())]
+
+
+@pytest.mark.parametrize("method", ["ndp", "ppo", "ppo-multi"])
+def test_every_method_learns_the_toy(tmp_path: Path, method: str) -> None:
+    config = toy(
+        16_000, method=method, evaluation_episodes=20, checkpoint_every=100, workers=1,
+        ppo=PpoConfig(batch_size=640, minibatches=8, learning_rate=2e-3),
+    )  # fmt: skip
+    train(config, tmp_path / "run", quiet=True)
+    last = read_progress(tmp_path / "run")[-1]
+    first = read_progress(tmp_path / "run")[0]
+    assert float(last["return"]) > 0.6 * float(first["return"])  # returns are negative
+    assert int(last["observed"]) * (1 if method == "ppo" else 5) == int(last["samples"])
+
+
+def test_the_seed_decides_everything(tmp_path: Path) -> None:
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        train(toy(480, seed=seed), tmp_path / name, quiet=True)
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+    assert curve(tmp_path / "a") != curve(tmp_path / "c")
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = toy(task_options=("noise=0.01",))
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train(config, whole, quiet=True)
+
+    collect, calls = Rollouts.collect, []
+
+    def interrupted(self: Rollouts, batch: int, fresh: bool) -> list:
+        calls.append(batch)
+        if len(calls) == 4:  # one batch after the first checkpoint
+            raise KeyboardInterrupt
+        return collect(self, batch, fresh)
+
+    monkeypatch.setattr(Rollouts, "collect", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, cut, quiet=True)
+    monkeypatch.undo()
+    assert len(curve(cut)) == 3
+    train(config, cut, resume=True, quiet=True)
+    assert_same_run(whole, cut)
+
+
+def test_a_run_can_be_extended(tmp_path: Path) -> None:
+    train(toy(640), tmp_path / "short", quiet=True)
+    train(toy(960), tmp_path / "short", resume=True, quiet=True)
+    train(toy(960), tmp_path / "long", quiet=True)
+    assert_same_run(tmp_path / "short", tmp_path / "long")
+
+
+def test_a_run_records_what_made_it(tmp_path: Path) -> None:
+    train(toy(320, seed=5), tmp_path / "run", command="ndp train toy", quiet=True)
+    origin = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    assert origin["command"] == "ndp train toy"
+    assert origin["versions"]["numpy"] == np.__version__
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+    saved = checkpoint.load(tmp_path / "run" / "checkpoints" / "best")
+    assert saved.provenance["seed"] == 5
+    assert saved.provenance["samples"] == 320
+    assert saved.provenance["evaluation"]["episodes"] == 4
+
+
+def test_only_last_and_best_checkpoints_stay(tmp_path: Path) -> None:
+    train(toy(1600), tmp_path / "run", quiet=True)
+    names = {p.name for p in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert {"last", "best", "000001600"} <= names
+    assert len(names) <= 4
+
+
+def test_an_existing_run_is_not_overwritten(tmp_path: Path) -> None:
+    train(toy(320), tmp_path / "run", quiet=True)
+    with pytest.raises(TrainingError, match="--resume"):
+        train(toy(320), tmp_path / "run", quiet=True)
+
+
+def test_resuming_with_another_configuration_is_refused(tmp_path: Path) -> None:
+    train(toy(320), tmp_path / "run", quiet=True)
+    with pytest.raises(TrainingError, match=r"another seed, ppo\.clip"):
+        changed = toy(320, seed=9, ppo=PpoConfig(batch_size=160, minibatches=4, epochs=2, clip=0.3))
+        train(changed, tmp_path / "run", resume=True, quiet=True)
+
+
+def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="cannot resume"):
+        train(toy(), tmp_path / "nothing", resume=True, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("nan", r"environment \d: observation position is not finite"),
+        ("raise", "ZeroDivisionError: the toy broke"),
+        ("die", "was killed by SIGKILL"),
+    ],
+)
+def test_a_failing_environment_ends_the_run_and_spares_the_checkpoint(
+    tmp_path: Path, how: str, message: str
+) -> None:
+    # 2 environments a worker, 8 windows a batch: breaks in the third batch, after a checkpoint
+    config = toy(task_options=("break_after=20", f"break_how={how}"), evaluation_episodes=0)
+    with pytest.raises(TrainingError, match=message):
+        train(config, tmp_path / "run", quiet=True)
+    assert no_children()
+    assert checkpoint.load(tmp_path / "run" / "checkpoints" / "last").provenance["samples"] == 320
+
+
+def test_a_worker_killed_from_outside_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collect = Rollouts.collect
+
+    def kill_one(self: Rollouts, batch: int, fresh: bool) -> list:
+        if batch == 3:
+            os.kill(self.pids[1], signal.SIGKILL)
+        return collect(self, batch, fresh)
+
+    monkeypatch.setattr(Rollouts, "collect", kill_one)
+    with pytest.raises(TrainingError, match=r"ndp-rollouts-1 was killed by SIGKILL"):
+        train(toy(), tmp_path / "run", quiet=True)
+    assert no_children()
+    checkpoint.load(tmp_path / "run" / "checkpoints" / "last")
+
+
+def test_a_full_disk_ends_the_run_and_spares_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = os.fsync, []
+
+    def full(fd: int) -> None:
+        calls.append(fd)
+        if len(calls) > 5:
+            raise OSError(28, "No space left on device")
+        real(fd)
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(Exception, match="No space left"):
+        train(toy(), tmp_path / "run", quiet=True)
+    monkeypatch.undo()
+    assert checkpoint.load(tmp_path / "run" / "checkpoints" / "last").provenance["samples"] == 320
+    assert no_children()
+
+
+def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(TrainingError, match="file"):
+        train(toy(), tmp_path / "file" / "run", quiet=True)
+
+
+def test_an_unknown_option_of_the_task_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="sparkle"):
+        train(toy(task_options=("sparkle=1",)), tmp_path / "run", quiet=True)
+
+
+def start_run(folder: Path) -> subprocess.Popen:
+    """Start a long run in a process of its own and wait until it has written a checkpoint."""
+    code = (
+        "from test_training import toy, train; from pathlib import Path; import sys\n"
+        "if __name__ == '__main__': train(toy(10**7), Path(sys.argv[1]), quiet=True)"
+    )
+    (folder.parent / "main.py").write_text(code)
+    process = subprocess.Popen(
+        [sys.executable, str(folder.parent / "main.py"), str(folder)],
+        env={**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parent}"},
+        stderr=subprocess.DEVNULL,
+    )
+    for _ in range(600):
+        if (folder / "checkpoints" / "last").exists():
+            return process
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    raise AssertionError("no checkpoint after 30 s")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_run_leaves_no_process_and_can_be_resumed(
+    tmp_path: Path, how: signal.Signals
+) -> None:
+    folder = tmp_path / "run"
+    process = start_run(folder)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(how)
+    assert process.wait(30) != 0
+    _, alive = psutil.wait_procs(children, timeout=15)
+    assert not alive
+    saved = checkpoint.load(folder / "checkpoints" / "last")
+    more = saved.provenance["samples"] + 160
+    train(toy(more), folder, resume=True, quiet=True)
+    assert int(read_progress(folder)[-1]["samples"]) == more
+
+
+def test_differences_names_nested_fields() -> None:
+    assert differences(toy(), toy(seed=1, ppo=PpoConfig())) == [
+        "seed", "ppo.batch_size", "ppo.minibatches", "ppo.epochs",
+    ]  # fmt: skip
+
+
+def test_evaluation_uses_its_own_start_states() -> None:
+    assert run_module._EVALUATION_SEED > 10**6
