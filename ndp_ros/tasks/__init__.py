@@ -1,1 +1,7 @@
-"""The tasks, as gymnasium environments."""
+"""Gymnasium environments on the simulated arm, registered when this package is imported."""
+
+from __future__ import annotations
+
+import gymnasium
+
+gymnasium.register("ndp_ros/Throw-v0", entry_point="ndp_ros.tasks.throw:Throw")

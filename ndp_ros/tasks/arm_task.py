@@ -1,0 +1,373 @@
+"""What every task on the simulated arm shares: k control steps a ``step``, tracked by Ω.
+
+The policy sees the world once per segment of k control steps. An action is k
+displacements of the setpoint; the way points are joined by a C1 cubic, so that
+position and velocity of the setpoint are continuous, also from segment to segment.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import gymnasium
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from ndp_ros.arms.arm import ArmConfig, Command, JointState
+from ndp_ros.arms.mujoco import MujocoArm
+from ndp_ros.config import param
+from ndp_ros.control.omega import InverseDynamics
+from ndp_ros.control.rigid_body import RigidBody
+from ndp_ros.errors import TaskError
+from ndp_ros.observation import OBJECT_PREFIX, arm_observation, assemble, observation_size
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ArmTaskConfig:
+    """Times and scales that tasks on the arm share."""
+
+    control_dt: float = param(0.05, doc="Control step.", unit="s", minimum=0.002, maximum=0.5)
+    tick: float = param(0.01, doc="Period of Ω in training.", unit="s", minimum=1e-4, maximum=0.05)
+    timestep: float = param(0.005, doc="Physics step.", unit="s", minimum=1e-4, maximum=0.01)
+    horizon: float = param(2.0, doc="Length of an episode.", unit="s", minimum=0.1, maximum=60)
+    arm_speed: float = param(
+        1.5, doc="Setpoint speed of one action unit, arm joints.", unit="rad/s", minimum=0.01
+    )
+    gripper_speed: float = param(
+        3.0, doc="Setpoint speed of one action unit, gripper.", unit="rad/s", minimum=0.01
+    )
+    stale: bool = param(
+        False,
+        doc="Rewards inside a segment see the world as after its first control step (A.2).",
+    )
+
+
+class ArmTask(gymnasium.Env[Array, Array]):
+    """Base of the arm's tasks; a task adds its reward and its success.
+
+    Attributes:
+        fields: What the observation holds, in order.
+        joint_names: Joints of an action, the gripper last.
+        action_scale: Displacement (dof,) of one action unit over a control step [rad].
+        control_dt: Control step [s].
+        k: Control steps per ``step``.
+        tick: Period of Ω [s].
+        segment_times: When the setpoints given to :meth:`execute` are due, from the
+            segment's start (n_ticks,) [s]: the end of each tick.
+        arm: Name of the arm.
+        task: Name of the task.
+        robot: The simulated arm and its scene.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
+    task: ClassVar[str]
+    objects: ClassVar[tuple[str, ...]] = ("cube",)
+
+    def __init__(
+        self,
+        config: ArmTaskConfig,
+        scene: str,
+        k: int,
+        render_mode: str | None = None,
+        arm: str = "jaco",
+        camera: str = "side",
+        size: tuple[int, int] = (640, 480),
+    ) -> None:
+        """Build the scene.
+
+        Args:
+            config: Times, scales and rewards.
+            scene: A name of ``ndp_ros.arms.mujoco.SCENES``.
+            k: Control steps per ``step``.
+            render_mode: ``"rgb_array"`` or None.
+            arm: Name of the arm's configuration.
+            camera: Camera of the scene for pictures.
+            size: Width and height of pictures [px].
+
+        Raises:
+            TaskError: If k is no positive number, periods do not divide one another,
+                or there is no such render mode.
+        """
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise TaskError.choice("render_mode", render_mode, self.metadata["render_modes"])
+        if not 1 <= k <= 1000 or k != int(k):
+            raise TaskError(f"k is {k!r}: allowed is 1 to 1000")
+        self.config = config
+        self.arm, self.k = arm, int(k)
+        self.control_dt, self.tick = config.control_dt, config.tick
+        self.render_mode, self._camera, self._size = render_mode, camera, size
+        self._renderer: mujoco.Renderer | None = None
+        self._ticks = _multiple(config.control_dt, config.tick, "control_dt", "tick")
+        _multiple(config.tick, config.timestep, "tick", "timestep")
+
+        arm_config = ArmConfig.named(arm)
+        self.robot = MujocoArm(arm_config, scene, config.timestep, meshes=render_mode is not None)
+        info = self.robot.connect()
+        self._dof, self._n = info.dof, info.n_arm
+        self.joint_names = info.joint_names
+        self._limits = info
+        self._max_step = info.max_velocity * self.control_dt
+        speeds = np.full(self._dof, config.arm_speed)
+        speeds[self._n :] = config.gripper_speed
+        self.action_scale = speeds * self.control_dt
+        self.fields = arm_observation(self._dof, self.objects)
+        self.segment_times = self.tick * np.arange(1, self.k * self._ticks + 1)
+
+        body = RigidBody(self.robot.model, info.joint_names[: self._n])
+        self._omega = InverseDynamics(body, arm_config.natural_frequency, info.max_torque)
+        self._measured = JointState.zeros(self._dof)
+        self._command = Command.zeros(self._dof, "torque")
+        self._y, self._yd = np.zeros(self._dof), np.zeros(self._dof)
+        self._windows_left = 0
+        self._windows = max(1, round(config.horizon / (self.k * self.control_dt)))
+        self._body_ids = {name: self.robot.model.body(name).id for name in self.objects}
+        self._grip = self.robot.model.site("grip").id
+
+        bound = info.max_velocity * self.control_dt / self.action_scale
+        high = np.broadcast_to(bound, (self.k, self._dof)).astype(np.float64)
+        self.action_space = gymnasium.spaces.Box(-high, high, dtype=np.float64)
+        n_obs = observation_size(self.fields)
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (n_obs,), np.float64)
+
+    # Gymnasium.
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
+        """Start an episode; ``reset(seed=n)`` gives the start state that the arm has for n."""
+        super().reset(seed=seed)
+        start = int(self.np_random.integers(2**31)) if seed is None else seed
+        self._y = self.robot.reset(start)
+        self._yd = np.zeros(self._dof)
+        self._windows_left = self._windows
+        self._omega.clear()
+        self._max_speed, self._squared_error, self._n_errors = 0.0, 0.0, 0
+        self.robot.read(self._measured)
+        self._begin()
+        return self._observe(), {}
+
+    def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        """Run k control steps along a C1 cubic through the way points of an action.
+
+        Args:
+            action: (k, dof) displacements of the setpoint in units of
+                ``action_scale``; clipped to the velocity and position limits.
+
+        Returns:
+            Observation, sum of the k rewards, terminated, truncated, info;
+            ``info["rewards"]`` (k,) are the rewards of the control steps.
+
+        Raises:
+            TaskError: If the action has another shape or is not finite.
+        """
+        action = np.asarray(action, dtype=float)
+        if action.shape != (self.k, self._dof) or not np.isfinite(action).all():
+            raise TaskError(
+                f"action must be {(self.k, self._dof)} finite values, got {action.shape}"
+            )
+        return self._run(self._join(action * self.action_scale))
+
+    def execute(self, setpoints: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        """Run k control steps along given setpoints, such as those of an NDP's segment.
+
+        Args:
+            setpoints: (n_ticks, 3, dof): y, yd, ydd due at ``segment_times``. They
+                are held to the velocity and position limits. Only y and yd are used:
+                within a tick the acceleration is what joins one yd to the next.
+
+        Returns:
+            As :meth:`step`.
+
+        Raises:
+            TaskError: If the setpoints have another shape or are not finite.
+        """
+        setpoints = np.asarray(setpoints, dtype=float)
+        shape = (len(self.segment_times), 3, self._dof)
+        if setpoints.shape != shape or not np.isfinite(setpoints).all():
+            raise TaskError(f"setpoints must be {shape} finite values, got {setpoints.shape}")
+        limits = self._limits
+        y, yd = self._y, np.clip(setpoints[:, 1], -limits.max_velocity, limits.max_velocity)
+        wanted = np.clip(setpoints[:, 0], limits.lower, limits.upper)
+        reach = limits.max_velocity * self.tick
+        positions = np.empty_like(wanted)
+        for i in range(len(wanted)):
+            y = y + np.clip(wanted[i] - y, -reach, reach)
+            positions[i] = y
+        return self._run(np.stack((positions, yd), axis=1))
+
+    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+        """Return a picture (height, width, 3), or None without a render mode.
+
+        Raises:
+            TaskError: If this machine cannot draw.
+        """
+        if self.render_mode is None:
+            return None
+        if self._renderer is None:
+            width, height = self._size
+            try:
+                self._renderer = mujoco.Renderer(self.robot.model, height, width)
+            except Exception as error:
+                raise TaskError(
+                    f"no picture: {error}; without a screen set MUJOCO_GL=egl (GPU) or "
+                    "MUJOCO_GL=osmesa (needs the system library libosmesa6)"
+                ) from error
+        self._renderer.update_scene(self.robot.data, camera=self._camera)
+        return self._renderer.render()  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Release the renderer; may be called twice."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+        self.robot.close()
+
+    # What a task adds.
+
+    def _begin(self) -> None:
+        """Start an episode's own bookkeeping; the scene has been reset."""
+        raise NotImplementedError
+
+    def _watch(self) -> None:
+        """Look at the world after a tick."""
+
+    def _reward(self, first: bool) -> float:
+        """Return the reward of a control step that has just ended.
+
+        Args:
+            first: Whether it is the first of its segment.
+        """
+        raise NotImplementedError
+
+    def _over(self) -> bool:
+        """Whether the episode ends with this segment, before its time is up."""
+        return False
+
+    def _final_reward(self) -> float:
+        """Return what the last control step of an episode earns on top."""
+        return 0.0
+
+    def _summary(self) -> dict[str, Any]:
+        """Return the task's part of ``info["episode"]``; ``success`` must be in it."""
+        raise NotImplementedError
+
+    # The loop.
+
+    def _run(self, setpoints: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        """Track setpoints (n_ticks, 2, dof) and collect the rewards of k control steps."""
+        if self._windows_left <= 0:
+            raise TaskError("the episode is over: call reset() before step()")
+        robot, omega, measured, command = self.robot, self._omega, self._measured, self._command
+        data, n, tick = robot.data, self._n, self.tick
+        rewards = np.zeros(self.k)
+        y, yd = self._y, self._yd
+        velocities = np.concatenate((yd[None], setpoints[:, 1]))
+        accelerations = (velocities[1:] - velocities[:-1]) / tick
+        self._accelerations = accelerations
+        i = 0
+        for j in range(self.k):
+            self._saturated_before = omega.saturated
+            self._tick_index = i
+            for _ in range(self._ticks):
+                omega(y, yd, accelerations[i], measured, command)
+                robot.write(command)
+                robot.step(tick)
+                robot.read(measured)
+                y, yd = setpoints[i]
+                error = measured.position[:n] - y[:n]
+                self._squared_error += float(error @ error)
+                speed = float(np.abs(data.qvel[:n]).max())
+                if speed > self._max_speed:
+                    self._max_speed = speed
+                self._watch()
+                i += 1
+            self._n_errors += self._ticks * n
+            rewards[j] = self._reward(first=j == 0)
+        self._y, self._yd = y.copy(), yd.copy()
+        self._windows_left -= 1
+        if self._over():
+            self._windows_left = 0
+        over = self._windows_left == 0
+        info: dict[str, Any] = {"rewards": rewards}
+        if over:
+            rewards[-1] += self._final_reward()
+            info["episode"] = {
+                "saturation": omega.saturated / max(1, omega.ticks),
+                "max_joint_speed": self._max_speed,
+                "tracking_rms": float(np.sqrt(self._squared_error / max(1, self._n_errors))),
+                **self._summary(),
+            }
+        # The horizon is part of the task: a throw must be over by then.
+        return self._observe(), float(rewards.sum()), over, False, info
+
+    def _join(self, displacements: Array) -> Array:
+        """Return the C1 cubic (n_ticks, 2, dof) through k way points, from the present setpoint."""
+        steps = np.clip(displacements, -self._max_step, self._max_step)
+        points = np.empty((self.k + 1, self._dof))
+        points[0] = self._y
+        for j in range(self.k):
+            np.clip(
+                points[j] + steps[j], self._limits.lower, self._limits.upper, out=points[j + 1]
+            )
+        steps = np.diff(points, axis=0)
+        velocities = np.empty_like(points)
+        velocities[0] = self._yd
+        velocities[1:-1] = (steps[1:] + steps[:-1]) / (2 * self.control_dt)
+        end = steps[-1] if self.k == 1 else 1.5 * steps[-1] - 0.5 * steps[-2]
+        velocities[-1] = np.clip(end, -self._max_step, self._max_step) / self.control_dt
+        basis = _hermite(self.k, self._ticks, self.control_dt)
+        knots = np.concatenate((points, velocities))
+        return (basis @ knots).reshape(-1, 2, self._dof)
+
+    def _observe(self) -> Array:
+        values: dict[str, Array] = {
+            "position": self._measured.position,
+            "velocity": self._measured.velocity,
+            "setpoint": self._y,
+            "setpoint_velocity": self._yd,
+        }
+        for name, body in self._body_ids.items():
+            values[OBJECT_PREFIX + name] = self.robot.data.xpos[body]
+        return assemble(self.fields, values)
+
+
+def _multiple(long: float, short: float, long_name: str, short_name: str) -> int:
+    """Return how often ``short`` fits into ``long``, which must be a whole number."""
+    n = round(long / short)
+    if n < 1 or abs(n * short - long) > 1e-9:
+        raise TaskError(
+            f"{long_name} = {long} s must be a multiple of {short_name} = {short} s"
+        )
+    return n
+
+
+@functools.lru_cache(maxsize=32)
+def _hermite(k: int, ticks: int, dt: float) -> Array:
+    """Return the matrix (2 k ticks, 2 (k + 1)) from knots to the cubic at every tick's end.
+
+    Columns are the positions and then the velocities of the k + 1 knots; rows
+    alternate between position and velocity.
+    """
+    rows = np.zeros((k * ticks, 2, 2 * (k + 1)))
+    s = np.arange(1, ticks + 1) / ticks
+    position = (
+        2 * s**3 - 3 * s**2 + 1, -2 * s**3 + 3 * s**2,
+        (s**3 - 2 * s**2 + s) * dt, (s**3 - s**2) * dt,
+    )  # fmt: skip
+    velocity = (
+        (6 * s**2 - 6 * s) / dt, (-6 * s**2 + 6 * s) / dt,
+        3 * s**2 - 4 * s + 1, 3 * s**2 - 2 * s,
+    )  # fmt: skip
+    for j in range(k):
+        here = slice(j * ticks, (j + 1) * ticks)
+        for column, p, v in zip((j, j + 1, k + 1 + j, k + 2 + j), position, velocity, strict=True):
+            rows[here, 0, column] += p
+            rows[here, 1, column] += v
+    out = rows.reshape(2 * k * ticks, 2 * (k + 1))
+    out.setflags(write=False)
+    return out

@@ -1,0 +1,459 @@
+"""Meta-World's 50 tasks and MT50 for policies that act in segments of k control steps.
+
+The state y of the dynamical system is the setpoint of the Sawyer's end effector and
+its grip, Ω is the identity (section 4 of the paper), and a control step is one step of
+the benchmark, 12.5 ms.
+
+**From way points to native actions.** The benchmark's action is a displacement of the
+mocap body that drags the hand, at most 0.01 m an axis and step, and an effort of the
+fingers in [-1, 1] (-1 opens). The setpoint is therefore
+``y = (x, y, z of the mocap body, grip)`` and ``action_scale`` 0.01 on all four: one
+action unit is one native unit. ``grip`` is the effort times 0.05, so that all
+coordinates have the same scale and one goal gain fits them; from open to closed takes
+ten control steps of one unit, a little less than the fingers need.
+
+The way points of a segment are y0 plus the running sum of its displacements, held to
+the workspace. The setpoint goes to each of them as far as one unit a control step
+allows and catches up within the segment; what is left at its end is dropped. With
+displacements up to one unit the native action *is* the action, bit for bit, so that
+``k = 1`` is the benchmark itself. NDP, PPO and PPO-multi, ``step`` and ``execute`` all
+take this path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from ndp_ros.config import param
+from ndp_ros.errors import TaskError
+from ndp_ros.observation import ObservationField, assemble, observation_size
+
+if TYPE_CHECKING:
+    from metaworld.sawyer_xyz_env import SawyerXYZEnv
+
+Array = NDArray[np.float64]
+
+TASKS = (
+    "assembly", "basketball", "bin-picking", "box-close", "button-press-topdown",
+    "button-press-topdown-wall", "button-press", "button-press-wall", "coffee-button",
+    "coffee-pull", "coffee-push", "dial-turn", "disassemble", "door-close", "door-lock",
+    "door-open", "door-unlock", "hand-insert", "drawer-close", "drawer-open", "faucet-open",
+    "faucet-close", "hammer", "handle-press-side", "handle-press", "handle-pull-side",
+    "handle-pull", "lever-pull", "pick-place-wall", "pick-out-of-hole", "pick-place",
+    "plate-slide", "plate-slide-side", "plate-slide-back", "plate-slide-back-side",
+    "peg-insert-side", "peg-unplug-side", "soccer", "stick-push", "stick-pull", "push",
+    "push-wall", "push-back", "reach", "reach-wall", "shelf-place", "sweep-into", "sweep",
+    "window-open", "window-close",
+)  # fmt: skip
+"""The tasks in the benchmark's order, which is that of MT50's one-hot."""
+
+MT50 = "mt50"
+REWARDS = ("v1", "v2")
+GOALS = ("random", "benchmark")
+
+CONTROL_DT = 0.0125
+HORIZON = 500
+"""Length of an episode in control steps, the benchmark's."""
+
+_STEP = 0.01  # [m], displacement of one native unit
+_GRIP = 0.05  # grip coordinate at full effort
+_N_ARM = 7
+
+
+@dataclass(frozen=True)
+class MetaWorldConfig:
+    """What the benchmark leaves open."""
+
+    reward: str = param("v2", doc="Version of the reward functions.", choices=REWARDS)
+    stale: bool = param(
+        True, doc="Rewards inside a segment see the world as after its first control step (A.2)."
+    )
+    goals: str = param(
+        "random",
+        doc="random: every episode draws from the task's whole range; benchmark: the 50 of MT1.",
+        choices=GOALS,
+    )
+    goal_seed: int = param(0, doc="Seed of the benchmark's 50 goals.", minimum=0)
+    stop_on_success: bool = param(False, doc="End the episode with the segment that succeeds.")
+
+    def __post_init__(self) -> None:
+        """Check the choices, which plain construction does not."""
+        if self.reward not in REWARDS:
+            raise TaskError.choice("reward", self.reward, REWARDS)
+        if self.goals not in GOALS:
+            raise TaskError.choice("goals", self.goals, GOALS)
+
+    @classmethod
+    def preset(cls, name: str) -> Self:
+        """Return a named configuration.
+
+        ``default`` uses the v2 rewards, with which the tasks can be learned; ``paper``
+        the v1 rewards of its time; ``evaluation`` the benchmark's rule: its 50 goals, an
+        episode that has succeeded ends.
+
+        Raises:
+            TaskError: If there is no such preset.
+        """
+        presets = {
+            "default": cls(),
+            "paper": cls(reward="v1"),
+            "evaluation": cls(goals="benchmark", stop_on_success=True),
+        }
+        if name not in presets:
+            raise TaskError.choice("preset", name, presets)
+        return presets[name]
+
+
+class MetaWorld(gymnasium.Env[Array, Array]):
+    """``ndp_ros/Push-v0``, ``ndp_ros/Faucet-Open-v0``, ... and ``ndp_ros/MT50-v0``.
+
+    Success is the benchmark's: its flag, set at any control step of an episode of 500.
+    ``info["episode"]`` adds ``success_at_end``, ``success_time`` [s] (infinite if
+    never), ``task_index`` (in :data:`TASKS`) and ``reward_version``; ``tracking_rms`` is
+    that of the hand behind the setpoint [m], ``saturation`` the share of displacements
+    over one unit.
+
+    Attributes:
+        fields: What the observation holds: ``setpoint`` and ``setpoint_velocity`` (4),
+            ``world`` (39), the benchmark's own observation, and for MT50 ``task`` (50),
+            the one-hot.
+        joint_names: Coordinates of the setpoint.
+        action_scale: Displacement (4,) of one action unit over a control step.
+        control_dt: Control step [s].
+        k: Control steps per ``step``.
+        tick: Period of the setpoints given to :meth:`execute`: a control step [s].
+        segment_times: When those setpoints are due, from the segment's start (k,) [s].
+        arm: Name of the arm.
+        task: Name of the task, or ``mt50``.
+        config: What the benchmark leaves open.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 80}  # noqa: RUF012
+
+    arm = "sawyer"
+    joint_names = ("x", "y", "z", "grip")
+    control_dt = tick = CONTROL_DT
+
+    def __init__(
+        self,
+        task: str = "push",
+        preset: str = "default",
+        k: int = 5,
+        render_mode: str | None = None,
+        config: MetaWorldConfig | None = None,
+        camera: str = "corner2",
+        size: tuple[int, int] = (640, 480),
+        **changes: Any,
+    ) -> None:
+        """Build the task.
+
+        Args:
+            task: A name of :data:`TASKS`, or ``mt50``.
+            preset: ``default``, ``paper`` or ``evaluation``; unused if config is given.
+            k: Control steps per ``step``; an episode ends with the last whole segment.
+            render_mode: ``"rgb_array"`` or None.
+            config: A whole configuration.
+            camera: Camera of the benchmark's scenes for pictures.
+            size: Width and height of pictures [px].
+            **changes: Single parameters of :class:`MetaWorldConfig`.
+
+        Raises:
+            TaskError: If something is not among what is allowed, or Meta-World is not
+                installed.
+        """
+        if task not in (*TASKS, MT50):
+            raise TaskError.choice("task", task, (*TASKS, MT50))
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise TaskError.choice("render_mode", render_mode, self.metadata["render_modes"])
+        if k != int(k) or not 1 <= k <= HORIZON:
+            raise TaskError(f"k is {k!r}: allowed is 1 to {HORIZON}")
+        names = {f.name for f in dataclasses.fields(MetaWorldConfig)}
+        for name in changes:
+            if name not in names:
+                raise TaskError.choice("parameter", name, sorted(names))
+        try:
+            from ndp_ros.tasks import metaworld_scene
+        except ImportError as error:
+            raise TaskError(
+                f"task {task} needs Meta-World ({error}): pip install 'ndp_ros[metaworld]'"
+            ) from error
+        self._scene = metaworld_scene
+        self.config = dataclasses.replace(config or MetaWorldConfig.preset(preset), **changes)
+        self.task, self.k = task, int(k)
+        self.render_mode, self._camera, self._size = render_mode, camera, size
+        self.metadata = {**self.metadata, "render_fps": max(1, round(1 / (k * CONTROL_DT)))}
+        self._renderer: Any = None
+        self._names = TASKS if task == MT50 else (task,)
+        self.action_scale = np.full(4, _STEP)
+        self.segment_times = self.tick * np.arange(1, self.k + 1)
+        fields = [ObservationField("setpoint", 4), ObservationField("setpoint_velocity", 4)]
+        fields.append(ObservationField("world", 39))
+        if task == MT50:
+            fields.append(ObservationField("task", len(TASKS)))
+        self.fields = tuple(fields)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (self.k, 4), np.float64)
+        n_obs = observation_size(self.fields)
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (n_obs,), np.float64)
+
+        self._windows_left = 0
+        self._y, self._yd = np.zeros(4), np.zeros(4)
+        self._native = np.zeros(4, np.float32)
+        self._sim: SawyerXYZEnv | None = None
+        self._playing = ""
+        metaworld_scene.POOL.join()
+        self._open = True
+        self._play(self._names[0])
+
+    # Gymnasium.
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
+        """Start an episode.
+
+        Args:
+            seed: Decides the episode's start alone. MT50 plays task ``seed % 50``; with
+                the benchmark's goals consecutive seeds go through all of them.
+            options: ``task`` (name) and ``goal`` (index of the benchmark's goals) to play.
+
+        Raises:
+            TaskError: If there is no such task or goal.
+        """
+        super().reset(seed=seed)
+        options = options or {}
+        number = int(self.np_random.integers(2**31)) if seed is None else seed
+        name = options.get("task", self._names[number % len(self._names)])
+        if name not in self._names:
+            raise TaskError.choice("task", name, self._names)
+        goal = options.get("goal")
+        n_goals = self._scene.N_GOALS
+        if goal is None and self.config.goals == "benchmark":
+            goal = number // len(self._names) % n_goals
+        if goal is not None and not 0 <= goal < n_goals:
+            raise TaskError(f"goal is {goal!r}: allowed is 0 to {n_goals - 1}")
+
+        sim = self._play(name)
+        if goal is None:
+            self._obs = self._scene.draw_goal(sim, self.np_random)
+        else:
+            goals = self._scene.benchmark_goals(name, self.config.goal_seed)
+            self._obs = self._scene.set_goal(sim, goals[goal])
+        self._y[:3], self._y[3] = sim.data.mocap_pos[0], -_GRIP
+        self._yd[:] = 0.0
+        self._windows_left = HORIZON // self.k
+        self._steps, self._success_step, self._success_now = 0, -1, False
+        self._saturated, self._max_speed, self._squared_error = 0, 0.0, 0.0
+        return self._observe(), {"task": name}
+
+    def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        """Run k control steps through the way points of an action.
+
+        Args:
+            action: (k, 4) displacements of the setpoint in units of ``action_scale``.
+
+        Returns:
+            Observation, sum of the k rewards, terminated, truncated, info;
+            ``info["rewards"]`` (k,) are the rewards of the control steps,
+            ``info["success"]`` whether the episode has succeeded.
+
+        Raises:
+            TaskError: If the action has another shape or is not finite.
+        """
+        action = np.asarray(action, dtype=float)
+        if action.shape != (self.k, 4) or not np.isfinite(action).all():
+            raise TaskError(f"action must be {(self.k, 4)} finite values, got {action.shape}")
+        return self._run(action, None)
+
+    def execute(self, setpoints: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        """Run k control steps along given setpoints, such as those of an NDP's segment.
+
+        Args:
+            setpoints: (k, 3, 4): y, yd, ydd due at ``segment_times``. The positions are
+                the way points; the last velocity is where the next segment starts from.
+
+        Returns:
+            As :meth:`step`.
+
+        Raises:
+            TaskError: If the setpoints have another shape or are not finite.
+        """
+        setpoints = np.asarray(setpoints, dtype=float)
+        if setpoints.shape != (self.k, 3, 4) or not np.isfinite(setpoints).all():
+            raise TaskError(
+                f"setpoints must be {(self.k, 3, 4)} finite values, got {setpoints.shape}"
+            )
+        steps = np.diff(setpoints[:, 0], axis=0, prepend=self._y[None])
+        return self._run(steps / self.action_scale, setpoints[-1, 1])
+
+    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+        """Return a picture (height, width, 3), or None without a render mode.
+
+        Raises:
+            TaskError: If this machine cannot draw.
+        """
+        if self.render_mode is None or self._sim is None:
+            return None
+        import mujoco
+
+        model, data = self._sim.model, self._sim.data
+        if self._renderer is None:
+            width, height = self._size
+            model.vis.global_.offwidth = max(model.vis.global_.offwidth, width)
+            model.vis.global_.offheight = max(model.vis.global_.offheight, height)
+            try:
+                self._renderer = mujoco.Renderer(model, height, width)
+            except Exception as error:
+                raise TaskError(
+                    f"no picture: {error}; without a screen set MUJOCO_GL=egl (GPU) or "
+                    "MUJOCO_GL=osmesa (needs the system library libosmesa6)"
+                ) from error
+        # a reward may have been looking at a stale world; these leave the dynamics alone
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_camlight(model, data)
+        self._renderer.update_scene(data, camera=self._camera)
+        return self._renderer.render()  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Release the simulation; may be called twice."""
+        self._let_go()
+        if self._open:
+            self._open = False
+            self._scene.POOL.leave()
+
+    # The loop.
+
+    def _run(
+        self, units: Array, velocity: Array | None
+    ) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        """Run k control steps.
+
+        Args:
+            units: (k, 4) displacements from way point to way point, in action units.
+            velocity: (4,) of the setpoint at the last way point; None to take it from
+                the displacements.
+        """
+        if self._windows_left <= 0 or self._sim is None:
+            raise TaskError("the episode is over: call reset() before step()")
+        sim, y, native, world = self._sim, self._y, self._native, self._world
+        mocap, hand, speeds = sim.data.mocap_pos[0], sim.data.body("hand").xpos, sim.data.qvel
+        rewards, path = np.zeros(self.k), np.empty((self.k + 1, 4))
+        path[0] = y
+        late = np.zeros(4)
+        for j in range(self.k):
+            wanted = units[j] + late
+            move = np.minimum(np.maximum(wanted, -1.0), 1.0)
+            free = y + move * _STEP
+            held = np.minimum(np.maximum(free, self._low), self._high)
+            late = np.where(held == free, wanted - move, wanted - (held - y) / _STEP)
+            self._saturated += int(np.count_nonzero(move != wanted))
+            native[:3], native[3] = move[:3], held[3] / _GRIP
+            obs, reward, _, _, flags = sim.step(native)
+            y[:3], y[3] = mocap, held[3]
+            path[j + 1] = y
+            self._steps += 1
+            self._success_now = bool(flags["success"])
+            if self._success_now and self._success_step < 0:
+                self._success_step = self._steps
+            if self.config.stale and j > 0:
+                with world.shown(obs) as remembered:
+                    reward, _ = sim.evaluate_state(remembered, native)
+            elif self.config.stale and self.k > 1:
+                world.keep(obs)
+            rewards[j] = reward
+            lag = hand - mocap
+            self._squared_error += float(lag @ lag)
+            self._max_speed = max(self._max_speed, float(np.abs(speeds[:_N_ARM]).max()))
+        self._obs = obs
+        self._yd = self._end_velocity(np.diff(path, axis=0), velocity)
+        self._windows_left -= 1
+        succeeded = self._success_step >= 0
+        terminated = succeeded and self.config.stop_on_success
+        truncated = self._windows_left == 0 and not terminated
+        info: dict[str, Any] = {"rewards": rewards, "success": succeeded}
+        if terminated or truncated:
+            self._windows_left = 0
+            info["episode"] = self._summary()
+        return self._observe(), float(rewards.sum()), terminated, truncated, info
+
+    def _end_velocity(self, steps: Array, velocity: Array | None) -> Array:
+        """Return the setpoint's velocity (4,) at the end of a segment, inside the limits.
+
+        Args:
+            steps: (k, 4) displacements that were executed.
+            velocity: (4,) that was asked for; None to extrapolate from the steps.
+        """
+        if velocity is None:
+            end = steps[-1] if self.k == 1 else 1.5 * steps[-1] - 0.5 * steps[-2]
+            velocity = end / CONTROL_DT
+        limit = self.action_scale / CONTROL_DT
+        yd = np.clip(velocity, -limit, limit)
+        yd[((self._y >= self._high) & (yd > 0)) | ((self._y <= self._low) & (yd < 0))] = 0.0
+        return yd
+
+    def _summary(self) -> dict[str, Any]:
+        succeeded = self._success_step >= 0
+        return {
+            "success": succeeded,
+            "success_at_end": self._success_now,
+            "success_time": self._success_step * CONTROL_DT if succeeded else math.inf,
+            "saturation": self._saturated / (4 * self._steps),
+            "max_joint_speed": self._max_speed,
+            "tracking_rms": math.sqrt(self._squared_error / self._steps),
+            "task_index": TASKS.index(self._playing),
+            "reward_version": int(self.config.reward[1:]),
+        }
+
+    def _observe(self) -> Array:
+        values = {"setpoint": self._y, "setpoint_velocity": self._yd, "world": self._obs}
+        if self.task == MT50:
+            values["task"] = self._one_hot
+        return assemble(self.fields, values)
+
+    # Which simulation.
+
+    def _play(self, name: str) -> SawyerXYZEnv:
+        """Return the simulation of a task, from now on this environment's."""
+        if self._sim is not None and name == self._playing:
+            return self._sim
+        self._let_go()
+        self._sim = self._scene.POOL.take(name, self.config.reward)
+        self._playing = name
+        self._world = self._scene.WorldMemory(self._sim)
+        self._low = np.append(self._sim.mocap_low, -_GRIP)
+        self._high = np.append(self._sim.mocap_high, _GRIP)
+        self._one_hot = np.zeros(len(TASKS))
+        self._one_hot[TASKS.index(name)] = 1.0
+        return self._sim
+
+    def _let_go(self) -> None:
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+        if self._sim is not None:
+            self._scene.POOL.give(self._playing, self.config.reward, self._sim)
+            self._sim = None
+
+
+def register() -> None:
+    """Register the tasks with gymnasium; Meta-World itself is imported by the first one made."""
+    for task in (*TASKS, MT50):
+        gymnasium.register(
+            gymnasium_id(task), entry_point=f"{__name__}:MetaWorld", kwargs={"task": task}
+        )
+    # the paper's name
+    gymnasium.register(
+        "ndp_ros/Faucet-v0", entry_point=f"{__name__}:MetaWorld", kwargs={"task": "faucet-open"}
+    )
+
+
+def gymnasium_id(task: str) -> str:
+    """Return the gymnasium id of a task, such as ``ndp_ros/Faucet-Open-v0``."""
+    name = "MT50" if task == MT50 else task.title()
+    return f"ndp_ros/{name}-v0"

@@ -1,0 +1,359 @@
+"""Meta-World's Sawyer environments without their Python overhead, bit for bit the same.
+
+A step of a stock environment spends five parts in six outside the physics: it
+looks bodies up by name, walks the contacts object by object, lets a general
+rotation class convert one matrix and evaluates scalar formulas with array
+functions. :func:`fast_class` returns a subclass of a stock environment that does
+the same arithmetic, in the same order and precision, by cheaper means:
+
+- :class:`_NamedData` keeps the named views of ``mjData``;
+- :class:`_FastSawyer` replaces what every environment shares: the step, the
+  observation, the contact test;
+- rewards stay the benchmark's own code. A task's methods are bound again to a copy
+  of their module's globals in which the three helpers named in :data:`_SWAPS` are
+  ours, so nothing is patched and stock and fast environments live side by side.
+
+Only what cannot change a number is left out, such as the force pass that no
+sensor reads. The trailing ``mj_forward`` is not: it moves the solver's warm start,
+so a cheaper pass would let trajectories drift apart.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import types
+from collections.abc import Callable
+from typing import Any
+
+import mujoco
+import numpy as np
+from gymnasium.envs.mujoco import MujocoEnv
+from metaworld.sawyer_xyz_env import SawyerXYZEnv
+from metaworld.utils import reward_utils
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+N_FRAME = 18
+"""Length of one frame of the native observation: hand, gripper, two objects."""
+
+_MOCAP_QUAT = (1.0, 0.0, 1.0, 0.0)
+_GRIPPER_SPAN = 0.1  # [m], the finger distance that the benchmark calls fully open
+
+
+def quaternion(matrix: Array) -> Array:
+    """Return the unit quaternion (4,) as (x, y, z, w) of a rotation matrix (3, 3).
+
+    The largest of the four quaternion components is found from the diagonal, the
+    others follow from it by one division (Markley 2008), so no branch divides by a
+    small number. Input is not made orthogonal: MuJoCo's matrices are, to rounding.
+    """
+    (a, b, c), (d, e, f), (g, h, i) = matrix.tolist()
+    trace = a + e + i
+    if trace > a and trace > e and trace > i:
+        q = (h - f, c - g, d - b, 1 + trace)
+    elif a >= e and a >= i:
+        q = (1 - trace + 2 * a, d + b, g + c, h - f)
+    elif e >= i:
+        q = (d + b, 1 - trace + 2 * e, h + f, c - g)
+    else:
+        q = (g + c, h + f, 1 - trace + 2 * i, d - b)
+    x, y, z, w = q
+    norm = math.sqrt(x * x + y * y + z * z + w * w)
+    return np.array((x / norm, y / norm, z / norm, w / norm))
+
+
+@functools.cache
+def _tail_scale(value_at_margin: float) -> float:
+    return float(np.sqrt(1 / value_at_margin - 1))
+
+
+@functools.cache
+def _bell_scale(value_at_margin: float) -> float:
+    return float(np.sqrt(-2 * np.log(value_at_margin)))
+
+
+def tolerance(
+    x: Any,
+    bounds: tuple[float, float] = (0.0, 0.0),
+    margin: float = 0.0,
+    sigmoid: str = "gaussian",
+    value_at_margin: float = 0.1,
+) -> Any:
+    """Return 1 inside the bounds and a falling function of the distance outside.
+
+    Scalars with the two shapes that the tasks use are done here, everything else by
+    the benchmark's function of the same name.
+
+    Args:
+        x: Value.
+        bounds: Smallest and largest value that earn 1.
+        margin: Distance at which the value is ``value_at_margin``; 0 for a step.
+        sigmoid: ``long_tail``, ``gaussian`` or another shape of the benchmark.
+        value_at_margin: Value at the margin.
+    """
+    lower, upper = bounds
+    if (
+        sigmoid not in ("long_tail", "gaussian")
+        or not isinstance(x, float)  # np.float64 is a float
+        or not 0 < value_at_margin < 1
+        or lower > upper
+        or margin < 0
+    ):
+        return reward_utils.tolerance(x, bounds, margin, sigmoid, value_at_margin)  # type: ignore[arg-type]
+    x = float(x)
+    if lower <= x <= upper:
+        return 1.0
+    if margin == 0:
+        return 0.0
+    distance = (lower - x if x < lower else x - upper) / float(margin)
+    try:
+        # a power, not a product: the benchmark's scalar power is libm's, as Python's is
+        if sigmoid == "long_tail":
+            return 1 / ((distance * _tail_scale(value_at_margin)) ** 2 + 1)
+        # numpy's exponential differs from libm's in the last bit
+        return float(np.exp(-0.5 * (distance * _bell_scale(value_at_margin)) ** 2))
+    except OverflowError:
+        return 0.0
+
+
+def _norm(x: Any, *args: Any, **kwargs: Any) -> Any:
+    """Return the 2-norm; vectors of float64 skip numpy's argument handling."""
+    if args or kwargs or type(x) is not np.ndarray or x.ndim != 1 or x.dtype != np.float64:
+        return np.linalg.norm(x, *args, **kwargs)
+    return np.float64(math.sqrt(x.dot(x)))
+
+
+def _hstack(parts: Any, *args: Any, **kwargs: Any) -> Any:
+    """Return the parts in one row; scalars skip the general concatenation."""
+    if args or kwargs or not all(isinstance(part, float) for part in parts):
+        return np.hstack(parts, *args, **kwargs)
+    return np.array(parts)
+
+
+class _Rotation:
+    """The one thing that tasks ask of a rotation class: matrix in, quaternion out."""
+
+    __slots__ = ("_matrix",)
+
+    def __init__(self, matrix: Array) -> None:
+        self._matrix = matrix
+
+    @classmethod
+    def from_matrix(cls, matrix: Array) -> _Rotation:
+        return cls(matrix)
+
+    def as_quat(self) -> Array:
+        return quaternion(self._matrix)
+
+
+def _namespace(source: Any, **replaced: Any) -> types.SimpleNamespace:
+    return types.SimpleNamespace(**{**vars(source), **replaced})
+
+
+_SWAPS: dict[str, Any] = {
+    "np": _namespace(np, hstack=_hstack, linalg=_namespace(np.linalg, norm=_norm)),
+    "reward_utils": _namespace(reward_utils, tolerance=tolerance),
+    "Rotation": _Rotation,
+}
+
+
+class _NamedData(mujoco.MjData):
+    """``mjData`` that makes each named view once."""
+
+    def __init__(self, model: mujoco.MjModel) -> None:
+        super().__init__(model)
+        self._views: dict[tuple[str, Any], Any] = {}
+
+    def _view(self, kind: str, name: Any) -> Any:
+        view = self._views.get((kind, name))
+        if view is None:
+            view = self._views[kind, name] = getattr(super(), kind)(name)
+        return view
+
+    def body(self, name: Any) -> Any:
+        return self._view("body", name)
+
+    def geom(self, name: Any) -> Any:
+        return self._view("geom", name)
+
+    def site(self, name: Any) -> Any:
+        return self._view("site", name)
+
+    def joint(self, name: Any) -> Any:
+        return self._view("joint", name)
+
+    def release(self) -> None:
+        """Drop the views, which hold the data that holds them."""
+        self._views.clear()
+
+
+class _FastSawyer(SawyerXYZEnv):
+    """What all 50 environments share, by cheaper means."""
+
+    data: _NamedData
+    _placing = False
+
+    def _initialize_simulation(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        model, _ = super()._initialize_simulation()
+        self._link(model, _NamedData(model))
+        return model, self._data
+
+    def _link(self, model: mujoco.MjModel, data: _NamedData) -> None:
+        """Keep the arrays and ids that every step needs; arrays are views of ``data``."""
+        self._data = data
+        self._hand = data.body("hand").xpos
+        self._claws = data.body("rightclaw").xpos, data.body("leftclaw").xpos
+        self._tips = data.site("rightEndEffector").xpos, data.site("leftEndEffector").xpos
+        self._pads = model.geom("leftpad_geom").id, model.geom("rightpad_geom").id
+        self._mocap_pos, self._mocap_quat = data.mocap_pos, data.mocap_quat
+        self._ctrl = data.ctrl
+
+    def close(self) -> None:
+        super().close()
+        self._data.release()
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
+        # The benchmark resets twice: a pass on the old state, which draws and moves the
+        # fixtures, then everything again from blank data. The first pass needs no physics.
+        self.curr_path_length = 0
+        self._placing = True
+        self.reset_model()
+        self._placing = False
+        obs, info = MujocoEnv.reset(self)
+        self._prev_obs = obs[:N_FRAME].copy()
+        obs[N_FRAME:-3] = self._prev_obs
+        return obs.astype(np.float64), info
+
+    def _reset_hand(self, steps: int = 50) -> None:
+        if self._placing:
+            self.init_tcp = self.tcp_center
+        else:
+            super()._reset_hand(steps)
+
+    def get_endeff_pos(self) -> Array:
+        hand: Array = self._hand
+        return hand
+
+    @property
+    def tcp_center(self) -> Array:
+        right, left = self._tips
+        middle: Array = (right + left) / 2.0
+        return middle
+
+    def touching_object(self, object_geom_id: int) -> bool:
+        contact = self._data.contact
+        pairs = contact.geom.tolist()
+        left, right = self._pads
+        forces = [0.0, 0.0]
+        for row, pair in enumerate(pairs):
+            if object_geom_id in pair:
+                for side, pad in enumerate((left, right)):
+                    if pad in pair:
+                        address = contact.efc_address[row]
+                        forces[side] += float(self._data.efc_force[address])
+        return min(forces) > 0
+
+    def set_xyz_action(self, action: NDArray[Any]) -> None:
+        # the action's own precision, mostly float32, rules until mocap_pos is added
+        step = np.minimum(np.maximum(action, -1), 1) * self.action_scale
+        position = self._mocap_pos[0]
+        moved = position + step
+        np.maximum(moved, self.mocap_low, out=moved)
+        np.minimum(moved, self.mocap_high, out=position)
+        self._mocap_quat[:] = _MOCAP_QUAT
+
+    def do_simulation(self, ctrl: Any, n_frames: int) -> None:
+        self._ctrl[:] = ctrl
+        mujoco.mj_step(self.model, self._data, nstep=n_frames)
+
+    def _get_curr_obs_combined_no_goal(self) -> Array:
+        frame = np.zeros(N_FRAME)
+        frame[:3] = self._hand
+        right, left = self._claws
+        span = right - left
+        opening = math.sqrt(span.dot(span)) / _GRIPPER_SPAN
+        frame[3] = 0.0 if opening < 0.0 else 1.0 if opening > 1.0 else opening
+        position, orientation = self._get_pos_objects(), self._get_quat_objects()
+        for i in range(len(position) // 3):
+            start = 4 + 7 * i
+            frame[start : start + 3] = position[3 * i : 3 * i + 3]
+            frame[start + 3 : start + 7] = orientation[4 * i : 4 * i + 4]
+        return frame
+
+    def _get_obs(self) -> Array:
+        obs = np.zeros(2 * N_FRAME + 3)
+        frame = self._get_curr_obs_combined_no_goal()
+        obs[:N_FRAME] = frame
+        obs[N_FRAME:-3] = self._prev_obs
+        if not self._partially_observable:
+            obs[-3:] = self._get_pos_goal()
+        self._prev_obs = frame
+        return obs
+
+    def step(self, action: NDArray[Any]) -> tuple[Array, Any, bool, bool, dict[str, Any]]:
+        if not self._set_task_called:
+            raise RuntimeError("set_task comes before step")
+        if self.curr_path_length >= self.max_path_length:
+            raise ValueError("the episode is over: reset comes before step")
+        self.set_xyz_action(action[:3])
+        grip = action[3]
+        self.do_simulation((grip, -grip), self.frame_skip)
+        self.curr_path_length += 1
+        for name, position in self._target_site_config:
+            self._data.site(name).xpos = position[:3]
+        mujoco.mj_forward(self.model, self._data)
+        space = self.sawyer_observation_space
+        obs = self._get_obs()
+        np.maximum(obs, space.low, out=obs)  # type: ignore[attr-defined]
+        np.minimum(obs, space.high, out=obs)  # type: ignore[attr-defined]
+        self._last_stable_obs = obs
+        reward, info = self.evaluate_state(obs, action)  # type: ignore[arg-type]
+        over = self.curr_path_length == self.max_path_length
+        return obs.copy(), reward, False, over, info
+
+
+def _rebind(function: types.FunctionType) -> types.FunctionType:
+    """Return the same code looking its helpers up in ``_SWAPS`` first."""
+    closure = function.__closure__
+    if closure is not None and function.__code__.co_freevars == ("func",):
+        # the decorator that asks whether set_task was called: step asks once for all
+        return _rebind(closure[0].cell_contents)
+    scope = {**function.__globals__, **_SWAPS}
+    bound = types.FunctionType(
+        function.__code__, scope, function.__name__, function.__defaults__, closure
+    )
+    bound.__kwdefaults__ = function.__kwdefaults__
+    return bound
+
+
+def _rebound_methods(stock: type) -> dict[str, Any]:
+    """Return the methods of a stock class that evaluate a state, bound to ``_SWAPS``."""
+    methods: dict[str, Any] = {}
+    for cls in reversed(stock.__mro__):
+        if not issubclass(cls, SawyerXYZEnv):
+            continue
+        for name, member in vars(cls).items():
+            wrap: Callable[[Any], Any] = lambda function: function  # noqa: E731
+            if isinstance(member, staticmethod):
+                member, wrap = member.__func__, staticmethod
+            if not isinstance(member, types.FunctionType) or name.startswith("__"):
+                continue
+            if "reset" in name or "set_" in name:
+                continue  # once an episode: the benchmark's own code, untouched
+            methods[name] = wrap(_rebind(member))
+    return methods
+
+
+@functools.cache
+def fast_class(stock: Any) -> Any:
+    """Return the fast subclass of a stock environment class.
+
+    Args:
+        stock: One of the 50 classes of ``metaworld.env_dict.ALL_V3_ENVIRONMENTS``.
+    """
+    rebound = type(stock.__name__, (stock,), _rebound_methods(stock))
+    return type(stock.__name__, (_FastSawyer, rebound), {"__doc__": stock.__doc__})
