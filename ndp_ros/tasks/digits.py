@@ -148,7 +148,8 @@ def draw(paths: Array, radius: float = PEN_RADIUS) -> NDArray[np.uint8]:
         pixel = (row + reach)[:, :, None] * size + (column + reach)[:, None, :]
         canvas[sample, pixel] = np.maximum(canvas[sample, pixel], ink)
     inner = slice(reach, reach + CANVAS)
-    return np.rint(255.0 * canvas.reshape(n, size, size)[:, inner, inner]).astype(np.uint8)
+    ink = canvas.reshape(n, size, size)[:, inner, inner]
+    return np.asarray(np.rint(255.0 * ink), np.uint8)
 
 
 def save(path: str | Path, train: DigitSet, test: DigitSet) -> None:
