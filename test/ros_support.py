@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -33,6 +34,11 @@ def claim_domain() -> tuple[int, socket.socket]:
     raise RuntimeError("every ROS domain from 20 to 99 is in use by a test")
 
 
+def die_with_the_test() -> None:
+    """Let the kernel end this process when a killed test run cannot."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 class Ros:
     """A domain of its own, a node inside the test, and processes that end with it."""
 
@@ -58,6 +64,7 @@ class Ros:
         process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments], env=env, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+            preexec_fn=die_with_the_test,
         )  # fmt: skip
         lines = self.output[process.pid] = []
 

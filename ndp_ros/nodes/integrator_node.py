@@ -17,6 +17,7 @@ from typing import Any
 from geometry_msgs.msg import PoseStamped
 from ndp_interfaces.msg import DmpParameters, Status
 from ndp_interfaces.srv import Reset
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.publisher import Publisher
 from rclpy.task import Future
 from rclpy.timer import Timer
@@ -86,10 +87,15 @@ class IntegratorNode(NdpNode):
         self._setpoint = self.create_publisher(JointTrajectory, SETPOINT, qos.STATE)
         self._status = self.create_publisher(Status, "ndp/status", qos.LATCHED)
         self._poses: dict[str, Publisher[PoseStamped]] = {}
-        self.create_service(SetBool, "~/follow", self._on_follow)
-        self.create_service(Reset, "~/reset", self._on_reset)
-        self.create_service(Trigger, "~/stop", self._on_stop)
-        self.create_service(Trigger, "~/clear_fault", self._on_clear_fault)
+        # A service that awaits the streamer must not keep the timers from running.
+        aside = ReentrantCallbackGroup()
+        for kind, name, callback in (
+            (SetBool, "~/follow", self._on_follow),
+            (Reset, "~/reset", self._on_reset),
+            (Trigger, "~/stop", self._on_stop),
+            (Trigger, "~/clear_fault", self._on_clear_fault),
+        ):
+            self.create_service(kind, name, callback, callback_group=aside)
 
     # -- life cycle -------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from geometry_msgs.msg import PoseStamped
 from ndp_interfaces.msg import DmpParameters
 from ndp_interfaces.srv import LoadCheckpoint
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.parameter import Parameter
 from rclpy.subscription import Subscription
 from rclpy.task import Future
@@ -107,7 +108,11 @@ class PolicyNode(NdpNode):
         self._output = self.create_lifecycle_publisher(
             DmpParameters, "ndp/dmp_parameters", qos.PARAMETERS
         )
-        self.create_service(LoadCheckpoint, "~/load_checkpoint", self._on_load)
+        # A service that awaits a file must not keep phi from running.
+        self.create_service(
+            LoadCheckpoint, "~/load_checkpoint", self._on_load,
+            callback_group=ReentrantCallbackGroup(),
+        )  # fmt: skip
         self.add_on_set_parameters_callback(self._on_set)
 
     # -- life cycle -------------------------------------------------------------------------
