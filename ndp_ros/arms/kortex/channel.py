@@ -44,7 +44,10 @@ log = logging.getLogger(__name__)
 KEEP_ALIVE = 0.5
 """Silence after which a session is kept alive [s]."""
 _NO_REQUEST = 0
-"""Message number of keep-alives over UDP: no cycle ever has it."""
+"""Message number of keep-alives over UDP: nobody waits for their answers."""
+_CYCLES = 65000
+"""Message numbers of cycles run from 1 to this; those of other calls lie above."""
+_CALLS = 65535 - _CYCLES
 _Error = MESSAGES["Error"]
 
 
@@ -285,10 +288,16 @@ class StreamChannel:
 class DatagramChannel:
     """A Kortex session over UDP, for the cycle alone. One thread uses it at a time.
 
+    Cycles are numbered. An answer counts if it belongs to a later cycle than the
+    newest answer so far, so neither a late datagram nor one that was overtaken can
+    bring back the past, and an arm that answers one cycle late is as good as another.
+
     Attributes:
         session: Identifier of the session; the arm gives it.
-        stale: Answers that came too late to be of use, since the start.
-        lost: Cycles without an answer in time, since the start.
+        cycles: Commands sent.
+        answered: Number of the cycle that the newest feedback belongs to.
+        stale: Datagrams that came too late to be of use.
+        missed: Times that :meth:`receive` came back empty-handed.
     """
 
     def __init__(self, host: str, port: int, timeout: float = 1.0) -> None:
@@ -303,8 +312,10 @@ class DatagramChannel:
             Unreachable: If the address means nothing.
         """
         self.session = 0
+        self.cycles = 0
+        self.answered = 0
         self.stale = 0
-        self.lost = 0
+        self.missed = 0
         self._where = f"{host}:{port}"
         self._timeout = timeout
         try:
@@ -318,11 +329,8 @@ class DatagramChannel:
         self._socket.setblocking(False)
         self._fd = [self._socket]
         self._buffer = bytearray(MAX_DATAGRAM)
-        self._message = 0
-        self._awaited = -1
-        self._frame = 0
-        self._refresh = METHODS["BaseCyclic.Refresh"]
-        self._parse_feedback = self._refresh.response.FromString
+        self._calls = 0
+        self._parse_feedback = MESSAGES["Feedback"].FromString
         self._echoes = False
         self._sent = time.monotonic()
 
@@ -343,7 +351,8 @@ class DatagramChannel:
         payload = b"" if request is None else request.SerializeToString()
         limit = self._timeout if timeout is None else timeout
         for _ in range(attempts):
-            number = self._next()
+            self._calls = self._calls % _CALLS + 1
+            number = _CYCLES + self._calls
             header = Header(FrameType.REQUEST, METHODS[method].uid, number, self.session, device)
             self._transmit(encode_frame(header, payload))
             end = time.monotonic() + limit
@@ -365,17 +374,16 @@ class DatagramChannel:
         raise Unreachable(f"{self._where} does not answer over UDP")
 
     def send(self, request: CyclicRequest) -> None:
-        """Send one cyclic command; :meth:`receive` has its feedback.
-
-        What is still unread of earlier cycles is dropped by number when it comes.
-        """
-        self._frame = (self._frame + 1) & 0xFFFF
-        self._awaited = self._next()
-        request.stamp(self.session, self._awaited, self._frame)
+        """Send one cyclic command; :meth:`receive` has its feedback."""
+        self.cycles = cycle = self.cycles + 1
+        request.stamp(self.session, cycle % _CYCLES + 1, cycle & 0xFFFF)
         self._transmit(request.data)
 
     def receive(self, timeout: float) -> Any | None:
-        """Return the feedback of the last command, or None if it does not come in time.
+        """Return the newest feedback that has not been returned yet, or None without one.
+
+        Waits for the answer to the last command, and takes what it finds of earlier
+        ones if that does not come.
 
         Args:
             timeout: Longest wait [s]; it holds whatever else arrives meanwhile.
@@ -383,32 +391,32 @@ class DatagramChannel:
         Raises:
             KortexError: What the arm answers instead, by cause.
         """
-        if self._awaited < 0:
-            return None
-        buffer = self._buffer
-        end = 0.0
-        wait = timeout
-        while True:
+        buffer, cycles = self._buffer, self.cycles
+        newest: Any = None
+        end, wait = 0.0, timeout
+        while self.answered < cycles:
             size = self._wait(wait)
             if size > 0:
                 words = fast_header(buffer, size)
+                # The usual case: an answer without an error.
                 if words is not None and words[0] & 0x0F00F000 == 0x03000000:
-                    # The usual case: an answer without an error.
-                    if words[1] & 0xFFFF == self._awaited:
-                        feedback = self._parse_feedback(fast_payload(buffer, size))
-                        if self._fresh(feedback):
-                            self._awaited = -1
-                            return feedback
-                    self.stale += 1
+                    feedback = self._newer(words[1] & 0xFFFF, size)
+                    if feedback is None:
+                        self.stale += 1
+                    else:
+                        newest = feedback
                 else:
                     self._special(size)
+            if self.answered == cycles:
+                return newest
             if end == 0.0:
                 end = time.monotonic() + timeout
             wait = end - time.monotonic()
             if wait <= 0.0:
-                self._awaited = -1
-                self.lost += 1
-                return None
+                break
+        if newest is None:
+            self.missed += 1
+        return newest
 
     def exchange(self, request: CyclicRequest, timeout: float) -> Any | None:
         """Send one cyclic command and return its feedback, or None if none comes in time."""
@@ -427,10 +435,6 @@ class DatagramChannel:
         """Close the socket; may be called twice."""
         self._socket.close()
 
-    def _next(self) -> int:
-        self._message = self._message % 65535 + 1
-        return self._message
-
     def _transmit(self, data: bytes | bytearray) -> None:
         self._sent = time.monotonic()
         # A full buffer or an unreachable host is one lost datagram; silence tells the rest.
@@ -446,13 +450,30 @@ class DatagramChannel:
         except OSError:  # the arm's port is closed: as silent as a cut cable
             return 0
 
-    def _fresh(self, feedback: Any) -> bool:
-        """Whether the feedback is that of the last command, by the number of its cycle."""
-        if feedback.frame_id == self._frame:
+    def _cycle_of(self, message: int) -> int:
+        """Return the cycle that a message number belongs to; 0 for one that is not newer."""
+        if not 0 < message <= _CYCLES:
+            return 0
+        age = (self.cycles % _CYCLES + 1 - message) % _CYCLES
+        cycle = self.cycles - age
+        return cycle if cycle > self.answered else 0
+
+    def _newer(self, message: int, size: int) -> Any | None:
+        """Return the feedback in the buffer if it is newer than any before."""
+        cycle = self._cycle_of(message)
+        if cycle == 0:
+            return None
+        try:
+            feedback = self._parse_feedback(fast_payload(self._buffer, size))
+        except Exception:  # damaged; the exception's class differs between protobuf backends
+            return None
+        if feedback.frame_id == cycle & 0xFFFF:
             self._echoes = True
-            return True
-        # An arm that never repeats our number counts cycles of its own.
-        return not self._echoes
+        elif self._echoes:
+            # An arm that never repeats our number counts cycles of its own; this one does.
+            return None
+        self.answered = cycle
+        return feedback
 
     def _special(self, size: int) -> None:
         """Look at a datagram that is not a plain answer."""
@@ -461,7 +482,8 @@ class DatagramChannel:
         except ProtocolError:
             self.stale += 1
             return
-        if header.kind == FrameType.RESPONSE and header.message == self._awaited:
-            self._awaited = -1
-            _check(header, payload, self._refresh.name)
+        cycle = self._cycle_of(header.message) if header.kind == FrameType.RESPONSE else 0
+        if cycle:
+            self.answered = cycle
+            _check(header, payload, "BaseCyclic.Refresh")
         self.stale += 1

@@ -1,5 +1,7 @@
 """What can go wrong with a Kortex arm: one class per cause, each with what to do about it."""
 
+# ruff: noqa: N818  (the names are what happened; ``Error`` adds nothing to ``RobotInFault``)
+
 from __future__ import annotations
 
 from typing import ClassVar

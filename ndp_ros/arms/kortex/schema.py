@@ -425,9 +425,7 @@ def _load() -> dict[str, Any]:
     make = getattr(message_factory, "GetMessageClass", None)
     if make is None:
         make = message_factory.MessageFactory(pool).GetPrototype  # type: ignore[attr-defined]
-    return {
-        name: make(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")) for name in _MESSAGES
-    }
+    return {name: make(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")) for name in _MESSAGES}
 
 
 MESSAGES: dict[str, Any] = _load()
@@ -459,6 +457,6 @@ METHODS: dict[str, Method] = {
 METHODS_BY_UID: dict[int, Method] = {method.uid: method for method in METHODS.values()}
 
 
-def message(name: str, **fields: Any) -> Any:
-    """Return a new message by name, with its fields set."""
-    return MESSAGES[name](**fields)
+def message(kind: str, /, **fields: Any) -> Any:
+    """Return a new message of a kind in ``MESSAGES``, with its fields set."""
+    return MESSAGES[kind](**fields)

@@ -214,9 +214,7 @@ class CyclicRequest:
         """Gripper position, velocity and force (3,) [percent], empty without a gripper."""
         if gripper:
             end = len(frame)
-            self.gripper = np.ndarray(
-                (3,), "<f4", buffer=self.data, offset=end - 14, strides=(5,)
-            )
+            self.gripper = np.ndarray((3,), "<f4", buffer=self.data, offset=end - 14, strides=(5,))
         self._message = struct.Struct("<I")
         self._message_offset = 8
         self._frame_offset = self.payload_offset + 1

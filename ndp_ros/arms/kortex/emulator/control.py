@@ -10,6 +10,7 @@ import dataclasses
 import json
 import socket
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ndp_ros.arms.kortex.emulator.config import NetworkConfig
@@ -26,7 +27,7 @@ class Control:
 
     def __init__(self, emulator: Emulator) -> None:
         self._emulator = emulator
-        self._commands = {
+        self._commands: dict[str, Callable[..., Any]] = {
             "state": self._state,
             "record": self._record,
             "rows": self._rows,

@@ -58,12 +58,10 @@ SUPPORTED_MODES = frozenset(
 )
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818
     """A request that the arm does not carry out, and the codes that say why."""
 
-    def __init__(
-        self, sub_code: SubCode, text: str, code: ErrorCode = ErrorCode.DEVICE
-    ) -> None:
+    def __init__(self, sub_code: SubCode, text: str, code: ErrorCode = ErrorCode.DEVICE) -> None:
         super().__init__(text)
         self.sub_code = sub_code
         self.code = code

@@ -10,6 +10,7 @@ no lost frame.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import logging
@@ -107,7 +108,9 @@ class Emulator:
         """Time by which physics fell behind the clock and did not catch up [s]."""
         self._sessions = itertools.count(1)
         self._datagram_peers: dict[Any, Peer] = {}
-        self._selector = selectors.SelectSelector()  # waits to the microsecond; epoll to the millisecond
+        self._selector = (
+            selectors.SelectSelector()
+        )  # waits to the microsecond; epoll to the millisecond
         self._streams: dict[socket.socket, Peer] = {}
         self._running = True
         try:
@@ -254,9 +257,8 @@ class Emulator:
             if self.network.idle:
                 self._answer(peer, data)
             else:
-                self.network.carry(
-                    time.monotonic(), lambda peer=peer, data=data: self._answer(peer, data)
-                )
+                answer = functools.partial(self._answer, peer, data)
+                self.network.carry(time.monotonic(), answer)
 
     def _datagram_sender(self, address: Any) -> Callable[[bytes], None]:
         def transmit(frame: bytes) -> None:
@@ -313,9 +315,7 @@ class Emulator:
             self._create_session(peer, payload)
             return b""
         if not peer.session or header.session != peer.session:
-            raise Refusal(
-                SubCode.INVALID_SESSION, "Invalid session", ErrorCode.PROTOCOL_SERVER
-            )
+            raise Refusal(SubCode.INVALID_SESSION, "Invalid session", ErrorCode.PROTOCOL_SERVER)
         peer.heard, peer.silent = self.robot.time, False
         if header.uid >> 16 == 1:
             return self._session_service(header.uid)
@@ -327,13 +327,9 @@ class Emulator:
     def _create_session(self, peer: Peer, payload: bytes) -> None:
         info = parse(METHODS["Session.CreateSession"].request, payload)
         if info.username != self.config.username:
-            raise Refusal(
-                SubCode.USER_NOT_FOUND, "User not found", ErrorCode.PROTOCOL_SERVER
-            )
+            raise Refusal(SubCode.USER_NOT_FOUND, "User not found", ErrorCode.PROTOCOL_SERVER)
         if info.password != self.config.password:
-            raise Refusal(
-                SubCode.INVALID_PASSWORD, "Wrong password", ErrorCode.PROTOCOL_SERVER
-            )
+            raise Refusal(SubCode.INVALID_PASSWORD, "Wrong password", ErrorCode.PROTOCOL_SERVER)
         self._end_session(peer)
         peer.session = next(self._sessions) & 0xFFFF
         peer.session_timeout = info.session_inactivity_timeout / 1000.0
@@ -345,9 +341,10 @@ class Emulator:
         method = METHODS_BY_UID.get(uid)
         if method is None:
             raise Refusal(
-                SubCode.UNSUPPORTED_METHOD, f"Function not registered for function id: {uid & 0xFFFF}",
+                SubCode.UNSUPPORTED_METHOD,
+                f"Function not registered for function id: {uid & 0xFFFF}",
                 ErrorCode.PROTOCOL_SERVER,
-            )  # fmt: skip
+            )
         response = method.response()
         if method.name == "Session.GetConnections":
             for peer in self.peers:

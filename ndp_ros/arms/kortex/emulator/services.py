@@ -143,11 +143,12 @@ class Services:
         known = {device.identifier for device in self.devices}
         base_services = {method.service for method in METHODS.values()} - {10}
         self._served = {
-            device: {9, 10} if device in self.actuators else {9}
-            for device in known - {BASE}
+            device: {9, 10} if device in self.actuators else {9} for device in known - {BASE}
         } | {BASE: base_services}
 
-    def call(self, caller: Caller, method: Method | None, uid: int, device: int, data: bytes) -> Any:
+    def call(
+        self, caller: Caller, method: Method | None, uid: int, device: int, data: bytes
+    ) -> Any:
         """Answer one request.
 
         Raises:
@@ -168,10 +169,6 @@ class Services:
                 ErrorCode.PROTOCOL_SERVER,
             )
         return handler(caller, parse(method.request, data), device)
-
-    def action_message(self, handle: Any) -> Any:
-        """Return the handle of an action for a notification."""
-        return handle
 
     # The cyclic service.
 

@@ -1,0 +1,319 @@
+"""A Kortex arm as its procedures: log in, look, take it for low-level servoing, give it back.
+
+:class:`KortexClient` keeps the two sessions and knows the order in which things must
+be asked. It holds no loop: :mod:`ndp_ros.arms.kortex.arm` has that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndp_ros.arms.kortex.channel import DatagramChannel, StreamChannel
+from ndp_ros.arms.kortex.credentials import Credentials
+from ndp_ros.arms.kortex.errors import (
+    KortexError,
+    ReplyTimeout,
+    RobotInFault,
+)
+from ndp_ros.arms.kortex.schema import (
+    ACTUATOR_KINDS,
+    ActionEvent,
+    ActionKind,
+    ActuatorFault,
+    ArmState,
+    BaseFault,
+    ControlMode,
+    DeviceKind,
+    GripperMode,
+    ServoingMode,
+    SubCode,
+    message,
+)
+from ndp_ros.arms.kortex.units import to_degrees
+from ndp_ros.errors import ArmError
+
+log = logging.getLogger(__name__)
+
+Array = NDArray[np.float64]
+
+SESSION_TIMEOUT = 60.0
+"""Silence after which the arm ends a session [s]."""
+CONNECTION_TIMEOUT = 2.0
+"""Silence after which the arm stops what a session began [s]."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device of the arm, as the arm lists it."""
+
+    kind: int
+    identifier: int
+    """What a request names to reach it."""
+    order: int
+    """Place among the devices of its kind, from the base to the hand."""
+
+
+def faults_of(feedback: Any) -> list[str]:
+    """Return every fault in a cyclic feedback as ``actuator 2: FOLLOWING_ERROR``."""
+    found = []
+    base = feedback.base.fault_bank_a
+    if base or feedback.base.fault_bank_b:
+        found.append(f"base: {_names(BaseFault, base) or hex(feedback.base.fault_bank_b)}")
+    for i, actuator in enumerate(feedback.actuators):
+        bank, other = actuator.fault_bank_a, actuator.fault_bank_b
+        if bank or other:
+            found.append(f"actuator {i + 1}: {_names(ActuatorFault, bank) or hex(other)}")
+    return found
+
+
+def _names(bank: type[ActuatorFault] | type[BaseFault], value: int) -> str:
+    """Return the names of the bits that are set, and what has no name as a number."""
+    known = [fault for fault in bank if value & fault]
+    rest = value & ~sum(known)
+    return "+".join([fault.name or "" for fault in known] + ([hex(rest)] if rest else []))
+
+
+class KortexClient:
+    """Two sessions with one arm.
+
+    Attributes:
+        stream: The TCP channel.
+        datagrams: The UDP channel.
+        devices: What the arm consists of, as it says itself.
+        actuators: Its actuators, from the base to the hand.
+        has_gripper: Whether a gripper is mounted.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        credentials: Credentials,
+        port: int = 10000,
+        udp_port: int = 10001,
+        timeout: float = 3.0,
+    ) -> None:
+        """Connect, log in on both channels and list the devices.
+
+        Args:
+            host: Address of the arm. There is no default: nothing is ever sent to an
+                address that nobody gave.
+            credentials: User name and password.
+            port: TCP port.
+            udp_port: UDP port.
+            timeout: Time for an answer outside the cycle [s].
+
+        Raises:
+            Unreachable: If the arm does not answer.
+            InvalidPassword: If it refuses the credentials.
+            KortexError: Whatever else it refuses.
+        """
+        if not host:
+            raise ArmError("robot_ip is empty: give the address of the arm, such as 192.168.1.10")
+        self.host = host
+        self._closed = False
+        self.stream = StreamChannel(host, port, timeout)
+        self._opened: list[StreamChannel | DatagramChannel] = [self.stream]
+        try:
+            log.info("logging in at %s:%d as %s", host, port, credentials.username)
+            self._log_in(self.stream, credentials)
+            self.datagrams = DatagramChannel(host, udp_port, min(timeout, 1.0))
+            self._opened.append(self.datagrams)
+            self._log_in(self.datagrams, credentials)
+            self.devices = self._read_devices()
+            self.actuators = tuple(
+                sorted((d for d in self.devices if d.kind in ACTUATOR_KINDS), key=lambda d: d.order)
+            )
+            self.has_gripper = any(d.kind == DeviceKind.GRIPPER for d in self.devices)
+        except BaseException:
+            self.close()
+            raise
+        self.stream.when_idle = self.datagrams.keep_alive
+
+    # What the arm says.
+
+    @property
+    def arm_state(self) -> int:
+        """State of the arm, an ``ArmState``."""
+        return int(self.stream.call("Base.GetArmState").active_state)
+
+    @property
+    def servoing_mode(self) -> int:
+        """Who closes the loop, a ``ServoingMode``."""
+        return int(self.stream.call("Base.GetServoingMode").servoing_mode)
+
+    def control_mode(self, actuator: int) -> int:
+        """Return what an actuator follows, a ``ControlMode``; actuators count from 0."""
+        device = self.actuators[actuator].identifier
+        return int(self.stream.call("ActuatorConfig.GetControlMode", device=device).control_mode)
+
+    def feedback(self) -> Any:
+        """Return the cyclic feedback without a command; any servoing mode will do."""
+        return self.datagrams.call("BaseCyclic.RefreshFeedback")
+
+    def require_no_fault(self, clear: bool = False) -> None:
+        """Look whether the arm may move.
+
+        Args:
+            clear: Clear its faults first.
+
+        Raises:
+            RobotInFault: If it is in fault; the message names the faults.
+        """
+        if clear:
+            self.clear_faults()
+        state = self.arm_state
+        if state == ArmState.IN_FAULT:
+            faults = "; ".join(faults_of(self.feedback())) or "cause unknown"
+            raise RobotInFault(f"the arm at {self.host} is in fault ({faults})")
+
+    # What the arm is asked for.
+
+    def clear_faults(self) -> None:
+        """Clear the faults of the base and of every actuator."""
+        self.stream.call("Base.ClearFaults")
+        for actuator in self.actuators:
+            self.stream.call("ActuatorConfig.ClearFaults", device=actuator.identifier)
+
+    def set_servoing_mode(self, mode: ServoingMode) -> None:
+        """Choose who closes the loop."""
+        self.stream.call(
+            "Base.SetServoingMode", message("ServoingModeInformation", servoing_mode=mode)
+        )
+
+    def set_control_mode(self, actuator: int, mode: ControlMode) -> None:
+        """Choose what an actuator follows in low-level servoing; actuators count from 0."""
+        self.stream.call(
+            "ActuatorConfig.SetControlMode",
+            message("ControlModeInformation", control_mode=mode),
+            self.actuators[actuator].identifier,
+        )
+
+    def stop(self) -> None:
+        """Stop every movement that the base carries out."""
+        self.stream.call("Base.Stop")
+
+    def emergency_stop(self) -> None:
+        """Stop at once; the arm stays in fault until its faults are cleared."""
+        self.stream.call("Base.ApplyEmergencyStop")
+
+    def move_gripper(self, closed: float) -> None:
+        """Drive the gripper outside low-level servoing; 0 is open, 1 closed."""
+        command = message("GripperCommand", mode=GripperMode.POSITION)
+        command.gripper.finger.add(finger_identifier=1, value=closed)
+        self.stream.call("Base.SendGripperCommand", command)
+
+    def move_to(self, position: Sequence[float] | Array, timeout: float = 30.0) -> None:
+        """Move to a posture and wait until the arm is there.
+
+        Args:
+            position: Joint positions (n,) [rad].
+            timeout: Longest time for the movement [s].
+
+        Raises:
+            KortexError: If the arm refuses or gives up the movement.
+            ReplyTimeout: If it does not end in time; it is stopped then.
+        """
+        action = message("Action", name="move")
+        angles = to_degrees(np.asarray(position, float)).tolist()
+        for i, degrees in enumerate(angles):
+            action.reach_joint_angles.joint_angles.joint_angles.add(
+                joint_identifier=i, value=degrees
+            )
+        self._carry_out("Base.ExecuteAction", action, timeout)
+
+    def move_home(self, timeout: float = 30.0) -> None:
+        """Carry out the arm's own action named Home and wait for its end.
+
+        Raises:
+            KortexError: If the arm has no such action, refuses it or gives it up.
+        """
+        wanted = message("RequestedActionType", action_type=ActionKind.REACH_JOINT_ANGLES)
+        actions = self.stream.call("Base.ReadAllActions", wanted).action_list
+        home = next((a for a in actions if a.name.lower() == "home"), None)
+        if home is None:
+            names = ", ".join(a.name for a in actions)
+            raise KortexError(f"the arm has no action named Home, only [{names}]")
+        self._carry_out("Base.ExecuteActionFromReference", home.handle, timeout)
+
+    def _carry_out(self, method: str, request: Any, timeout: float) -> None:
+        """Start an action and wait for its end; subscribed first, or the end may be missed."""
+        ended = threading.Event()
+        last: list[Any] = []
+
+        def hear(note: Any) -> None:
+            if note.action_event in (ActionEvent.END, ActionEvent.ABORT):
+                last.append(note)
+                ended.set()
+
+        with self._subscribed("Base.ActionTopic", hear):
+            self.stream.call(method, request)
+            if not ended.wait(timeout):
+                self.stop()
+                raise ReplyTimeout(f"the movement did not end within {timeout:g} s")
+        if last[0].action_event == ActionEvent.ABORT:
+            reason = last[0].abort_details
+            with contextlib.suppress(ValueError):
+                reason = SubCode(reason).name
+            raise KortexError(f"the arm gave up the movement ({reason})")
+
+    @contextlib.contextmanager
+    def _subscribed(self, topic: str, callback: Any) -> Iterator[None]:
+        handle = self.stream.subscribe(topic, callback)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(KortexError):
+                self.stream.unsubscribe(topic, handle)
+
+    # Sessions.
+
+    def _log_in(self, channel: StreamChannel | DatagramChannel, credentials: Credentials) -> None:
+        channel.call(
+            "Session.CreateSession",
+            message(
+                "CreateSessionInfo",
+                username=credentials.username,
+                password=credentials.password,
+                session_inactivity_timeout=int(SESSION_TIMEOUT * 1000),
+                connection_inactivity_timeout=int(CONNECTION_TIMEOUT * 1000),
+            ),
+        )
+
+    def _read_devices(self) -> tuple[Device, ...]:
+        handles = self.stream.call("DeviceManager.ReadAllDevices").device_handle
+        return tuple(Device(h.device_type, h.device_identifier, h.order) for h in handles)
+
+    def close(self) -> None:
+        """Close both sessions and both connections; may be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self.stream.when_idle = lambda: None
+        for channel in reversed(self._opened):
+            if channel.session:
+                with contextlib.suppress(KortexError):
+                    if isinstance(channel, DatagramChannel):
+                        channel.call("Session.CloseSession", timeout=0.1)
+                    else:
+                        channel.call("Session.CloseSession", timeout=0.5)
+            channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
