@@ -79,6 +79,11 @@ class RuntimeConfig:
     torque_margin: float = param(
         1.0, doc="Share of the torque limits that is used.", minimum=0.05, maximum=1.0
     )
+    on_fast_segment: str = param(
+        "stretch",
+        doc="A segment faster than the velocity limits: slowed down, clamped on the way, refused.",
+        choices=("stretch", "clamp", "refuse"),
+    )
     max_stretch: float = param(
         3.0,
         doc="Largest factor by which a segment that is too fast is slowed down.",

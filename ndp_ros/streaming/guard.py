@@ -243,6 +243,8 @@ class Guard:
             current[2] = 0.0
             return True
         self._step(current, 0.0)
+        # What is left of the velocity by rounding would cost another tick.
+        current[1, np.abs(current[1]) < 1e-9 * self.max_velocity] = 0.0
         return False
 
     def approach(self, current: Array, target: Array) -> bool:
@@ -317,8 +319,10 @@ class Guard:
         if self._torque_of is not None and ratio <= _TOO_FAST:
             torque = np.abs(self._torque_of(setpoints)).max(axis=0)[:n]
             name, ratio = "torque", float(np.sqrt((torque / self._command_high[1, :n]).max()))
-        if ratio <= _TOO_FAST:
+        if ratio <= _TOO_FAST or self.config.on_fast_segment == "clamp":
             return Verdict(1.0)
+        if self.config.on_fast_segment == "refuse":
+            return Verdict(0.0, "segment_impossible", f"{name} is {ratio:.2f} times too fast")
         return Verdict(ratio, "segment_stretched", f"{name} is {ratio:.2f} times too fast")
 
     # -- commands and measurements -----------------------------------------------------------
