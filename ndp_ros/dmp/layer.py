@@ -11,6 +11,7 @@ number of rows asked for, not with the m steps of an integrator.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
@@ -21,8 +22,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ndp_ros.dmp.config import DmpConfig
-from ndp_ros.dmp.response import response, response_uncached
+from ndp_ros.dmp.response import response_uncached
 from ndp_ros.errors import ConfigError
+
+Respond = Callable[[DmpConfig, NDArray[np.float64]], NDArray[np.float64]]
+"""Normalised times (r,) to B (3, r, 3 + N): what a structure is to a layer."""
 
 _TIME_MAJOR_ROWS = 32
 """Up to this many rows B C is computed as written, beyond as C^T B^T: BLAS is several
@@ -37,7 +41,11 @@ class DmpLayer(nn.Module):
     """
 
     def __init__(
-        self, config: DmpConfig, k: int, alpha_range: tuple[float, float] = (0.5, 30.0)
+        self,
+        config: DmpConfig,
+        k: int,
+        alpha_range: tuple[float, float] = (0.5, 30.0),
+        respond: Respond = response_uncached,
     ) -> None:
         """Prepare a layer.
 
@@ -45,6 +53,7 @@ class DmpLayer(nn.Module):
             config: The dynamical system.
             k: Actions a segment.
             alpha_range: What a learned alpha may become (section 5.3); unused without one.
+            respond: Another linear structure than the DMP, see :mod:`ndp_ros.dmp.structures`.
 
         Raises:
             ConfigError: If k is not positive or the range is not positive and increasing.
@@ -57,6 +66,7 @@ class DmpLayer(nn.Module):
         self.config = config
         self.k = k
         self.alpha_range = alpha_range
+        self.respond = respond
         self._times = np.arange(1, k + 1) / k
         self._matrices: dict[tuple[object, ...], Tensor] = {}
 
@@ -147,7 +157,7 @@ class DmpLayer(nn.Module):
         """Return B (orders * r, 3 + N) in the type and on the device of a tensor."""
         key = ("B", times.tobytes(), orders, like.dtype, like.device)
         if key not in self._matrices:
-            B = response(self.config, times)[:orders].reshape(-1, 3 + self.config.n_basis)
+            B = self.respond(self.config, times)[:orders].reshape(-1, 3 + self.config.n_basis)
             self._remember(key, B, like)
         return self._matrices[key]
 
@@ -156,9 +166,8 @@ class DmpLayer(nn.Module):
         key = ("series", times.tobytes(), orders, like.dtype, like.device)
         if key not in self._matrices:
             precision = max(torch.finfo(like.dtype).eps, 1e-14)
-            self._remember(
-                key, chebyshev_series(self.config, times, orders, self.alpha_range, precision), like
-            )
+            series = self._chebyshev(times, orders, precision)
+            self._remember(key, series, like)
         return self._matrices[key]
 
     def _remember(self, key: tuple[object, ...], value: NDArray[np.float64], like: Tensor) -> None:
@@ -166,46 +175,34 @@ class DmpLayer(nn.Module):
             self._matrices.pop(next(iter(self._matrices)))
         self._matrices[key] = torch.tensor(value, dtype=like.dtype, device=like.device)
 
+    def _chebyshev(
+        self, times: NDArray[np.float64], orders: int, precision: float
+    ) -> NDArray[np.float64]:
+        """Return B's Chebyshev coefficients over alpha, shape (n, orders * r * (3 + N)).
 
-def chebyshev_series(
-    config: DmpConfig,
-    times: NDArray[np.float64],
-    orders: int,
-    alpha_range: tuple[float, float],
-    precision: float,
-) -> NDArray[np.float64]:
-    """Return B's Chebyshev coefficients over alpha, shape (n, orders * r * (3 + N)).
+        Nodes are doubled until the series has converged; then what lies below the
+        precision, relative to the largest coefficient, is cut off.
 
-    Nodes are doubled until the series has converged; then what lies below the precision
-    is cut off.
-
-    Args:
-        config: The dynamical system; its alpha is not used.
-        times: Normalised times (r,).
-        orders: 1 for y, 3 for y, yd and ydd.
-        alpha_range: Smallest and largest alpha.
-        precision: Relative to the largest coefficient.
-
-    Raises:
-        ConfigError: If 256 nodes are not enough, or if Euler diverges inside the range.
-    """
-    low, high = alpha_range
-    n_nodes = 16
-    while n_nodes <= 256:
-        angles = (np.arange(n_nodes) + 0.5) * np.pi / n_nodes
-        alphas = 0.5 * (low + high) + 0.5 * (high - low) * np.cos(angles)
-        systems = [replace(config, alpha=float(alpha)) for alpha in alphas]
-        B = np.stack([response_uncached(c, times)[:orders].ravel() for c in systems])
-        series = 2.0 / n_nodes * np.cos(np.arange(n_nodes)[:, None] * angles) @ B
-        series[0] *= 0.5
-        size = np.abs(series).max(axis=1)
-        above = np.flatnonzero(size > precision * size.max())
-        if above[-1] < n_nodes - 2:
-            return np.asarray(series[: above[-1] + 1])
-        n_nodes *= 2
-    raise ConfigError(
-        f"learned alpha in {low:g} to {high:g} at times up to {times.max():g}: narrow it"
-    )
+        Raises:
+            ConfigError: If 256 nodes are not enough, or if Euler diverges inside the range.
+        """
+        low, high = self.alpha_range
+        n_nodes = 16
+        while n_nodes <= 256:
+            angles = (np.arange(n_nodes) + 0.5) * np.pi / n_nodes
+            alphas = 0.5 * (low + high) + 0.5 * (high - low) * np.cos(angles)
+            systems = [replace(self.config, alpha=float(alpha)) for alpha in alphas]
+            B = np.stack([self.respond(system, times)[:orders].ravel() for system in systems])
+            series = 2.0 / n_nodes * np.cos(np.arange(n_nodes)[:, None] * angles) @ B
+            series[0] *= 0.5
+            size = np.abs(series).max(axis=1)
+            above = np.flatnonzero(size > precision * size.max())
+            if above[-1] < n_nodes - 2:
+                return np.asarray(series[: above[-1] + 1])
+            n_nodes *= 2
+        raise ConfigError(
+            f"alpha_range {low:g} to {high:g} is too wide for times up to {times.max():g}"
+        )
 
 
 class _Response(torch.autograd.Function):

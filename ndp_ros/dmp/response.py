@@ -59,11 +59,33 @@ def response(config: DmpConfig, times: ArrayLike) -> Array:
 
 def response_uncached(config: DmpConfig, times: Array) -> Array:
     """Return what :func:`response` returns, leaving nothing behind; for times used once."""
+    return linear_response(config, times, config.alpha * config.beta, config.alpha)
+
+
+def linear_response(config: DmpConfig, times: Array, stiffness: float, damping: float) -> Array:
+    """Return B of ydd = stiffness (g - y) - damping yd + f, shape (3, r, 3 + N).
+
+    The forcing term, the phase and the solver are those of the configuration; eq. (1) is
+    stiffness = alpha beta and damping = alpha.
+
+    Args:
+        config: The dynamical system but for its spring and damper.
+        times: Normalised times (r,).
+        stiffness: In 1 / segment^2, positive.
+        damping: In 1 / segment, at least 0.
+
+    Raises:
+        ConfigError: As in :func:`response`.
+    """
     if times.size and not (np.isfinite(times).all() and times.min() >= 0.0):
-        raise ConfigError(f"response times must be finite and at least 0, got {_extremes(times)}")
+        raise ConfigError(
+            "response times must be finite and at least 0, "
+            f"got values from {times.min():g} to {times.max():g}"
+        )
     if times.size == 0:
         return np.zeros((3, 0, 3 + config.n_basis))
-    return _exact(config, times) if config.solver == "exact" else _euler(config, times)
+    solve = _exact if config.solver == "exact" else _euler
+    return solve(config, times, stiffness, damping)
 
 
 def whitening(config: DmpConfig, cut: float = 1e-3) -> Array:
@@ -91,41 +113,48 @@ def _cached(config: DmpConfig, times: bytes) -> Array:
     return B
 
 
-def _exact(config: DmpConfig, times: Array) -> Array:
+def _exact(config: DmpConfig, times: Array, stiffness: float, damping: float) -> Array:
     """Return B of the continuous solution.
 
-    alpha^2 - 4 alpha beta = 0, so both roots are -lam = -alpha / 2 and the impulse
-    response is t e^{-lam t}. The forcing columns are its convolution with the
-    forcing term, by Gauss-Legendre on intervals short against every time scale of the
-    integrand.
+    All of it follows from the impulse response h, that is y after yd0 = 1: the start
+    position's column is h' + damping h, and the forcing columns are the convolution of h
+    with the forcing term.
     """
-    lam = config.alpha / 2.0
-    t = times[:, None]
-    decay = np.exp(-lam * t)
+    h, hd = (a[:, None] for a in _impulse(times, stiffness, damping))
     B = np.empty((3, len(times), 3 + config.n_basis))
-    B[0, :, 0:1] = (1.0 + lam * t) * decay
-    B[1, :, 0:1] = -(lam**2) * t * decay
-    B[2, :, 0:1] = -(lam**2) * (1.0 - lam * t) * decay
-    B[0, :, 1:2] = t * decay
-    B[1, :, 1:2] = (1.0 - lam * t) * decay
-    B[2, :, 1:2] = (lam * t - 2.0) * lam * decay
+    B[0, :, 0:1], B[0, :, 1:2] = hd + damping * h, h
+    B[1, :, 0:1], B[1, :, 1:2] = -stiffness * h, hd
+    B[2, :, 0:1], B[2, :, 1:2] = -stiffness * hd, -stiffness * h - damping * hd
     B[:, :, 2] = -B[:, :, 0]
     B[0, :, 2] += 1.0
 
-    rate = _rate(config)
+    rate = max(_rate(config), damping / 2.0, stiffness**0.5)
     edges = _edges(config, times, rate)
     # Eight nodes reach rounding on intervals of 1 / rate, four on those of a dense grid.
     n_nodes = 8 if np.diff(edges).max() * rate > 0.15 else 4
-    J0, J1 = _convolutions(config, edges, n_nodes)
+    y, yd = _convolutions(config, edges, n_nodes, stiffness, damping)
     rows = np.searchsorted(edges, times)
-    B[0, :, 3:] = J1[rows]
-    B[1, :, 3:] = J0[rows] - lam * J1[rows]
-    B[2, :, 3:] = (
-        forcing_columns(config, phase(config, times))
-        - config.alpha * B[1, :, 3:]
-        - config.alpha * config.beta * B[0, :, 3:]
-    )
+    forcing = forcing_columns(config, phase(config, times))
+    B[0, :, 3:], B[1, :, 3:] = y[rows], yd[rows]
+    B[2, :, 3:] = forcing - damping * yd[rows] - stiffness * y[rows]
     return B
+
+
+def _impulse(t: Array, stiffness: float, damping: float) -> tuple[Array, Array]:
+    """Return h(t) and h'(t) of h'' = -stiffness h - damping h' with h(0) = 0, h'(0) = 1."""
+    lam = damping / 2.0
+    spread = lam * lam - stiffness  # of the roots -lam +- sqrt(spread); 0 if critically damped
+    if spread > 0.0:
+        omega = spread**0.5
+        slow = np.exp(-stiffness / (lam + omega) * t)  # lam - omega without cancellation
+        fast = np.exp(-2.0 * omega * t)
+        return -slow * np.expm1(-2.0 * omega * t) / (2.0 * omega), slow * (
+            0.5 * (1.0 + fast) + 0.5 * lam / omega * np.expm1(-2.0 * omega * t)
+        )
+    decay = np.exp(-lam * t)
+    omega = (-spread) ** 0.5
+    h = decay * t * np.sinc(omega * t / np.pi)
+    return h, decay * np.cos(omega * t) - lam * h
 
 
 def _rate(config: DmpConfig) -> float:
@@ -137,7 +166,7 @@ def _rate(config: DmpConfig) -> float:
     n, a_x = config.n_basis, config.a_x
     hand_over = 2.0 * a_x * (a_x if config.layout == "paper" else n**0.5)
     pole = 3.0 * (a_x * n**0.5 if config.layout == "paper" else a_x**0.5 * n**0.75)
-    return float(max(32.0, config.alpha / 2.0, a_x, hand_over, pole))
+    return float(max(8.0, a_x, hand_over, pole))
 
 
 def _edges(config: DmpConfig, times: Array, rate: float) -> Array:
@@ -153,44 +182,44 @@ def _edges(config: DmpConfig, times: Array, rate: float) -> Array:
     return np.unique(np.concatenate((times, grid, kinks[kinks < horizon])))
 
 
-def _convolutions(config: DmpConfig, edges: Array, n_nodes: int) -> tuple[Array, Array]:
-    """Return int_0^t e^{-lam (t-u)} f(u) du and int_0^t (t-u) e^{-lam (t-u)} f(u) du.
+def _convolutions(
+    config: DmpConfig, edges: Array, n_nodes: int, stiffness: float, damping: float
+) -> tuple[Array, Array]:
+    """Return y and yd, each (edges, N), of the system at rest driven by the forcing columns.
 
-    Both have shape (edges, N). An interval of length d carries (J0, J1) into
-    e^{-lam d} (J0, J1 + d J0) plus its own contribution; intervals are joined in
-    pairs, then pairs of pairs, so that the time loop has log2(edges) turns.
+    Each interval contributes a Gauss-Legendre sum and carries what came before it; intervals
+    are joined in pairs, then pairs of pairs, so that the time loop has log2(edges) turns.
     """
-    lam, n = config.alpha / 2.0, config.n_basis
     nodes, node_weights = _QUADRATURE[n_nodes]
-    start, length = edges[:-1, None], np.diff(edges)[:, None]
-    ahead = 0.5 * length * (1.0 - nodes)  # (intervals, nodes): from the node to the interval's end
-    u = np.asarray(start + length - ahead, dtype=np.float64)
-    f = forcing_columns(config, phase(config, u.ravel())).reshape(*u.shape, n)
-    kernel = 0.5 * length * node_weights * np.exp(-lam * ahead)
-    J0 = np.zeros((len(edges), n))
-    J1 = np.zeros((len(edges), n))
-    J0[1:] = np.matmul(kernel[:, None, :], f)[:, 0]
-    J1[1:] = np.matmul((kernel * ahead)[:, None, :], f)[:, 0]
-    span = np.concatenate((np.zeros((1, 1)), length))
+    length = np.diff(edges)
+    ahead = 0.5 * length[:, None] * (1.0 - nodes)  # (intervals, nodes): from node to interval's end
+    u = np.asarray(edges[1:, None] - ahead, dtype=np.float64)
+    f = forcing_columns(config, phase(config, u.ravel())).reshape(*u.shape, config.n_basis)
+    h, hd = _impulse(ahead, stiffness, damping)
+    area = 0.5 * length[:, None] * node_weights
+    y, yd = np.zeros((2, len(edges), config.n_basis))
+    y[1:] = np.matmul((area * h)[:, None, :], f)[:, 0]
+    yd[1:] = np.matmul((area * hd)[:, None, :], f)[:, 0]
+    span = np.concatenate(([0.0], length))
     stride = 1
     while stride < len(edges):
-        d = span[stride:]
-        decay = np.exp(-lam * d)
-        J1[stride:] += decay * (J1[:-stride] + d * J0[:-stride])
-        J0[stride:] += decay * J0[:-stride]
-        span[stride:] = d + span[:-stride]
+        h, hd = (a[:, None] for a in _impulse(span[stride:], stiffness, damping))
+        before_y, before_yd = y[:-stride], yd[:-stride]
+        carried_y = (hd + damping * h) * before_y + h * before_yd
+        yd[stride:] += hd * before_yd - stiffness * h * before_y
+        y[stride:] += carried_y
+        span[stride:] = span[stride:] + span[:-stride]
         stride *= 2
-    return J0, J1
+    return y, yd
 
 
-def _euler(config: DmpConfig, times: Array) -> Array:
+def _euler(config: DmpConfig, times: Array, stiffness: float, damping: float) -> Array:
     """Return B of the m-step unroll, one step beyond the last row for its acceleration."""
     m, dt, n = config.m, 1.0 / config.m, config.n_basis
     rows = np.rint(times * m).astype(np.int64)
     n_steps = int(rows.max()) + 1
     if n_steps > _MAX_STEPS:
         raise ConfigError(f"response times take {n_steps} Euler steps, at most {_MAX_STEPS}")
-    stiffness, damping = config.alpha * config.beta, config.alpha
     if config.order == "simultaneous":
         A = np.array([[1.0, dt], [-stiffness * dt, 1.0 - damping * dt]])
         gain = dt  # an acceleration enters the velocity at once
@@ -200,7 +229,7 @@ def _euler(config: DmpConfig, times: Array) -> Array:
     radius = np.abs(np.linalg.eigvals(A)).max()
     if radius > 1.0 or config.a_x >= m:
         raise ConfigError(
-            f"{m} {config.order} Euler steps diverge at alpha={config.alpha:g}, "
+            f"{m} {config.order} Euler steps diverge at alpha={damping:g}, "
             f"a_x={config.a_x:g}: raise m, or use solver=exact"
         )
     x = np.power(1.0 - config.a_x * dt, np.arange(1, n_steps + 1, dtype=np.float64))
@@ -216,7 +245,3 @@ def _euler(config: DmpConfig, times: Array) -> Array:
     y, yd = states[:, 0], states[:, 1]
     ydd = states[:, 2] if config.order == "lagged" else np.diff(yd, axis=0) / dt
     return np.stack((y[rows], yd[rows], ydd[rows]))
-
-
-def _extremes(times: Array) -> str:
-    return f"values from {times.min():g} to {times.max():g}"
