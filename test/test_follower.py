@@ -102,9 +102,10 @@ def assert_continuous(before: np.ndarray, after: np.ndarray, T: float) -> None:
     """Position and velocity go on within what the limits allow in one period."""
     a, v = INFO.max_acceleration, INFO.max_velocity
     assert np.isfinite(after).all()
-    assert (np.abs(after[1] - before[1]) <= a * T * (1 + 1e-6)).all()
+    change = np.abs(after[1] - before[1])
+    assert (change <= a * T * (1 + 1e-6)).all()
     drift = after[0] - before[0] - (before[1] + after[1]) * T / 2
-    assert (np.abs(drift) <= a * T * T / 4 * (1 + 1e-6) + 1e-11).all()
+    assert (np.abs(drift) <= (a * T - change) * T / 4 + a * T * T * 1e-6 + 1e-11).all()
     assert (np.abs(after[1]) <= v * (1 + 1e-8)).all()
     assert (after[0] >= INFO.lower - 1e-8).all()
     assert (after[0] <= INFO.upper + 1e-8).all()

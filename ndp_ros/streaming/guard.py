@@ -107,28 +107,30 @@ class Guard:
         a, T = self.max_acceleration, self._T
         self._half_over_a = 0.5 / a
         # What a setpoint is judged by is linear in (y', yd', ydd', y, yd), but for the braking
-        # distance that is added to the second row.
+        # distance that is added to the second row. With dv = yd' - yd and the drift
+        # d = y' - y - (yd + yd') T / 2, some motion with |ydd| <= a joins the two setpoints if
+        # |d| <= (a T - |dv|) T / 4.
         self._row_names = ("position", "position", "velocity", "acceleration", "acceleration",
-                           "continuity")  # fmt: skip
+                           "acceleration", "continuity")  # fmt: skip
         self._rows = np.array([
-            [1.0, 0.0, 0.0, 0.0, 0.0],
-            [1.0, T / 2, 0.0, 0.0, 0.0],
-            [0.0, 1.0, 0.0, 0.0, 0.0],
-            [0.0, 1.0, 0.0, 0.0, -1.0],
-            [0.0, 0.0, 1.0, 0.0, 0.0],
-            [1.0, -T / 2, 0.0, -1.0, -T / 2],
+            [1.0, 0.0, 0.0, 0.0, 0.0],                # y'
+            [1.0, T / 2, 0.0, 0.0, 0.0],              # where braking from there would end
+            [0.0, 1.0, 0.0, 0.0, 0.0],                # yd'
+            [1.0, -T / 4, 0.0, -1.0, -3 * T / 4],     # d + dv T / 4
+            [1.0, -3 * T / 4, 0.0, -1.0, -T / 4],     # d - dv T / 4
+            [0.0, 0.0, 1.0, 0.0, 0.0],                # ydd'
+            [1.0, -T / 2, 0.0, -1.0, -T / 2],         # d
         ])  # fmt: skip
-        self._states, self._q = np.zeros((5, dof)), np.zeros((6, dof))
-        self._high = np.stack(
-            (self.upper, self.upper, self.max_velocity, a * T, a, a * (T * T / 4.0))
-        )
+        self._states, self._q = np.zeros((5, dof)), np.zeros((7, dof))
+        drift = a * (T * T / 4.0)
+        self._high = np.stack((self.upper, self.upper, self.max_velocity, drift, drift, a, drift))
         self._high *= 1.0 + _ROUNDING * np.sign(self._high)
-        # The residual of a smooth step is rounding of y itself when the arm hardly moves.
-        self._high[5] += 1e-12
+        # The drift of a smooth step is rounding of y itself when the arm hardly moves.
+        self._high[[3, 4, 6]] += 1e-12
         self._low = -self._high
         self._low[:2] = self.lower * (1.0 - _ROUNDING * np.sign(self.lower))
-        self._inside, self._above = np.zeros((6, dof), bool), np.zeros((6, dof), bool)
-        self._all_inside = np.ones((6, dof), bool).tobytes()
+        self._inside, self._above = np.zeros((7, dof), bool), np.zeros((7, dof), bool)
+        self._all_inside = np.ones((7, dof), bool).tobytes()
         self._b = np.zeros(dof)
 
         # A command is judged by position, torque and change of torque; row by row.
@@ -219,7 +221,7 @@ class Guard:
         policy, before, met = COUNT, "", COUNT
         for row, name in enumerate(self._row_names):
             if not inside[row].all():
-                if name != before:  # one count a tick for the two rows of a name
+                if name != before:  # one count a tick for all rows of a name
                     met = self.hit(name)
                     policy = max(policy, met)
                 before = name

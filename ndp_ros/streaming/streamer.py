@@ -41,6 +41,7 @@ _STATUS_RATE = 50.0
 _POSES_RATE = 200.0
 _STARTUP_TIMEOUT = 10.0
 _CLOSING_TIMEOUT = 3.0
+_REST_SPEED = 0.02
 
 
 class Streamer:
@@ -86,6 +87,9 @@ class Streamer:
         self._every_sample = max(1, round(config.rate / config.record_rate))
         self._every_status = max(1, round(config.rate / _STATUS_RATE))
         self._every_poses = max(1, round(config.rate / _POSES_RATE))
+        # A predecessor on the same memory has answered some of the requests already.
+        mailbox.status.load()
+        self._answered = int(mailbox.status["answers"]["ticket"].max())
         self._begin()
 
     def _begin(self) -> None:
@@ -128,7 +132,7 @@ class Streamer:
         stall = math.inf if simulated else self._config.stall_timeout * 1e9
         monotonic = time.monotonic_ns
         torque = command.mode == "torque"
-        deadline, phase, told = math.inf, -1, ""
+        deadline, phase, told, resting = math.inf, -1, "", 0
         views = {name: state[name] for name in ("position", "velocity", "effort", "y", "yd", "ydd")}
         clock.start()
         previous = self._started = monotonic()
@@ -183,7 +187,8 @@ class Streamer:
             cost.add(monotonic() - began - (resumed - paused))
             if self._closing:
                 deadline = min(deadline, now + _CLOSING_TIMEOUT)
-                if not follower.moving or now > deadline:
+                resting = resting + 1 if self._at_rest() else 0
+                if resting > 1 or now > deadline:
                     return
 
     def _listen(self, began: int, now: float) -> None:
@@ -207,7 +212,8 @@ class Streamer:
             self._parent_silent = False
         if mailbox.requests.pending:
             for record in mailbox.requests.read()[0]:
-                self._answer(record, now)
+                if record["ticket"] > self._answered:
+                    self._answer(record, now)
         if mailbox.segment.load() and not self._closing:
             follower.offer(
                 mailbox.segment.value, mailbox.response(int(mailbox.segment["slot"])), now
@@ -285,6 +291,11 @@ class Streamer:
             self._closing = reason or "quit"
             self._exit = status
             self.follower.hold(reason)
+
+    def _at_rest(self) -> bool:
+        """Whether neither the setpoint nor the arm moves."""
+        speed = np.abs(self._measured.velocity[: self.info.n_arm]).max()
+        return not self.follower.moving and bool(speed < _REST_SPEED)
 
     def _rest_position(self) -> Any:
         """Return where to hold: the measured arm, and the gripper as it was commanded.

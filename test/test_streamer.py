@@ -1,0 +1,462 @@
+"""The streamer process: real processes, real shared memory, and an arm that logs every command."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import ideal_arm
+import numpy as np
+import pytest
+
+from ndp_ros.arms.arm import ArmConfig
+from ndp_ros.config import to_mapping
+from ndp_ros.dmp.config import DmpConfig
+from ndp_ros.dmp.response import response
+from ndp_ros.errors import StreamError
+from ndp_ros.streaming.config import RuntimeConfig, StreamSpec
+from ndp_ros.streaming.mailbox import PHASES, Mailbox, MailboxLayout
+from ndp_ros.streaming.streamer import DONE, FAILED, NOT_STARTED, ORPHANED, start
+
+JACO = ArmConfig.named("jaco")
+DOF = len(JACO.joint_names)
+HOME = np.array(JACO.home)
+DMP, DURATION, RATE = DmpConfig(n_basis=3), 0.2, 500.0
+PATIENCE = 30.0  # for a busy machine; nothing here takes more than a second on an idle one
+
+
+def spec_for(arm: dict, **runtime) -> StreamSpec:
+    values = {"rate": RATE, "priority": 0, "heartbeat_timeout": 5.0, "parent_timeout": 20.0,
+              "max_parameter_age": 5.0, "stall_timeout": 4.0, "feedback_timeout": 4.0}  # fmt: skip
+    return StreamSpec(
+        hardware="ideal_arm:make", arm="jaco", task="", command_mode="position",
+        options=json.dumps(arm), runtime=RuntimeConfig(**{**values, **runtime}),
+    )  # fmt: skip
+
+
+class Rig:
+    """A streamer with an ideal arm, and its parent: this process."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
+        self.log = folder / "commands"
+        self.cue = folder / "cue"
+        self.box: Mailbox | None = None
+        self.process: subprocess.Popen | None = None
+        self.sequence = 0
+
+    def start(self, arm: dict | None = None, **runtime) -> "Rig":
+        spec = spec_for({"log": str(self.log), "cue": str(self.cue), **(arm or {})}, **runtime)
+        self.box = Mailbox.create(MailboxLayout(DOF, max_rows=spec.runtime.max_rows, max_basis=4))
+        self.process = start(spec, self.box)
+        times = np.arange(spec.runtime.rows(DURATION)) / (spec.runtime.rate * DURATION)
+        self.handle = self.box.send_response(response(DMP, times), DURATION)
+        self.until(lambda: self.box.hello() is not None)
+        return self
+
+    def until(self, happened: Callable[[], bool], beat: bool = True) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not happened():
+            assert time.monotonic() < deadline, self.box.report()
+            if beat:
+                self.box.beat()
+            time.sleep(0.005)
+
+    def phase(self, name: str) -> bool:
+        return self.box.phase() == name
+
+    def ask(self, kind: str) -> None:
+        self.box.wait(self.box.request(kind), PATIENCE)
+
+    def send(self, offset: float = 0.1, stamp: float | None = None, w: float = 0.0) -> None:
+        self.sequence += 1
+        g = HOME.copy()
+        g[:6] += offset
+        stamp = time.monotonic() if stamp is None else stamp
+        weights = np.full((DOF, DMP.n_basis), w)
+        self.box.send_segment(g, weights, stamp, self.sequence, self.handle)
+
+    def follow_for(self, seconds: float, offset: float = 0.15) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.send(offset)
+            self.until(lambda: self.box.state.load())
+            time.sleep(0.03)
+
+    def ended(self) -> int:
+        self.until(lambda: self.process.poll() is not None)
+        return self.process.returncode
+
+    def commands(self) -> np.ndarray:
+        """Return the positions that the arm was sent, (n, dof)."""
+        log = ideal_arm.read_log(self.log, DOF)
+        return log[log[:, 0] == ideal_arm.WRITE, 2:]
+
+    def last_calls(self) -> list[int]:
+        return [int(kind) for kind in ideal_arm.read_log(self.log, DOF)[-2:, 0]]
+
+    def close(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        if self.box is not None:
+            self.box.close()
+
+
+@pytest.fixture
+def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    made = Rig(tmp_path, monkeypatch)
+    yield made
+    made.close()
+
+
+def assert_smooth_and_at_rest(commands: np.ndarray, rate: float = RATE) -> None:
+    """Every command was inside the limits and continuous with the one before; the last stand."""
+    T, a, v = 1.0 / rate, np.array(JACO.max_acceleration), np.array(JACO.max_velocity)
+    assert np.isfinite(commands).all()
+    assert (commands >= np.array(JACO.lower) - 1e-8).all()
+    assert (commands <= np.array(JACO.upper) + 1e-8).all()
+    steps = np.diff(commands, axis=0)
+    assert (np.abs(steps) <= v * T * 1.001).all()
+    assert (np.abs(np.diff(steps, axis=0)) <= a * T * T * 1.001).all()
+    assert np.array_equal(commands[-1], commands[-2]), "at rest when it was let go"
+    assert (commands[0] == HOME).all(), "it began where it was measured"
+
+
+def test_it_starts_at_rest_where_the_arm_is_measured_and_says_what_it_drives(rig) -> None:
+    rig.start()
+    hello = rig.box.hello()
+    assert hello["joint_names"] == list(JACO.joint_names)
+    assert (hello["rate"], hello["simulated"], hello["command_mode"]) == (RATE, False, "position")
+    assert "scheduler" in hello["realtime"]
+    rig.until(lambda: rig.phase("holding"))
+    rig.until(lambda: rig.box.report()["ticks"] > 50)
+    assert (rig.commands() == HOME).all()
+
+
+def test_it_follows_brakes_and_ends_on_request(rig) -> None:
+    rig.start()
+    rig.send()
+    rig.ask("follow")
+    rig.until(lambda: rig.phase("waiting"))
+    rig.follow_for(0.4)
+    rig.until(lambda: rig.phase("waiting"))
+    report = rig.box.report()
+    assert report["accepted"] > 3
+    assert report["reason"].startswith("starved")
+    rig.ask("quit")
+    assert rig.ended() == DONE
+    assert rig.phase("stopped")
+    assert rig.last_calls() == [ideal_arm.STOP, ideal_arm.CLOSE]
+    commands = rig.commands()
+    assert_smooth_and_at_rest(commands)
+    assert np.abs(commands[:, :6] - HOME[:6]).max() > 0.1, "it did move"
+
+
+@pytest.mark.parametrize("rate", [1000.0, 2000.0])
+def test_the_rate_is_one_parameter(rig, rate: float) -> None:
+    rig.start(rate=rate)
+    rig.ask("follow")
+    rig.follow_for(0.3)
+    rig.ask("quit")
+    assert rig.ended() == DONE
+    assert_smooth_and_at_rest(rig.commands(), rate)
+
+
+def test_a_reader_at_50_hz_gets_every_sample(rig) -> None:
+    rig.start(record_rate=RATE)
+    rig.ask("follow")
+    ticks = []
+    for _ in range(20):
+        rig.send()
+        time.sleep(0.02)
+        records, lost = rig.box.samples.read()
+        assert lost == 0
+        ticks += list(records["ticks"].astype(int))
+    assert ticks == list(range(ticks[0], ticks[0] + len(ticks)))
+    assert set(records["phase"]) <= {PHASES.index("following"), PHASES.index("waiting")}
+
+
+def test_parameters_that_are_not_finite_never_reach_the_arm(rig) -> None:
+    rig.start()
+    rig.ask("follow")
+    for bad in (np.nan, np.inf):
+        rig.send(bad)
+        rig.until(lambda: not rig.box.segment.load() and rig.box.report()["refused"] > 0)
+        rig.send(0.1, w=bad)
+        rig.send(0.1)
+        rig.until(lambda: rig.phase("following"))
+        rig.send(bad)
+        rig.until(lambda: rig.phase("waiting"))
+    assert rig.box.report()["guard"]["segment_not_finite"] >= 3
+    rig.ask("quit")
+    assert rig.ended() == DONE
+    assert_smooth_and_at_rest(rig.commands())
+
+
+def test_late_segments_are_dropped_and_counted(rig) -> None:
+    rig.start()
+    rig.ask("follow")
+    rig.send(stamp=time.monotonic() - 5.1)
+    rig.until(lambda: rig.box.report()["dropped"] == 1)
+    report = rig.box.report()
+    assert report["guard"] == {"segment_late": 1}
+    assert "ms old" in report["reason"]
+    assert rig.phase("waiting")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_brakes_stops_the_arm_and_exits_0_on_a_signal(rig, number: int) -> None:
+    rig.start()
+    rig.ask("follow")
+    rig.follow_for(0.15, offset=0.2)
+    rig.process.send_signal(number)
+    assert rig.ended() == DONE
+    assert rig.last_calls() == [ideal_arm.STOP, ideal_arm.CLOSE]
+    assert signal.Signals(number).name in rig.box.report()["reason"]
+    assert_smooth_and_at_rest(rig.commands())
+
+
+PARENT = """
+import json, sys, time
+import numpy as np
+from ndp_ros.config import from_mapping
+from ndp_ros.dmp.config import DmpConfig
+from ndp_ros.dmp.response import response
+from ndp_ros.streaming.config import StreamSpec
+from ndp_ros.streaming.mailbox import Mailbox, MailboxLayout
+from ndp_ros.streaming.streamer import start
+
+spec = from_mapping(StreamSpec, json.loads(sys.argv[1]))
+home, D = np.array(json.loads(sys.argv[2])), 0.2
+box = Mailbox.create(MailboxLayout(len(home), max_rows=spec.runtime.max_rows, max_basis=4))
+process = start(spec, box)
+handle = box.send_response(
+    response(DmpConfig(n_basis=3), np.arange(spec.runtime.rows(D)) / (spec.runtime.rate * D)), D)
+while box.hello() is None:
+    box.beat()
+    time.sleep(0.005)
+box.wait(box.request("follow"), 30)
+n = 0
+while True:
+    n += 1
+    g = home.copy()
+    g[:6] += 0.15
+    box.send_segment(g, np.zeros((len(home), 3)), time.monotonic(), n, handle)
+    box.beat()
+    if n == 5:
+        print(process.pid, box.name, flush=True)
+    time.sleep(0.03)
+"""
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended, reaped or not."""
+    try:
+        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def test_streamer_stops_the_arm_and_exits_when_its_parent_is_killed(rig, tmp_path) -> None:
+    spec = spec_for({"log": str(rig.log)})
+    errors = (tmp_path / "errors").open("w")
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, json.dumps(to_mapping(spec)), json.dumps(HOME.tolist())],
+        stdout=subprocess.PIPE, stderr=errors, text=True,
+    )  # fmt: skip
+    pid, name = parent.stdout.readline().split()
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    deadline = time.monotonic() + PATIENCE
+    while not gone(int(pid)):
+        assert time.monotonic() < deadline, "the streamer outlives its parent"
+        time.sleep(0.01)
+    assert rig.last_calls() == [ideal_arm.STOP, ideal_arm.CLOSE]
+    assert_smooth_and_at_rest(rig.commands())
+    assert not Path(name).exists(), "the shared memory went with its owner"
+    assert not list(Path("/dev/shm").glob("*ndp*"))
+    errors.close()
+    said = (tmp_path / "errors").read_text()
+    assert said == "streamer: parent_lost: the process that started it has ended\n"
+
+
+def test_it_brakes_when_its_parent_is_silent_and_goes_on_when_it_is_back(rig) -> None:
+    rig.start(heartbeat_timeout=0.3)
+    rig.ask("follow")
+    rig.send()
+    rig.until(lambda: rig.phase("following"))
+    rig.until(lambda: rig.box.report()["guard"].get("parent_lost", 0) == 1, beat=False)
+    assert "no heartbeat" in rig.box.report()["reason"] or rig.phase("waiting")
+    rig.until(lambda: rig.phase("waiting"), beat=False)
+    rig.box.beat()
+    rig.send(0.05)
+    rig.until(lambda: rig.phase("following"))
+    assert rig.process.poll() is None
+
+
+def test_it_ends_when_its_parent_stays_silent(rig) -> None:
+    rig.start(heartbeat_timeout=0.2, parent_timeout=0.6)
+    rig.ask("follow")
+    rig.send()
+    rig.until(lambda: rig.process.poll() is not None, beat=False)
+    assert rig.process.returncode == ORPHANED
+    assert rig.last_calls() == [ideal_arm.STOP, ideal_arm.CLOSE]
+    assert "no heartbeat for" in rig.box.report()["reason"]
+    assert_smooth_and_at_rest(rig.commands())
+
+
+def test_a_restarted_streamer_goes_on_with_the_same_memory(rig) -> None:
+    rig.start()
+    rig.ask("stop")
+    rig.process.send_signal(signal.SIGKILL)
+    rig.process.wait()
+    assert rig.box.streamer_age() < PATIENCE
+    rig.process = start(spec_for({"log": str(rig.log)}), rig.box)
+    pid = rig.process.pid
+    rig.until(lambda: rig.box.hello()["pid"] == pid)
+    rig.ask("follow")  # the old stop is not repeated
+    rig.send()
+    rig.until(lambda: rig.phase("following"))
+
+
+def test_an_arm_that_fails_ends_the_streamer_with_the_reason(rig, capfd) -> None:
+    rig.start({"fail_at": 1})
+    rig.ask("follow")
+    rig.send()
+    rig.until(lambda: rig.phase("following"))
+    rig.cue.touch()
+    assert rig.ended() == FAILED
+    report = rig.box.report()
+    assert report["fault"] == "arm_error: the ideal arm fails on cue"
+    assert report["guard"]["arm_error"] == 1
+    assert rig.phase("stopped")
+    assert rig.last_calls() == [ideal_arm.STOP, ideal_arm.CLOSE]
+    assert capfd.readouterr().err == "streamer: arm_error: the ideal arm fails on cue\n"
+
+
+def test_an_arm_that_measures_nan_is_stopped_at_once(rig) -> None:
+    rig.start({"nan_at": 1})
+    rig.ask("follow")
+    rig.cue.touch()
+    assert rig.ended() == FAILED
+    assert "feedback_not_finite" in rig.box.report()["fault"]
+    assert np.isfinite(rig.commands()).all()
+
+
+def test_a_following_error_is_a_fault_that_stays_until_it_is_cleared(rig) -> None:
+    rig.start({"stuck_at": 1}, max_following_error=0.05)
+    rig.ask("follow")
+    rig.cue.touch()
+    rig.send(0.2)
+    rig.until(lambda: rig.phase("fault"))
+    report = rig.box.report()
+    assert report["fault"].startswith("following_error: joint_")
+    with pytest.raises(StreamError, match="clear it first"):
+        rig.ask("follow")
+    rig.until(lambda: rig.box.state.load() and not rig.box.state["yd"].any())
+    given_way = np.abs(rig.commands()[-1] - rig.box.state["position"])
+    assert given_way[:6].max() < 0.05, "it does not push against what holds the arm"
+    rig.ask("clear_fault")
+    assert rig.phase("holding")
+    assert rig.box.report()["fault"] == ""
+    rig.ask("follow")
+
+
+def test_lost_feedback_is_a_fault(rig) -> None:
+    rig.start({"silent_at": 1}, feedback_timeout=0.2)
+    rig.ask("follow")
+    rig.cue.touch()
+    rig.until(lambda: rig.phase("fault"))
+    assert rig.box.report()["fault"].startswith("feedback_lost: last measurement")
+
+
+def test_stop_brakes_and_latches(rig) -> None:
+    rig.start()
+    rig.ask("follow")
+    rig.follow_for(0.15, 0.2)
+    rig.ask("stop")
+    assert rig.box.report()["fault"] == "stop_requested"
+    rig.send()
+    rig.until(lambda: rig.box.state.load() and not rig.box.state["yd"].any())
+    assert rig.phase("fault")
+    rig.ask("clear_fault")
+    rig.ask("quit")
+    assert rig.ended() == DONE
+    assert_smooth_and_at_rest(rig.commands())
+
+
+def test_a_stalled_loop_starts_again_from_where_the_arm_is(rig) -> None:
+    rig.start(stall_timeout=0.3)
+    rig.ask("follow")
+    rig.send()
+    rig.until(lambda: rig.phase("following"))
+    rig.process.send_signal(signal.SIGSTOP)
+    time.sleep(0.5)
+    rig.process.send_signal(signal.SIGCONT)
+    rig.until(lambda: rig.box.report()["guard"].get("stalled", 0) == 1)
+    assert rig.box.report()["missed"] > 50
+    rig.send(0.05)
+    rig.until(lambda: rig.phase("following"))
+
+
+def test_a_real_arm_cannot_be_reset(rig) -> None:
+    rig.start()
+    with pytest.raises(StreamError, match="no simulated arm"):
+        rig.ask("reset")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"hardware": "toaster"}, "toaster"),
+        ({"hardware": "no_such_module:make"}, "not available here"),
+        ({"arm": "no_such_arm"}, "no_such_arm"),
+        ({"options": "{"}, "not JSON"),
+        ({"runtime": {"rate": 0}}, "rate is 0"),
+        ({"nonsense": 1}, "nonsense"),
+    ],
+)
+def test_bad_input_gets_one_line_and_nothing_is_started(rig, change, why) -> None:
+    values = {**to_mapping(spec_for({"log": str(rig.log)})), **change}
+    box = rig.box = Mailbox.create(MailboxLayout(DOF))
+    done = subprocess.run(
+        [sys.executable, "-m", "ndp_ros.streaming.streamer", "--mailbox", box.name,
+         "--spec", json.dumps(values)],
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.returncode == NOT_STARTED
+    assert why in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert box.hello() is None
+
+
+def test_a_mailbox_that_is_gone_or_too_small_gets_one_line(rig) -> None:
+    small = rig.box = Mailbox.create(MailboxLayout(DOF - 1))
+    for name, why in (("/proc/1/fd/999", "its owner has ended"), (small.name, "has 7")):
+        done = subprocess.run(
+            [sys.executable, "-m", "ndp_ros.streaming.streamer", "--mailbox", name,
+             "--spec", json.dumps(to_mapping(spec_for({})))],
+            capture_output=True, text=True, timeout=PATIENCE, check=False,
+        )  # fmt: skip
+        assert done.returncode == NOT_STARTED
+        assert why in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_the_loop_needs_neither_torch_nor_ros_nor_a_simulator() -> None:
+    code = """
+        import sys
+        import ndp_ros.streaming.streamer
+        print([m for m in ("torch", "rclpy", "mujoco") if m in sys.modules])
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True, text=True, timeout=PATIENCE, check=True,
+    )  # fmt: skip
+    assert done.stdout == "[]\n"
