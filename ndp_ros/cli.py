@@ -33,10 +33,10 @@ class Subcommand:
 
 
 SUBCOMMANDS = {
-    "train": Subcommand("ndp_ros.training.commands.train", "train a policy on a task"),
-    "eval": Subcommand("ndp_ros.training.commands.evaluate", "measure a checkpoint's success"),
-    "plot": Subcommand("ndp_ros.training.commands.plot", "draw learning curves of runs"),
-    "check": Subcommand("ndp_ros.training.commands.check", "check YAML files and checkpoints"),
+    "train": Subcommand("ndp_ros.commands.train", "train a policy on a task"),
+    "eval": Subcommand("ndp_ros.commands.evaluate", "measure a checkpoint's success"),
+    "plot": Subcommand("ndp_ros.commands.plot", "draw learning curves of runs"),
+    "check": Subcommand("ndp_ros.commands.check", "check YAML files and checkpoints"),
     "sim": Subcommand("ndp_ros.simulation", "run a checkpoint under ROS 2 in simulation"),
     "emulate": Subcommand("ndp_ros.arms.kortex.emulate", "emulate a Kortex arm on this machine"),
     "bench": Subcommand("ndp_ros.benchmarks", "measure speed and timing"),

@@ -93,12 +93,12 @@ class Run:
         self.best = -1.0
         self._seconds = 0.0
         self._command = command
-        self._prepare(resume)
         env = config.choice.make()
         try:
             self.spec: PolicySpec = make_spec(config, env)
         finally:
             env.close()
+        self._prepare(resume)
         self.policy = ArrayPolicy(self.spec, initial_tensors(self.spec, config.seed))
         self.learner = Learner(self.policy, config.ppo)
         self.moments = Moments(len(self.policy.mean))

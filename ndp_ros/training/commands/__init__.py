@@ -1,1 +1,0 @@
-"""The subcommands of ``ndp`` that belong to training."""

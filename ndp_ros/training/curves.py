@@ -1,0 +1,180 @@
+"""Learning curves over seeds: the interquartile mean and its bootstrap interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndp_ros.config import from_mapping, read_yaml
+from ndp_ros.errors import TrainingError
+from ndp_ros.training.experiment import RunConfig
+from ndp_ros.training.logs import COLUMNS, read_progress
+
+Array = NDArray[np.float64]
+
+_RESAMPLES = 2000
+_GRID = 100
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One figure of a run against observed samples.
+
+    Attributes:
+        label: Task and method.
+        seed: Seed of the run.
+        x: Observations made ``(n,)``.
+        y: The figure ``(n,)``.
+    """
+
+    label: str
+    seed: int
+    x: Array
+    y: Array
+
+
+@dataclass(frozen=True)
+class Band:
+    """The curves of several seeds together, on one grid of observed samples.
+
+    Attributes:
+        label: Task and method.
+        seeds: Number of seeds.
+        x: Grid ``(n,)``.
+        middle: Interquartile mean ``(n,)``.
+        low: Lower end of the 95 % interval ``(n,)``.
+        high: Upper end of the 95 % interval ``(n,)``.
+    """
+
+    label: str
+    seeds: int
+    x: Array
+    middle: Array
+    low: Array
+    high: Array
+
+
+def read_curve(folder: Path, figure: str, against: str = "observed") -> Curve:
+    """Return a run's curve.
+
+    Args:
+        folder: The run directory.
+        figure: Column of ``progress.csv``.
+        against: Column of the horizontal axis.
+
+    Raises:
+        TrainingError: If this is no run, or it has no such figure yet.
+    """
+    for name in (figure, against):
+        if name not in COLUMNS:
+            raise TrainingError.choice("figure", name, COLUMNS)
+    if not (folder / "config.yaml").is_file():
+        raise TrainingError(f"{folder} is no run directory: it has no config.yaml")
+    config = from_mapping(RunConfig, read_yaml(folder / "config.yaml"), source=str(folder))
+    rows = [(r[against], r[figure]) for r in read_progress(folder) if r.get(figure)]
+    if not rows:
+        raise TrainingError(f"{folder} has no values of {figure} yet")
+    points = np.array(rows, dtype=np.float64)
+    return Curve(f"{config.task} {config.method}", config.seed, points[:, 0], points[:, 1])
+
+
+def interquartile_mean(values: Array) -> Array:
+    """Return the mean of the middle half along the first axis, with fractional weights.
+
+    Args:
+        values: ``(n, ...)``.
+    """
+    ordered = np.sort(values, axis=0)
+    n = len(ordered)
+    edges = np.clip(np.arange(n + 1) / n, 0.25, 0.75)
+    weights = np.diff(edges) * 2.0
+    return np.tensordot(weights, ordered, axes=1)
+
+
+def bootstrap(values: Array, seed: int = 0) -> tuple[Array, Array]:
+    """Return the 95 % percentile interval of the interquartile mean over seeds.
+
+    Args:
+        values: ``(seeds, n)``.
+        seed: Seed of the resampling.
+    """
+    rng = np.random.default_rng(seed)
+    draws = rng.integers(len(values), size=(_RESAMPLES, len(values)))
+    means = np.stack([interquartile_mean(values[draw]) for draw in draws])
+    low, high = np.percentile(means, [2.5, 97.5], axis=0)
+    return low, high
+
+
+def band(curves: Sequence[Curve]) -> Band:
+    """Return several seeds' curves as one band, up to where the shortest ends."""
+    start = max(c.x[0] for c in curves)
+    end = min(c.x[-1] for c in curves)
+    x = np.linspace(start, max(start, end), _GRID)
+    values = np.stack([np.interp(x, c.x, c.y) for c in curves])
+    low, high = bootstrap(values)
+    return Band(curves[0].label, len(curves), x, interquartile_mean(values), low, high)
+
+
+def bands(curves: Sequence[Curve]) -> list[Band]:
+    """Return one band per label, in the order in which labels first appear."""
+    labels = dict.fromkeys(c.label for c in curves)
+    return [band([c for c in curves if c.label == label]) for label in labels]
+
+
+def draw(groups: Sequence[Band], figure: str, against: str, path: Path, title: str = "") -> None:
+    """Draw bands into a picture; the ending of the path decides its format.
+
+    Raises:
+        TrainingError: If it cannot be written.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    drawing, axes = pyplot.subplots(figsize=(6.4, 4.0), layout="constrained")
+    for group in groups:
+        seeds = f"{group.seeds} seed{'s' if group.seeds != 1 else ''}"
+        (line,) = axes.plot(group.x, group.middle, label=f"{group.label} ({seeds})")
+        if group.seeds > 1:
+            axes.fill_between(group.x, group.low, group.high, color=line.get_color(), alpha=0.2)
+    names: dict[str, Any] = {"observed": "observed samples", "samples": "control steps"}
+    axes.set_xlabel(names.get(against, against))
+    axes.set_ylabel(_SPOKEN.get(figure, figure))
+    if "success" in figure:
+        axes.set_ylim(-0.02, 1.02)
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    try:
+        drawing.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"cannot write {path}: {error}") from error
+    finally:
+        pyplot.close(drawing)
+
+
+def table(groups: Sequence[Band]) -> list[dict[str, Any]]:
+    """Return the last point of every band as plain data."""
+    return [
+        {
+            "label": g.label, "seeds": g.seeds, "at": float(g.x[-1]),
+            "iqm": round(float(g.middle[-1]), 6),
+            "ci95": [round(float(g.low[-1]), 6), round(float(g.high[-1]), 6)],
+        }
+        for g in groups
+        if math.isfinite(g.middle[-1])
+    ]  # fmt: skip
+
+
+_SPOKEN = {
+    "eval_success": "success, deterministic evaluation",
+    "success": "success while training",
+    "return": "return while training",
+}

@@ -1,0 +1,239 @@
+"""The command line answers everything: figures on request, one clear line on bad input."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ndp_ros import checkpoint, cli
+from ndp_ros.observation import arm_observation
+from ndp_ros.policies import PolicySpec, initial_tensors
+from ndp_ros.training.evaluation import summarise, wilson
+
+TOY = "toy_task:Toy-v0"
+TRAIN = [
+    "train", TOY, "--preset", "", "--samples", "320", "--environments", "2", "--workers", "1",
+    "--batch-size", "80", "--minibatches", "2", "--epochs", "1", "--hidden", "8", "8",
+    "--checkpoint-every", "2", "--evaluation-episodes", "2", "--quiet",
+]  # fmt: skip
+
+
+def ndp(*arguments: object) -> int:
+    try:
+        return cli.main([str(a) for a in arguments])
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+def toy_checkpoint(folder: Path, **changes: object) -> Path:
+    values = {
+        "method": "ndp", "task": TOY, "arm": "toy", "joint_names": ("left", "right"),
+        "observation": arm_observation(2, ["goal"]), "control_dt": 0.05, "k": 5,
+        "action_scale": (0.05, 0.1), "hidden": (8, 8),
+    }  # fmt: skip
+    spec = PolicySpec(**{**values, **changes})
+    return checkpoint.save(
+        folder, spec, initial_tensors(spec, 0), {"config": {"preset": "", "task_options": []}}
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "toy"
+    assert ndp(*TRAIN, "--out", folder) == 0
+    return folder
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1, err
+    return err
+
+
+def test_help_is_there_for_every_command_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("train", "eval", "plot", "check"):
+        assert ndp(name, "--help") == 0
+        assert "examples:" in capsys.readouterr().out
+    assert ndp("--help") == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in cli.SUBCOMMANDS)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from ndp_ros import cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'rclpy', 'mujoco', 'numpy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["train"], ["train", "--seed"], ["--json"]])
+def test_a_wrong_command_line_exits_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ndp(*arguments) == 2
+    one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "juggle"], "'juggle' is not one of"),
+        (["train", TOY, "--seed", "-1"], "seed is -1"),
+        (["train", TOY, "--clip", "x"], "clip is 'x'"),
+        (["train", TOY, "--method", "magic"], "is not one of [ndp"),
+        (["train", TOY, "--config", "missing.yaml"], "cannot read missing.yaml"),
+        (["train", TOY, "--seeds", "1", "1"], "different seeds"),
+        (["train", TOY, "--bogus", "1"], "unrecognized arguments"),
+        (["eval", "nowhere"], "no checkpoint folder nowhere"),
+        (["eval", "nowhere", "--episodes", "0"], "not a positive whole number"),
+        (["plot", "nowhere", "-o", "x.png"], "nowhere is no run directory"),
+        (["check", "missing.yaml"], "cannot read missing.yaml"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert ndp(*arguments) == 2
+    assert message in one_line(capsys)
+    assert not list(tmp_path.iterdir())
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
+    from ndp_ros.commands import train
+
+    path = tmp_path / "mine.yaml"
+    path.write_text("seed: 3\nk: 4\nppo: {clip: 0.3, epochs: 7}\ndmp: {n_basis: 4}\n")
+    parser = cli.OneLineParser()
+    train.configure(parser)
+    config = train.read_config(
+        parser.parse_args([TOY, "--config", str(path), "--k", "2", "--epochs", "5"])
+    )
+    assert (config.seed, config.k) == (3, 2)
+    assert (config.ppo.clip, config.ppo.epochs, config.ppo.gamma) == (0.3, 5, 0.99)
+    assert config.dmp.n_basis == 4
+
+
+def test_every_shipped_experiment_is_sound() -> None:
+    folder = Path(cli.__file__).parent.parent / "config" / "experiments"
+    paths = sorted(folder.glob("*.yaml"))
+    if paths:
+        assert ndp("check", *paths) == 0
+
+
+def test_eval_ends_with_one_json_object(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    each = run.parent / "each.jsonl"
+    status = ndp(
+        "eval", run / "checkpoints" / "last", "--episodes", 3, "--seed", 7, "--json", "--each", each
+    )
+    assert status == 0
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    report = json.loads(out)
+    assert report["episodes"] == 3
+    assert 0.0 <= report["ci95"][0] <= report["success_rate"] <= report["ci95"][1] <= 1.0
+    assert {"saturation", "max_joint_speed", "tracking_rms"} <= report.keys()
+    seeds = [json.loads(line)["seed"] for line in each.read_text().splitlines()]
+    assert seeds == [7, 8, 9]
+
+
+def test_eval_says_the_same_twice(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reports = []
+    for _ in range(2):
+        ndp("eval", run / "checkpoints" / "best", "--episodes", 3, "--json")
+        reports.append(capsys.readouterr().out)
+    assert reports[0] == reports[1]
+
+
+def test_eval_films_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = toy_checkpoint(tmp_path / "c")
+    video = tmp_path / "film.mp4"
+    assert ndp("eval", folder, "--episodes", 1, "--video", video) == 0
+    assert video.stat().st_size > 0
+    assert "success" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arm": "gen3"}, "made for arm 'gen3', not 'toy'"),
+        ({"joint_names": ("up", "down")}, "drives joints"),
+        ({"control_dt": 0.01}, "control_dt of the checkpoint is 0.01"),
+        ({"observation": arm_observation(2, ["bin"])}, "observation of the checkpoint"),
+    ],
+)
+def test_eval_refuses_a_checkpoint_of_something_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, object], message: str
+) -> None:
+    assert ndp("eval", toy_checkpoint(tmp_path / "c", **changes), "--episodes", 1) == 2
+    assert message in one_line(capsys)
+
+
+def test_check_finds_what_is_wrong_and_keeps_going(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = toy_checkpoint(tmp_path / "good")
+    bad = toy_checkpoint(tmp_path / "bad")
+    (bad / checkpoint.MODEL).write_bytes(b"")
+    experiment = tmp_path / "experiments" / "x.yaml"
+    experiment.parent.mkdir()
+    experiment.write_text("method: ndp\nppo: {clip: -1}\n")
+    assert ndp("check", bad, good, experiment) == 2
+    captured = capsys.readouterr()
+    assert "sound checkpoint" in captured.out
+    assert "truncated or damaged" in captured.err
+    assert "clip is -1" in captured.err
+
+
+def test_check_refuses_a_file_it_cannot_tell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.yaml").write_text("colour: blue\n")
+    assert ndp("check", tmp_path / "x.yaml") == 2
+    assert "neither an arm" in one_line(capsys)
+
+
+def test_plot_draws_a_picture_and_says_where_curves_end(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "curve.png"
+    assert ndp("plot", run, "-o", picture, "--figure", "eval_return", "--json") == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    report = json.loads(capsys.readouterr().out)
+    assert report["curves"][0]["seeds"] == 1
+
+
+def test_several_seeds_run_in_one_command(tmp_path: Path) -> None:
+    out = tmp_path / "seeds"
+    code = "import sys; from ndp_ros.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, *TRAIN[:-1], "--seeds", "1", "2", "--out", str(out)]
+    here = Path(__file__).parent
+    subprocess.run(command, check=True, env={"PYTHONPATH": f"{here}:{here.parent}"}, timeout=120)
+    assert sorted(p.name for p in out.iterdir()) == ["seed-1", "seed-2"]
+    ids = {checkpoint.load(p / "checkpoints" / "last").id for p in out.iterdir()}
+    assert len(ids) == 2
+
+
+def test_wilson_interval_by_hand() -> None:
+    low, high = wilson(95, 100)
+    assert (low, high) == pytest.approx((0.8882, 0.9785), abs=1e-4)
+    assert wilson(0, 10)[0] == 0.0
+    assert wilson(10, 10)[1] == pytest.approx(1.0)
+
+
+def test_a_summary_takes_means_and_the_worst_of_maxima() -> None:
+    episodes = [
+        {"success": True, "seed": 0, "max_joint_speed": 3.0, "miss": float("inf"), "saturation": 0},
+        {"success": False, "seed": 1, "max_joint_speed": 1.0, "miss": 0.5, "saturation": 1},
+    ]
+    summary = summarise(episodes)
+    assert summary["success_rate"] == 0.5
+    assert summary["max_joint_speed"] == 3.0
+    assert summary["saturation"] == 0.5
+    assert summary["miss"] == 0.5
