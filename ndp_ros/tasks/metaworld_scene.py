@@ -39,9 +39,8 @@ def make_simulation(task: str, reward: str, stock: bool = False) -> SawyerXYZEnv
         stock: Whether to return the benchmark's own class instead of the fast one.
     """
     name = f"{task}-v3"
-    cls = ALL_V3_ENVIRONMENTS[name]
-    maker: Any = cls if stock else fast_class(cls)
-    sim: SawyerXYZEnv = maker(reward_function_version=reward)
+    cls: Any = ALL_V3_ENVIRONMENTS[name]
+    sim: SawyerXYZEnv = (cls if stock else fast_class(cls))(reward_function_version=reward)
     # The benchmark's way to say that the goal is visible; drawing goals comes after.
     content = {"env_cls": cls, "rand_vec": None, "partially_observable": False}
     sim.set_task(Task(env_name=name, data=pickle.dumps(content)))
