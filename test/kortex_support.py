@@ -1,0 +1,92 @@
+"""An emulated arm for the tests that need one, and small ways to talk to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from ndp_ros.arms.arm import ArmConfig, ArmInfo, Command, JointState
+from ndp_ros.arms.kortex.arm import KortexArm, KortexConfig
+from ndp_ros.arms.kortex.client import KortexClient
+from ndp_ros.arms.kortex.credentials import Credentials
+from ndp_ros.arms.kortex.emulator.config import EmulatorConfig, NetworkConfig
+from ndp_ros.arms.kortex.emulator.process import EmulatorProcess
+from ndp_ros.config import to_mapping
+
+HOST = "127.0.0.1"
+ARM = ArmConfig.named("gen3")
+N = 6
+
+# Machines that run tests stall: where a test is not about the watchdog it must not act.
+PATIENT = EmulatorConfig(port=0, udp_port=0, watchdog=5.0)
+
+
+@pytest.fixture(scope="module")
+def shared_emulator() -> Iterator[EmulatorProcess]:
+    with EmulatorProcess(PATIENT) as process:
+        yield process
+
+
+@pytest.fixture
+def emulator(shared_emulator: EmulatorProcess) -> Iterator[EmulatorProcess]:
+    """Return an emulator as it leaves the factory, at rest and on a good network."""
+    control = shared_emulator.control
+    control.do("network", **to_mapping(NetworkConfig()))
+    control.do("cut_udp", seconds=0)
+    control.do("reset")
+    control.do("clear")
+    yield shared_emulator
+    shared_emulator.wait_for(lambda state: state["sessions"] == 0)
+
+
+def log_in(emulator: EmulatorProcess, password: str = "admin") -> KortexClient:
+    return KortexClient(
+        HOST, Credentials("admin", password), emulator.port, emulator.udp_port, timeout=10.0
+    )
+
+
+def make_arm(emulator: EmulatorProcess, rate: float = 500.0, **settings: object) -> KortexArm:
+    patient = {"reply_timeout": 0.1, "feedback_timeout": 5.0, "timeout": 10.0}
+    config = KortexConfig(
+        robot_ip=HOST, port=emulator.port, udp_port=emulator.udp_port, **{**patient, **settings}
+    )
+    return KortexArm(ARM, config, rate)
+
+
+class Loop:
+    """A small loop that drives a Kortex arm, as the streamer does but without its guard."""
+
+    def __init__(self, arm: KortexArm, mode: str = "position", rate: float = 500.0) -> None:
+        self.arm, self.rate = arm, rate
+        self.info: ArmInfo = arm.connect()
+        self.measured = arm.read(JointState.zeros(self.info.dof))
+        self.start = self.measured.position.copy()
+        self.command = Command.zeros(self.info.dof, mode)
+        self.command.position[:] = self.start
+
+    def run(self, duration: float, setpoint=None, tick=None) -> None:
+        """Drive for some time [s]; ``setpoint(t)`` gives positions, ``tick(t)`` does the rest."""
+        began = time.monotonic()
+        for k in range(1, round(duration * self.rate) + 1):
+            t = k / self.rate
+            if setpoint is not None:
+                self.command.position[:] = setpoint(t)
+            if tick is not None:
+                tick(t)
+            self.arm.write(self.command)
+            self.arm.read(self.measured)
+            time.sleep(max(0.0, began + t - time.monotonic()))
+
+
+def swing(start: np.ndarray, amplitude: float, period: float):
+    """Return a smooth movement from rest and back, the same for all arm joints."""
+
+    def setpoint(t: float) -> np.ndarray:
+        y = start.copy()
+        y[:N] += amplitude * 0.5 * (1.0 - np.cos(2.0 * np.pi * t / period))
+        return y
+
+    return setpoint
