@@ -96,7 +96,11 @@ class Ros:
             if time.monotonic() > deadline:
                 outputs = "\n---\n".join(self.said(p) for p in self.processes)
                 pytest.fail(f"within {timeout:g} s there was no {what}; output:\n{outputs}")
-            if any("Traceback" in line for p in self.processes for line in self.output[p.pid]):
+            if any(
+                "Traceback" in line or "[FATAL]" in line
+                for p in self.processes
+                for line in self.output[p.pid]
+            ):
                 deadline = time.monotonic()
             self._executor.spin_once(timeout_sec=0.05)
         return value

@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
+from socket import socket
 from typing import Any
 
 from geometry_msgs.msg import PoseStamped
@@ -27,6 +28,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from ndp_ros.arms.arm import ArmConfig
 from ndp_ros.config import param
+from ndp_ros.domain import claim
 from ndp_ros.errors import NdpError
 from ndp_ros.nodes import lifecycle, parameters, qos
 from ndp_ros.nodes.lifecycle import Health, NdpNode
@@ -59,6 +61,10 @@ class IntegratorConfig:
         ("cube", "bin"), doc="Objects whose poses a simulated arm publishes, if it has them."
     )
     base_frame: str = param("base", doc="Frame of the arm's base, in which poses are given.")
+    node_priority: int = param(
+        40, doc="SCHED_FIFO priority of this node where permitted; 0 asks for none.",
+        minimum=0, maximum=98,
+    )  # fmt: skip
     autostart: bool = param(True, doc="Configure and activate without being asked.")
 
 
@@ -70,9 +76,11 @@ class IntegratorNode(NdpNode):
         self._config = parameters.read(self, IntegratorConfig)
         self._spec = parameters.read(self, StreamSpec)
         self._joint_names: tuple[str, ...] = ()
+        self._claim: socket | None = None
         self._stream: Stream | None = None
         self._state_timer: Timer | None = None
         self._waiting: dict[int, tuple[Future[str], float]] = {}
+        self._scheduler = ""
         self._following = False
         self._rejected: Counter[str] = Counter()
         self._ignored = 0
@@ -100,8 +108,10 @@ class IntegratorNode(NdpNode):
     # -- life cycle -------------------------------------------------------------------------
 
     def configure(self) -> None:
-        """Check that the arm is known; take nothing."""
+        """Check that the arm is known and that no other integrator is here."""
         self._joint_names = ArmConfig.named(self._spec.arm).joint_names
+        if self._claim is None:
+            self._claim = claim(self.get_fully_qualified_name())
 
     def activate(self) -> None:
         """Start the streamer, which takes the arm and holds it where it is."""
@@ -110,6 +120,7 @@ class IntegratorNode(NdpNode):
         self._ignored = 0
         self._last, self._last_arrival = None, -math.inf
         self._stream = Stream(self._spec, len(self._joint_names), self._config.objects)
+        self._scheduler = lifecycle.prefer(self._config.node_priority)
         self.get_logger().info(self._stream.greeting())
         for name in self._stream.objects:
             self._poses[name] = self.create_publisher(PoseStamped, pose_topic(name), qos.STATE)
@@ -136,6 +147,9 @@ class IntegratorNode(NdpNode):
         """Let go of the arm if an error has kept ``deactivate`` from it."""
         if self._stream is not None:
             self.deactivate()
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
 
     # -- segments ---------------------------------------------------------------------------
 
@@ -303,6 +317,7 @@ class IntegratorNode(NdpNode):
         state, reason = self._state()
         values |= {"arm_state": state, "reason": reason, "ignored": self._ignored}
         values |= stream.figures()
+        values["node_scheduler"] = self._scheduler
         if self._last is not None:
             values |= {"checkpoint": self._last.checkpoint, "sequence": self._last.sequence}
         publishers = self.count_publishers("ndp/dmp_parameters")

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -185,6 +186,31 @@ class NdpNode(LifecycleNode):
             self.get_logger().fatal(f"{type(error).__name__}: {error}")
             return TransitionCallbackReturn.ERROR
         return base(state)
+
+
+def prefer(priority: int) -> str:
+    """Put every thread of this process under SCHED_FIFO where that is permitted.
+
+    Below the streamer's loop, above everything that has no deadline. Processes that are
+    started later do not inherit it.
+
+    Args:
+        priority: 1 to 98; 0 for none.
+
+    Returns:
+        What the kernel granted.
+    """
+    if priority <= 0:
+        return "SCHED_OTHER"
+    parameters = os.sched_param(priority)
+    try:
+        for thread in Path("/proc/self/task").iterdir():
+            os.sched_setscheduler(
+                int(thread.name), os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, parameters
+            )
+    except OSError as error:
+        return f"SCHED_OTHER: SCHED_FIFO refused ({error.strerror})"
+    return f"SCHED_FIFO {priority}"
 
 
 def run(make: Callable[[], NdpNode], argv: Sequence[str] | None = None) -> int:

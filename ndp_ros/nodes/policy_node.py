@@ -54,6 +54,10 @@ class PolicyNodeConfig:
         maximum=60.0,
     )  # fmt: skip
     base_frame: str = param("base", doc="Frame in which object poses must be given.")
+    node_priority: int = param(
+        30, doc="SCHED_FIFO priority of this node where permitted; 0 asks for none.",
+        minimum=0, maximum=98,
+    )  # fmt: skip
     autostart: bool = param(True, doc="Configure and activate without being asked.")
 
 
@@ -105,6 +109,7 @@ class PolicyNode(NdpNode):
         self._forward: deque[float] = deque(maxlen=200)
         self._refusal = ""
         self._accepting = False
+        self._scheduler = ""
         self._output = self.create_lifecycle_publisher(
             DmpParameters, "ndp/dmp_parameters", qos.PARAMETERS
         )
@@ -124,6 +129,7 @@ class PolicyNode(NdpNode):
 
     def activate(self) -> None:
         """Start the segment timer."""
+        self._scheduler = lifecycle.prefer(self._config.node_priority)
         self._restart_timer()
 
     def deactivate(self) -> None:
@@ -296,6 +302,7 @@ class PolicyNode(NdpNode):
         if self._phi is not None:
             values["checkpoint"] = self._phi.id
             values["period_s"] = self._phi.spec.segment_duration
+            values["node_scheduler"] = self._scheduler
         if self._forward:
             values["phi_us_p50"] = float(np.median(self._forward) * 1e6)
             values["phi_us_max"] = float(max(self._forward) * 1e6)
