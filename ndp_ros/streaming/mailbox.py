@@ -258,6 +258,13 @@ class Mailbox:
         offset += _room(types["request"].itemsize * ANSWERS)
         self.samples = Ring(self._memory, offset, types["sample"], layout.samples)
         offset += _room(types["sample"].itemsize * layout.samples)
+        # The streamer fills state and samples at every tick: without going through field names.
+        self._state_numbers, self._state_counts, self._state_head, self._state_vectors = _split(
+            self.state.value, layout.dof, 6
+        )
+        _, _, self._sample_numbers, self._sample_vectors = _split(
+            self.samples.record, layout.dof, 6
+        )
         self._responses = []
         for _ in range(RESPONSES):
             self._responses.append(_Response(self._memory, offset, layout))
@@ -490,6 +497,27 @@ class Mailbox:
         self._hello["text"][: len(greeting)] = np.frombuffer(greeting, np.uint8)
         self._hello.publish()
 
+    def publish_state(
+        self, time: float, arm_time: float, ticks: int, sequence: int, phase: int,
+        measured: Sequence[Array], setpoint: Array,
+    ) -> None:  # fmt: skip
+        """Publish ``state``: numbers, position, velocity and effort, and the setpoint (3, dof)."""
+        numbers, counts = self._state_numbers, self._state_counts
+        numbers[0], numbers[1] = time, arm_time
+        counts[2], counts[3], counts[4] = ticks, sequence, phase
+        vectors = self._state_vectors
+        vectors[0], vectors[1], vectors[2] = measured
+        vectors[3:] = setpoint
+        self.state.publish()
+
+    def append_sample(self, torque: Array) -> None:
+        """Append what ``state`` holds now, and the torque (dof,), to ``samples``."""
+        self._sample_numbers[:] = self._state_head
+        vectors, state = self._sample_vectors, self._state_vectors
+        vectors[:5] = state[[3, 4, 5, 0, 1]]
+        vectors[5] = torque
+        self.samples.append()
+
     def response(self, slot: int) -> _Response:
         """Return a place for a response matrix, to be looked at under its sequence number."""
         return self._responses[slot]
@@ -566,6 +594,14 @@ class _Response:
         self._data = None
         self._counter.release()
         self._head.release()
+
+
+def _split(record: NDArray[Any], dof: int, vectors: int) -> tuple[Any, Any, Any, Array]:
+    """Return a record's five numbers as floats, as integers, as bytes, and its vectors (n, dof)."""
+    whole = record.reshape(1).view(np.uint8)
+    head = whole[:40]
+    values = whole[40 : 40 + 8 * dof * vectors].view(np.float64).reshape(vectors, dof)
+    return head.data.cast("d"), head.data.cast("Q"), head.data, values
 
 
 def text(value: Any) -> str:

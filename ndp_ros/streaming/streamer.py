@@ -128,12 +128,12 @@ class Streamer:
         follower, guard, clock, mailbox = self.follower, self.guard, self.clock, self._mailbox
         arm, omega, simulated = self._arm, self._omega, self._simulated
         measured, command, setpoint = self._measured, self._command, self.follower.setpoint
-        period, state, cost = clock.period, mailbox.state, self.cost
+        period, cost = clock.period, self.cost
         stall = math.inf if simulated else self._config.stall_timeout * 1e9
         monotonic = time.monotonic_ns
         torque = command.mode == "torque"
         deadline, phase, told, resting = math.inf, -1, "", 0
-        views = {name: state[name] for name in ("position", "velocity", "effort", "y", "yd", "ydd")}
+        vectors = measured.position, measured.velocity, measured.effort
         clock.start()
         previous = self._started = monotonic()
         while True:
@@ -164,19 +164,14 @@ class Streamer:
             if policy >= BRAKE:
                 self._measurement_failed(policy, torque, age)
 
-            value = state.value
-            value["time"], value["arm_time"] = read, measured.time
-            value["ticks"], value["sequence"] = clock.ticks, follower.sequence
-            value["phase"] = follower.phase
-            views["position"][:], views["velocity"][:] = measured.position, measured.velocity
-            views["effort"][:] = measured.effort
-            views["y"][:], views["yd"][:], views["ydd"][:] = setpoint
             ticks = clock.ticks
             if simulated is not None and ticks % self._every_poses == 0:
                 self._poses()
-            state.publish()
+            mailbox.publish_state(
+                read, measured.time, ticks, follower.sequence, follower.phase, vectors, setpoint
+            )
             if ticks % self._every_sample == 0:
-                self._sample(read)
+                mailbox.append_sample(command.torque)
             if (
                 ticks % self._every_status == 0
                 or follower.phase != phase
@@ -343,16 +338,6 @@ class Streamer:
         poses, found = self._mailbox.state["poses"], self._simulated.objects()
         for place, name in enumerate(names):
             poses[place] = found.get(name, np.nan)
-
-    def _sample(self, read: float) -> None:
-        record, setpoint = self._mailbox.samples.record, self.follower.setpoint
-        record["time"], record["arm_time"] = read, self._measured.time
-        record["ticks"], record["sequence"] = self.clock.ticks, self.follower.sequence
-        record["phase"] = self.follower.phase
-        record["y"], record["yd"], record["ydd"] = setpoint
-        record["position"], record["velocity"] = self._measured.position, self._measured.velocity
-        record["torque"] = self._command.torque
-        self._mailbox.samples.append()
 
     def _publish_status(self) -> None:
         status, follower, clock = self._mailbox.status, self.follower, self.clock
