@@ -420,6 +420,22 @@ def test_goal_of_the_benchmark_starts_its_own_episode():
     stock.close()
 
 
+def test_picture_shows_the_scene_and_leaves_the_episode_alone(make):
+    seen, unseen = make("push", k=5, render_mode="rgb_array", size=(160, 120)), make("push", k=5)
+    rng = np.random.default_rng(0)
+    for env in (seen, unseen):
+        env.reset(seed=0)
+    for _ in range(3):
+        action = rng.uniform(-1, 1, (5, 4))
+        np.testing.assert_array_equal(seen.step(action)[0], unseen.step(action)[0])
+        try:
+            picture = seen.render()
+        except TaskError as error:
+            pytest.skip(str(error))
+        assert picture.shape == (120, 160, 3) and picture.std() > 10
+    assert unseen.render() is None
+
+
 # MT50.
 
 
@@ -479,6 +495,7 @@ def test_registration_does_not_import_meta_world():
         ({"preset": "hard"}, "preset: 'hard' is not one of .*paper"),
         ({"k": 0}, "k is 0"),
         ({"render_mode": "human"}, "render_mode: 'human'"),
+        ({"camera": "left"}, "camera: 'left' is not one of .*corner2"),
         ({"speed": 3}, "parameter: 'speed' is not one of .*reward"),
     ],
 )

@@ -209,7 +209,11 @@ class MetaWorld(gymnasium.Env[Array, Array]):
         self._playing = ""
         metaworld_scene.POOL.join()
         self._open = True
-        self._play(self._names[0])
+        model = self._play(self._names[0]).model
+        cameras = [model.camera(i).name for i in range(model.ncam)]
+        if camera not in cameras:
+            self.close()
+            raise TaskError.choice("camera", camera, cameras)
 
     # Gymnasium.
 
@@ -318,7 +322,9 @@ class MetaWorld(gymnasium.Env[Array, Array]):
         mujoco.mj_kinematics(model, data)
         mujoco.mj_camlight(model, data)
         self._renderer.update_scene(data, camera=self._camera)
-        return self._renderer.render()  # type: ignore[no-any-return]
+        picture: NDArray[np.uint8] = self._renderer.render()
+        up = data.camera(self._camera).xmat[7]
+        return picture if up > 0 else picture[::-1, ::-1]  # the corner cameras hang head down
 
     def close(self) -> None:
         """Release the simulation; may be called twice."""
