@@ -55,15 +55,15 @@ class Scene:
     """The opposite corner; equal to ``bin_low`` for a bin that never moves."""
 
 
-_THROW_START = (0.0, 3.7, 1.6, -1.57, 3.14, 0.0, 1.15)
+_THROW_START = (0.0, 1.05, 4.85, 3.0, 2.8, 1.5, 1.15)
 SCENES = {
     "throw": Scene(
         model="models/throw.xml", start=_THROW_START, noise=0.1, grasped=True,
-        bin_low=(1.4, 0.0, 0.3), bin_high=(1.4, 0.0, 0.3),
+        bin_low=(1.3, 0.0, -0.495), bin_high=(1.3, 0.0, -0.495),
     ),
     "throw-moving": Scene(
         model="models/throw.xml", start=_THROW_START, noise=0.1, grasped=True,
-        bin_low=(1.3, -0.25, 0.3), bin_high=(1.6, 0.25, 0.3),
+        bin_low=(1.3, -0.2, -0.495), bin_high=(1.5, 0.2, -0.495),
     ),
 }  # fmt: skip
 

@@ -134,6 +134,11 @@ class ArmTask(gymnasium.Env[Array, Array]):
         n_obs = observation_size(self.fields)
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (n_obs,), np.float64)
 
+    @property
+    def setpoint(self) -> tuple[Array, Array]:
+        """Return the desired position and velocity (dof,) that the next segment starts from."""
+        return self._y.copy(), self._yd.copy()
+
     # Gymnasium.
 
     def reset(
