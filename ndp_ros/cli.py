@@ -39,7 +39,7 @@ SUBCOMMANDS = {
     "check": Subcommand("ndp_ros.commands.check", "check YAML files and checkpoints"),
     "sim": Subcommand("ndp_ros.simulation", "run a checkpoint under ROS 2 in simulation"),
     "emulate": Subcommand("ndp_ros.arms.kortex.emulate", "emulate a Kortex arm on this machine"),
-    "bench": Subcommand("ndp_ros.benchmarks", "measure speed and timing"),
+    "bench": Subcommand("ndp_ros.commands.bench", "measure speed and timing"),
 }
 
 _EPILOG = """examples:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ndp_ros.errors import TrainingError
 from ndp_ros.training.curves import bands, draw, read_curve, table
-from ndp_ros.training.run import CONFIG
+from ndp_ros.training.directory import CONFIG
 
 _EPILOG = """\
 Runs of the same task and method are seeds of one curve: the line is the interquartile mean,

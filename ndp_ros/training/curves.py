@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_ros.config import from_mapping, read_yaml
 from ndp_ros.errors import TrainingError
-from ndp_ros.training.experiment import RunConfig
+from ndp_ros.training.directory import CONFIG, read_config
 from ndp_ros.training.logs import COLUMNS, read_progress
 
 Array = NDArray[np.float64]
@@ -74,9 +73,9 @@ def read_curve(folder: Path, figure: str, against: str = "observed") -> Curve:
     for name in (figure, against):
         if name not in COLUMNS:
             raise TrainingError.choice("figure", name, COLUMNS)
-    if not (folder / "config.yaml").is_file():
-        raise TrainingError(f"{folder} is no run directory: it has no config.yaml")
-    config = from_mapping(RunConfig, read_yaml(folder / "config.yaml"), source=str(folder))
+    if not (folder / CONFIG).is_file():
+        raise TrainingError(f"{folder} is no run directory: it has no {CONFIG}")
+    config = read_config(folder)
     rows = [(r[against], r[figure]) for r in read_progress(folder) if r.get(figure)]
     if not rows:
         raise TrainingError(f"{folder} has no values of {figure} yet")

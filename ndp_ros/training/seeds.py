@@ -14,6 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from ndp_ros.errors import NdpError, TrainingError
+from ndp_ros.training.directory import CONFIG
 from ndp_ros.training.experiment import RunConfig
 from ndp_ros.training.run import train
 
@@ -75,7 +76,7 @@ def _end(processes: list[BaseProcess]) -> None:
 
 def _train_one(config: RunConfig, folder: Path, resume: bool, command: str) -> None:
     try:
-        train(config, folder, resume and (folder / "config.yaml").exists(), command)
+        train(config, folder, resume and (folder / CONFIG).exists(), command)
     except NdpError as error:
         sys.stderr.write(f"ndp train: seed {config.seed}: {error}\n")
         sys.exit(_FAILED)

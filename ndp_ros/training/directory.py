@@ -1,0 +1,196 @@
+"""The directory of a run: what was asked for, what came out, and how to go on.
+
+::
+
+    <run>/config.yaml        what was asked for
+    <run>/provenance.json    commit, versions, machine, command
+    <run>/progress.csv       one row a batch
+    <run>/tensorboard/       the same for TensorBoard
+    <run>/checkpoints/<samples>/   a checkpoint and the trainer's state
+    <run>/checkpoints/last, best   links to the newest and to the best by evaluation
+
+Only what a link points to is kept. A checkpoint appears in one step and the links move
+afterwards, so that whatever happens there is a sound last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+import yaml
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from ndp_ros import checkpoint
+from ndp_ros.config import from_mapping, read_yaml, to_mapping
+from ndp_ros.errors import CheckpointError, NdpError, TrainingError
+from ndp_ros.policies.layout import Tensors
+from ndp_ros.policies.spec import PolicySpec
+from ndp_ros.training.evaluation import plain
+from ndp_ros.training.experiment import RunConfig, differences, provenance
+
+CONFIG = "config.yaml"
+PROVENANCE = "provenance.json"
+CHECKPOINTS = "checkpoints"
+LAST, BEST = "last", "best"
+
+_ARRAYS, _COUNTERS = "training.safetensors", "training.json"
+
+_MAY_CHANGE = ("samples", "workers")
+"""Fields that a resumed run may have otherwise than the run that it goes on with."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What a trainer needs to go on: arrays and plain numbers, by name."""
+
+    arrays: dict[str, NDArray[Any]]
+    counters: dict[str, Any]
+
+    def part(self, prefix: str) -> dict[str, NDArray[Any]]:
+        """Return the arrays whose names begin with ``prefix.``, without it."""
+        start = prefix + "."
+        return {n.removeprefix(start): a for n, a in self.arrays.items() if n.startswith(start)}
+
+
+class RunDirectory:
+    """A run's directory, new or resumed.
+
+    Attributes:
+        folder: Where it is.
+        config: The run's configuration.
+    """
+
+    def __init__(self, folder: Path, config: RunConfig, resume: bool, command: str = "") -> None:
+        """Make the directory, or check that it belongs to the configuration.
+
+        Raises:
+            TrainingError: If there is a run already, or none to resume, or another one.
+        """
+        self.folder, self.config, self._command = folder, config, command
+        self._checkpoints = folder / CHECKPOINTS
+        if resume:
+            self._require_same()
+        else:
+            self._make()
+
+    @property
+    def last(self) -> Path:
+        """Link to the newest checkpoint."""
+        return self._checkpoints / LAST
+
+    @property
+    def best(self) -> Path:
+        """Link to the best checkpoint by evaluation, the newest without evaluations."""
+        return self._checkpoints / BEST
+
+    def save(
+        self, samples: int, spec: PolicySpec, tensors: Tensors, state: State,
+        evaluation: Mapping[str, Any] | None, better: bool,
+    ) -> None:  # fmt: skip
+        """Write a checkpoint, move the links to it and drop what no link points to.
+
+        Args:
+            samples: Control steps so far; names the folder.
+            spec: What rebuilds the policy.
+            tensors: Its numbers.
+            state: What the trainer needs to go on.
+            evaluation: Figures of the evaluation, for the record.
+            better: Whether it is the best so far.
+
+        Raises:
+            CheckpointError: If the disk refuses.
+        """
+        name = f"{samples:09d}"
+        origin = {
+            **provenance(),
+            "command": self._command,
+            "config": to_mapping(self.config),
+            "seed": self.config.seed,
+            "samples": samples,
+            "evaluation": plain(evaluation),
+        }
+        arrays = {n: np.ascontiguousarray(a) for n, a in state.arrays.items()}
+        files = {
+            _ARRAYS: safetensors.numpy.save(arrays),
+            _COUNTERS: json.dumps(state.counters).encode(),
+        }
+        checkpoint.save(self._checkpoints / name, spec, tensors, origin, extra=files)
+        if better:
+            _link(self.best, name)
+        _link(self.last, name)
+        kept = {p.readlink().name for p in self._checkpoints.iterdir() if p.is_symlink()}
+        for path in self._checkpoints.iterdir():
+            if path.is_dir() and not path.is_symlink() and path.name not in kept:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def restore(self, spec: PolicySpec) -> State | None:
+        """Return the state of the last checkpoint, or None if the run has none yet.
+
+        Raises:
+            CheckpointError: If the checkpoint is damaged.
+            TrainingError: If it was made for another policy.
+        """
+        if not self.last.is_symlink():
+            return None
+        if checkpoint.load(self.last).spec != spec:
+            raise TrainingError(f"{self.last} was made for another policy than this task's")
+        try:
+            arrays = safetensors.numpy.load_file(self.last / _ARRAYS)
+            counters = json.loads((self.last / _COUNTERS).read_text(encoding="utf-8"))
+        except (OSError, ValueError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{self.last}: the trainer's state is damaged: {error}"
+            ) from error
+        return State(arrays, counters)
+
+    def _make(self) -> None:
+        folder = self.folder
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise TrainingError(f"{folder} exists: add --resume, or name another with --out")
+        started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        origin = {**provenance(), "command": self._command, "started": started}
+        text = yaml.safe_dump(to_mapping(self.config), sort_keys=False)
+        try:
+            self._checkpoints.mkdir(parents=True)
+            (folder / PROVENANCE).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
+            (folder / CONFIG).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise TrainingError(f"cannot write to {folder}: {error.strerror}") from error
+
+    def _require_same(self) -> None:
+        try:
+            saved = read_config(self.folder)
+        except NdpError as error:
+            raise TrainingError(f"cannot resume {self.folder}: {error}") from error
+        changed = [n for n in differences(saved, self.config) if n not in _MAY_CHANGE]
+        if changed:
+            raise TrainingError(
+                f"{self.folder} was started with another {', '.join(changed)}: "
+                "resume with the same configuration, or start a new run with --out"
+            )
+
+
+def read_config(folder: Path) -> RunConfig:
+    """Return the configuration of a run.
+
+    Raises:
+        ConfigError: If the directory holds none, or one that does not fit.
+    """
+    return from_mapping(RunConfig, read_yaml(folder / CONFIG), source=str(folder / CONFIG))
+
+
+def _link(path: Path, target: str) -> None:
+    """Point a relative link elsewhere in one step."""
+    scratch = path.with_name(f".{path.name}.new")
+    scratch.unlink(missing_ok=True)
+    scratch.symlink_to(target)
+    scratch.replace(path)
