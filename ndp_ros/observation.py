@@ -5,7 +5,9 @@ topics. Both go through :func:`assemble`, so a checkpoint sees the same vector.
 
 Fields are named ``position``, ``velocity`` (measured joints), ``setpoint``,
 ``setpoint_velocity`` (the integrator's own desired state) and
-``object/<name>`` (position of an object in the arm's base frame).
+``object/<name>`` (position of an object in the arm's base frame). Tasks that never
+run under ROS may add ``world`` (the benchmark's own observation) and ``task`` (a
+one-hot of the task).
 """
 
 from __future__ import annotations
