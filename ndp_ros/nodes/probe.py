@@ -1,0 +1,37 @@
+"""Prints the names of the nodes in this ROS domain, as a JSON list.
+
+``python -m ndp_ros.nodes.probe`` is what the preflight check runs: a process of its own,
+so that nothing of ROS stays in the process that asks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+import rclpy
+
+LISTEN = 1.0
+"""How long nodes may take to show themselves [s]; on one host they need 0.1 to 0.3 s."""
+
+
+def main() -> int:
+    """Listen, print, end."""
+    rclpy.init(args=[])
+    node = rclpy.create_node(f"ndp_probe_{os.getpid()}", enable_rosout=False)
+    try:
+        time.sleep(LISTEN)
+        names = {
+            f"{space.rstrip('/')}/{name}" for name, space in node.get_node_names_and_namespaces()
+        }
+        print(json.dumps(sorted(names)))
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

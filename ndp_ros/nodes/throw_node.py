@@ -1,0 +1,400 @@
+"""The throw node: lets the system throw, judges where the cube lands, and reports.
+
+For each throw: a start state from a seed, follow, watch until the episode is over, hold.
+It drives nothing itself; everything goes through the integrator's services.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped
+from ndp_interfaces.msg import DmpParameters, Status
+from ndp_interfaces.srv import Reset
+from numpy.typing import NDArray
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import JointState
+from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from ndp_ros import checkpoint
+from ndp_ros.bringup import task_arguments
+from ndp_ros.config import param
+from ndp_ros.errors import NdpError, StreamError, TaskError
+from ndp_ros.nodes import parameters, qos
+from ndp_ros.nodes.messages import seconds
+from ndp_ros.nodes.observer import JOINT_STATES, SETPOINT, pose_topic
+from ndp_ros.paths import find_checkpoint
+from ndp_ros.tasks.replay import Recording, Replay, film, plot
+from ndp_ros.tasks.throw import Throw
+
+Array = NDArray[np.float64]
+
+NAME = "throw_node"
+RESULT, VIDEO, PLOT = "throws.json", "throws.mp4", "throw.png"
+
+_START_TIMEOUT = 90.0
+_ANSWER_TIMEOUT = 15.0
+_FOLLOW_TIMEOUT = 20.0
+_REST_TIMEOUT = 10.0
+_FRAME = (480, 360)
+
+
+@dataclass(frozen=True)
+class ThrowNodeConfig:
+    """Parameters of the throw node."""
+
+    checkpoint: str = param(doc="Checkpoint that throws: it says which task judges.")
+    throws: int = param(10, doc="Throws to make.", minimum=1, maximum=100000)
+    seed: int = param(0, doc="Start state of the first throw; each next throw adds 1.", minimum=0)
+    record: bool = param(True, doc="Write a video and a plot once all throws are made.")
+    out: str = param("out", doc="Folder for video, plot and results.")
+    integrator: str = param("integrator_node", doc="Name of the integrator node.")
+
+
+class InterruptionError(NdpError):
+    """SIGINT or SIGTERM."""
+
+
+class ThrowNode(Node):
+    """Conducts the throws; every wait has an end and says what it waited for."""
+
+    def __init__(self) -> None:
+        super().__init__(NAME)
+        parameters.declare(self, ThrowNodeConfig)
+        self.config = parameters.read(self, ThrowNodeConfig)
+        saved = checkpoint.load(find_checkpoint(self.config.checkpoint))
+        self.checkpoint = saved.id
+        self.arguments = task_arguments(saved)
+        self.replay = Replay(Throw(**self.arguments))
+        self.stopped = False
+        self.recordings: list[Recording] = []
+        self._status: Status | None = None
+        self._figures: dict[str, str] = {}
+        self._figures_stamp = 0.0
+        self._segments = 0
+        self._poses: dict[str, Array] = {}
+        self._pose_stamps: dict[str, float] = {}
+        self._joints: tuple[float, Array] | None = None
+        self._recording: Recording | None = None
+        self._start = math.inf
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self)
+        self.create_subscription(JointState, JOINT_STATES, self._on_joints, qos.STATE)
+        self.create_subscription(JointTrajectory, SETPOINT, self._on_setpoint, qos.STATE)
+        for name in Throw.objects:
+            callback = partial(self._on_pose, name)
+            self.create_subscription(PoseStamped, pose_topic(name), callback, qos.STATE)
+        self.create_subscription(Status, "ndp/status", self._on_status, qos.LATCHED)
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self.create_subscription(
+            DmpParameters, "ndp/dmp_parameters", self._on_segment, qos.PARAMETERS
+        )
+
+    # -- what is heard ----------------------------------------------------------------------
+
+    def _on_status(self, message: Status) -> None:
+        if message.state == Status.FOLLOWING and not math.isfinite(self._start):
+            self._start = seconds(message.header.stamp)
+        self._status = message
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name.rpartition("/")[2] == self.config.integrator:
+                self._figures = {pair.key: pair.value for pair in status.values}
+                self._figures_stamp = seconds(message.header.stamp)
+
+    def _on_segment(self, _message: DmpParameters) -> None:
+        self._segments += 1
+
+    def _on_pose(self, name: str, message: PoseStamped) -> None:
+        p, q = message.pose.position, message.pose.orientation
+        self._poses[name] = np.array([p.x, p.y, p.z, q.w, q.x, q.y, q.z])
+        self._pose_stamps[name] = seconds(message.header.stamp)
+
+    def _on_joints(self, message: JointState) -> None:
+        stamp, position = seconds(message.header.stamp), np.array(message.position)
+        self._joints = stamp, position
+        recording = self._recording
+        if recording is None or stamp < self._start:
+            return
+        recording.joint_names = tuple(message.name)
+        recording.times.append(stamp - self._start)
+        recording.position.append(position)
+        recording.poses.append(dict(self._poses))
+        self.replay.feed(stamp - self._start, position, self._poses)
+
+    def _on_setpoint(self, message: JointTrajectory) -> None:
+        stamp = seconds(message.header.stamp)
+        if self._recording is not None and stamp >= self._start:
+            self._recording.setpoint_times.append(stamp - self._start)
+            self._recording.setpoint.append(np.array(message.points[0].positions))
+
+    # -- waiting ----------------------------------------------------------------------------
+
+    def _until(self, condition: Callable[[], bool], timeout: float, what: str) -> None:
+        """Spin until a condition holds.
+
+        Raises:
+            StreamError: If it does not within ``timeout`` [s], or the integrator is gone.
+            InterruptionError: If the process was asked to end.
+        """
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if self.stopped:
+                raise InterruptionError("interrupted")
+            if self._status is not None and self.count_publishers("ndp/status") == 0:
+                raise StreamError("the integrator node is gone")
+            if time.monotonic() > deadline:
+                raise StreamError(f"waited {timeout:g} s for {what}")
+            self._executor.spin_once(timeout_sec=0.1)
+
+    def _call(self, kind: Any, name: str, request: Any) -> Any:
+        """Call a service of the integrator and return its response.
+
+        Raises:
+            StreamError: If it does not answer, or refuses.
+        """
+        client: Any = self.create_client(kind, f"{self.config.integrator}/{name}")
+        try:
+            self._until(client.service_is_ready, _START_TIMEOUT, f"the service ~/{name}")
+            future = client.call_async(request)
+            self._until(future.done, _ANSWER_TIMEOUT, f"an answer from ~/{name}")
+        finally:
+            self.destroy_client(client)
+        response: Any = future.result()
+        if not response.success:
+            raise StreamError(f"~/{name} refused: {response.message}")
+        return response
+
+    @property
+    def _state(self) -> str:
+        return self._status.state if self._status is not None else ""
+
+    # -- throws -----------------------------------------------------------------------------
+
+    def wait_for_system(self) -> None:
+        """Wait for an arm at rest, its state, and a policy that sees it.
+
+        Raises:
+            StreamError: If something of it does not come; the message says what.
+        """
+        ready = (Status.HOLDING, Status.WAITING, Status.FOLLOWING, Status.FAULT)
+        self._until(lambda: self._state in ready, _START_TIMEOUT, "the integrator node")
+        self._until(lambda: self._joints is not None, _START_TIMEOUT, "joint states")
+        self._until(lambda: self._segments > 0, _START_TIMEOUT, "segments of the policy node")
+        if self._status is not None and not self._status.simulated:
+            raise StreamError(f"{self._status.arm} is no simulated arm: its throws are not judged")
+
+    def throw(self, seed: int) -> dict[str, Any]:
+        """Make one throw and return its figures.
+
+        Raises:
+            StreamError: If the system does not do its part.
+        """
+        if self._state == Status.FAULT:
+            self._call(Trigger, "clear_fault", Trigger.Request())
+        self._call(SetBool, "follow", SetBool.Request(data=False))
+        at_rest = (Status.HOLDING,)
+        self._until(lambda: self._state in at_rest, _REST_TIMEOUT, "the arm to come to rest")
+        asked = time.time()
+        self._call(Reset, "reset", Reset.Request(seed=seed))
+        self._until(lambda: self._fresh(asked), _ANSWER_TIMEOUT, "the new start state")
+        self.replay.begin(seed)
+        self._start = math.inf
+        self._recording = recording = Recording(seed)
+        text = ""
+        try:
+            self._call(SetBool, "follow", SetBool.Request(data=True))
+            self._until(
+                lambda: math.isfinite(self._start), _FOLLOW_TIMEOUT, "a segment that is followed"
+            )
+            horizon = self.replay.task.config.horizon
+            self._until(
+                lambda: self.replay.over or self._state == Status.FAULT,
+                horizon + _FOLLOW_TIMEOUT, "the end of the throw",
+            )  # fmt: skip
+            if self._status is not None and self._state != Status.FOLLOWING:
+                text = f"{self._state} {self._status.reason}".strip()
+        finally:
+            self._recording = None
+        summary = self.replay.summary()
+        self.recordings.append(recording)
+        ended = time.time()
+        self._call(SetBool, "follow", SetBool.Request(data=False))
+        self._until(
+            lambda: self._figures_stamp >= ended, _ANSWER_TIMEOUT, "the integrator's figures"
+        )
+        landed = bool(summary["landed"])
+        return {
+            "seed": seed,
+            "in_bin": bool(summary["success"]),
+            "landing": [float(v) for v in summary["landing"]] if landed else None,
+            "miss": float(summary["miss"]) if landed else None,
+            "duration": recording.times[-1] if recording.times else 0.0,
+            "worst_late_us": self._figure("lateness_us_max_since_reset"),
+            "missed_ticks": int(self._figure("missed_since_reset")),
+            "problem": text,
+        }
+
+    def _fresh(self, since: float) -> bool:
+        """Whether joints and objects are newer than a time."""
+        joints = self._joints is not None and self._joints[0] > since
+        return joints and all(self._pose_stamps.get(n, 0.0) > since for n in Throw.objects)
+
+    def _figure(self, name: str) -> float:
+        return float(self._figures.get(name, "nan"))
+
+    def result(self, throws: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return what ``ndp sim --json`` prints."""
+        return {
+            "throws": len(throws),
+            "in_bin": sum(t["in_bin"] for t in throws),
+            "checkpoint": self.checkpoint,
+            "rate_hz": self._figure("rate_hz"),
+            "ticks": int(self._figure("ticks")),
+            "missed_ticks": int(self._figure("missed_ticks")),
+            "lateness_us": {n: self._figure(f"lateness_us_{n}") for n in ("p50", "p99", "max")},
+            "segments": {
+                n: int(self._figure(n)) for n in ("accepted", "dropped", "refused", "stretched")
+            },
+            "guard": {
+                n.removeprefix("guard_"): int(v)
+                for n, v in self._figures.items()
+                if n.startswith("guard_")
+            },
+            "scheduler": self._figures.get("scheduler", ""),
+            "each": throws,
+        }
+
+    def run(self) -> dict[str, Any]:
+        """Make all throws, a line each, and return the result.
+
+        Raises:
+            NdpError: If the system does not do its part.
+        """
+        config = self.config
+        self.wait_for_system()
+        throws = []
+        for n in range(config.throws):
+            throws.append(self.throw(config.seed + n))
+            print(_line(n + 1, config.throws, throws[-1]), flush=True)
+        result = self.result(throws)
+        print(_summary(result), flush=True)
+        out = Path(config.out)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / RESULT).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise TaskError(f"cannot write {out / RESULT}: {error.strerror}") from error
+        return result
+
+    def record(self) -> None:
+        """Write plot and video; what cannot be made is said in one line."""
+        out = Path(self.config.out)
+        try:
+            plot(self.recordings[0], out / PLOT)
+            print(f"plot: {out / PLOT}", flush=True)
+            task = Throw(**self.arguments, render_mode="rgb_array", size=_FRAME)
+            film(Replay(task), self.recordings, out / VIDEO, progress=self._progress())
+            task.close()
+            print(f"video: {out / VIDEO}", flush=True)
+        except TaskError as error:
+            print(f"no recording: {error}", file=sys.stderr, flush=True)
+
+    def _progress(self) -> Callable[[float], None]:
+        """Return what shows how far the video is, a line every three seconds."""
+        last = time.monotonic()
+
+        def show(share: float) -> None:
+            nonlocal last
+            if self.stopped:
+                raise InterruptionError("interrupted")
+            if time.monotonic() - last > 3.0:
+                last = time.monotonic()
+                print(f"video: {share:.0%} drawn", file=sys.stderr, flush=True)
+
+        return show
+
+    def hold(self) -> None:
+        """Ask the arm to hold, without waiting long; for an end before time."""
+        client: Any = self.create_client(SetBool, f"{self.config.integrator}/follow")
+        if client.service_is_ready():
+            future = client.call_async(SetBool.Request(data=False))
+            self._executor.spin_until_future_complete(future, timeout_sec=1.0)
+
+
+def _line(n: int, of: int, throw: dict[str, Any]) -> str:
+    verdict = "in the bin" if throw["in_bin"] else "NOT in the bin"
+    if throw["landing"] is None:
+        where = "did not come down"
+    else:
+        x, y = throw["landing"]
+        where = f"landed at x {x:.2f} y {y:+.2f} m, {throw['miss'] * 100:.0f} cm from the middle"
+    problem = f"  ({throw['problem']})" if throw["problem"] else ""
+    return (
+        f"throw {n:2}/{of}  {verdict:14}  {where:55}  "
+        f"worst late tick {throw['worst_late_us'] / 1e3:.2f} ms, {throw['missed_ticks']} missed"
+        f"{problem}"
+    )
+
+
+def _summary(result: dict[str, Any]) -> str:
+    late = ", ".join(f"{value:.1f} us ({n})" for n, value in result["lateness_us"].items())
+    return (
+        f"{result['in_bin']} of {result['throws']} in the bin, {result['checkpoint']} at "
+        f"{result['rate_hz']:g} Hz: {result['ticks']} ticks, {result['missed_ticks']} missed, "
+        f"late by {late}"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the throw node; return 0 if all throws were made."""
+    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    node: ThrowNode | None = None
+    asked = False
+
+    def stop(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        if node is not None:
+            node.stopped = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    try:
+        node = ThrowNode()
+        node.stopped = asked
+        node.run()
+        if node.config.record:
+            node.record()
+    except InterruptionError:
+        if node is not None:
+            node.hold()
+        return 130
+    except NdpError as error:
+        print(f"{NAME}: {error}", file=sys.stderr, flush=True)
+        return 1
+    finally:
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
