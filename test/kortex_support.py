@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 
@@ -14,14 +15,18 @@ from ndp_ros.arms.kortex.client import KortexClient
 from ndp_ros.arms.kortex.credentials import Credentials
 from ndp_ros.arms.kortex.emulator.config import EmulatorConfig, NetworkConfig
 from ndp_ros.arms.kortex.emulator.process import EmulatorProcess
+from ndp_ros.arms.kortex.errors import KortexError
 from ndp_ros.config import to_mapping
 
 HOST = "127.0.0.1"
 ARM = ArmConfig.named("gen3")
 N = 6
 
-# Machines that run tests stall: where a test is not about the watchdog it must not act.
-PATIENT = EmulatorConfig(port=0, udp_port=0, watchdog=5.0)
+RATE = 500.0
+# Machines that run tests stall: where a test is not about the clock, each command brings the
+# physics forward by one cycle, and the watchdog has time.
+PATIENT = EmulatorConfig(port=0, udp_port=0, watchdog=5.0, cycle=1.0 / RATE)
+REAL_TIME = EmulatorConfig(port=0, udp_port=0, watchdog=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -30,16 +35,46 @@ def shared_emulator() -> Iterator[EmulatorProcess]:
         yield process
 
 
+@pytest.fixture(scope="module")
+def shared_live_emulator() -> Iterator[EmulatorProcess]:
+    with EmulatorProcess(REAL_TIME) as process:
+        yield process
+
+
 @pytest.fixture
 def emulator(shared_emulator: EmulatorProcess) -> Iterator[EmulatorProcess]:
-    """Return an emulator as it leaves the factory, at rest and on a good network."""
-    control = shared_emulator.control
+    """Return an emulated arm at home, on a good network, whose physics follows the commands."""
+    refresh(shared_emulator)
+    yield shared_emulator
+    close_arms()
+
+
+@pytest.fixture
+def live_emulator(shared_live_emulator: EmulatorProcess) -> Iterator[EmulatorProcess]:
+    """Return an emulated arm at home whose physics follows the clock."""
+    refresh(shared_live_emulator)
+    yield shared_live_emulator
+    close_arms()
+
+
+def refresh(process: EmulatorProcess) -> None:
+    """Put an emulator back to how it started, whatever the test before did."""
+    control = process.control
+    control.do("end_sessions")
     control.do("network", **to_mapping(NetworkConfig()))
     control.do("cut_udp", seconds=0)
     control.do("reset")
     control.do("clear")
-    yield shared_emulator
-    shared_emulator.wait_for(lambda state: state["sessions"] == 0)
+
+
+_arms: list[KortexArm] = []
+
+
+def close_arms() -> None:
+    """Close every arm that a test made and did not close."""
+    while _arms:
+        with contextlib.suppress(KortexError):
+            _arms.pop().close()
 
 
 def log_in(emulator: EmulatorProcess, password: str = "admin") -> KortexClient:
@@ -48,19 +83,26 @@ def log_in(emulator: EmulatorProcess, password: str = "admin") -> KortexClient:
     )
 
 
-def make_arm(emulator: EmulatorProcess, rate: float = 500.0, **settings: object) -> KortexArm:
+def make_arm(emulator: EmulatorProcess, rate: float = RATE, **settings: object) -> KortexArm:
     patient = {"reply_timeout": 0.1, "feedback_timeout": 5.0, "timeout": 10.0}
     config = KortexConfig(
         robot_ip=HOST, port=emulator.port, udp_port=emulator.udp_port, **{**patient, **settings}
     )
-    return KortexArm(ARM, config, rate)
+    arm = KortexArm(ARM, config, rate)
+    _arms.append(arm)
+    return arm
 
 
 class Loop:
-    """A small loop that drives a Kortex arm, as the streamer does but without its guard."""
+    """A small loop that drives a Kortex arm, as the streamer does but without its guard.
 
-    def __init__(self, arm: KortexArm, mode: str = "position", rate: float = 500.0) -> None:
-        self.arm, self.rate = arm, rate
+    ``paced`` loops keep to the clock; the others go as fast as answers come.
+    """
+
+    def __init__(
+        self, arm: KortexArm, mode: str = "position", rate: float = RATE, paced: bool = False
+    ) -> None:
+        self.arm, self.rate, self.paced = arm, rate, paced
         self.info: ArmInfo = arm.connect()
         self.measured = arm.read(JointState.zeros(self.info.dof))
         self.start = self.measured.position.copy()
@@ -78,7 +120,8 @@ class Loop:
                 tick(t)
             self.arm.write(self.command)
             self.arm.read(self.measured)
-            time.sleep(max(0.0, began + t - time.monotonic()))
+            if self.paced:
+                time.sleep(max(0.0, began + t - time.monotonic()))
 
 
 def swing(start: np.ndarray, amplitude: float, period: float):

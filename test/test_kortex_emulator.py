@@ -1,5 +1,6 @@
 """The emulated arm on real sockets: what a client of the vendor's would see."""
 
+import dataclasses
 import signal
 import socket
 import struct
@@ -10,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from kortex_support import ARM, HOST, PATIENT, N, emulator, log_in, shared_emulator
+from kortex_support import ARM, HOST, PATIENT, REAL_TIME, N, emulator, log_in, shared_emulator
 
 from ndp_ros.arms.kortex.channel import StreamChannel
 from ndp_ros.arms.kortex.emulator.process import EmulatorProcess
@@ -141,7 +142,7 @@ def test_devices_come_in_no_order_and_are_sorted_by_their_place(client):
 
 
 def test_identifiers_with_a_gap_are_used_as_the_arm_gives_them():
-    config = type(PATIENT)(port=0, udp_port=0, actuator_ids=(1, 2, 3, 4, 5, 7))
+    config = dataclasses.replace(PATIENT, actuator_ids=(1, 2, 3, 4, 5, 7))
     with EmulatorProcess(config) as process, log_in(process) as client:
         client.set_control_mode(5, ControlMode.TORQUE)
         assert client.control_mode(5) == ControlMode.TORQUE
@@ -315,8 +316,7 @@ def test_torque_without_gravity_lets_the_arm_fall_and_trips_on_the_old_position(
 
 
 def test_silence_ends_low_level_servoing_within_the_watchdog_time():
-    config = type(PATIENT)(port=0, udp_port=0, watchdog=0.05)
-    with EmulatorProcess(config) as process, log_in(process) as client:
+    with EmulatorProcess(REAL_TIME) as process, log_in(process) as client:
         request = hold_request(client)
         client.set_servoing_mode(ServoingMode.LOW_LEVEL)
         client.datagrams.exchange(request, 10.0)
@@ -457,7 +457,7 @@ def test_lost_answer_costs_the_time_out_and_no_more(client, emulator):
 
 
 def test_port_in_use_is_one_line_and_exit_status_2(emulator):
-    config = type(PATIENT)(port=emulator.port, udp_port=0)
+    config = dataclasses.replace(PATIENT, port=emulator.port)
     with pytest.raises(ArmError, match=f"cannot listen on 127.0.0.1, ports {emulator.port}"):
         EmulatorProcess(config)
 

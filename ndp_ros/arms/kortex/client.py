@@ -302,7 +302,7 @@ class KortexClient:
             if channel.session:
                 with contextlib.suppress(KortexError):
                     if isinstance(channel, DatagramChannel):
-                        channel.call("Session.CloseSession", timeout=0.1)
+                        channel.call("Session.CloseSession", timeout=0.2)
                     else:
                         channel.call("Session.CloseSession", timeout=0.5)
             channel.close()

@@ -44,6 +44,11 @@ class EmulatorConfig:
     timestep: float = param(
         0.001, doc="Physics step and servo period.", unit="s", minimum=0.0005, maximum=0.002
     )
+    cycle: float = param(
+        0.0,
+        doc="Physics per cyclic command, for a slow machine and repeatable runs; 0: real time.",
+        unit="s", minimum=0.0, maximum=0.02,
+    )  # fmt: skip
     watchdog: float = param(
         0.1, doc="Time without a command after which low-level servoing ends.",
         unit="s", minimum=0.002, maximum=10.0,

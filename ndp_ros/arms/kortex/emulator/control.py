@@ -36,6 +36,7 @@ class Control:
             "cut_udp": self._cut_udp,
             "cut_tcp": self._cut_tcp,
             "fault": self._fault,
+            "end_sessions": self._emulator.end_sessions,
             "reset": self._reset,
             "objects": self._objects,
             "pause": self._pause,

@@ -32,6 +32,7 @@ from ndp_ros.arms.kortex.schema import (
     METHODS_BY_UID,
     TOPICS,
     ErrorCode,
+    ServoingMode,
     SubCode,
     message,
 )
@@ -52,6 +53,7 @@ log = logging.getLogger(__name__)
 _CATCH_UP = 0.05
 """Physics that is made up for in one go [s]."""
 _DATAGRAMS_A_TURN = 16
+_REFRESH = METHODS["BaseCyclic.Refresh"].uid
 _CREATE_SESSION = METHODS["Session.CreateSession"].uid
 
 
@@ -154,10 +156,11 @@ class Emulator:
             if now - due > _CATCH_UP:
                 self.slipped += now - due - _CATCH_UP
                 due = now - _CATCH_UP
+            if self._in_cycle():
+                due = now + step
             while due <= now and self._running:
-                self.robot.tick()
                 due += step
-                self._after_tick()
+                self._tick()
 
     def stop(self) -> None:
         """Make :meth:`run` return."""
@@ -171,7 +174,12 @@ class Emulator:
                 key.fileobj.close()
         self._selector.close()
 
-    def _after_tick(self) -> None:
+    def _in_cycle(self) -> bool:
+        """Whether commands and not the clock advance the physics."""
+        return self.config.cycle > 0.0 and self.robot.servoing is ServoingMode.LOW_LEVEL
+
+    def _tick(self) -> None:
+        self.robot.tick()
         robot = self.robot
         if robot.events:
             events, robot.events = robot.events, []
@@ -235,6 +243,11 @@ class Emulator:
         self.peers.remove(peer)
         self._selector.unregister(connection)
         connection.close()
+
+    def end_sessions(self) -> None:
+        """End every session on either channel."""
+        for peer in self.peers:
+            self._end_session(peer)
 
     def cut_streams(self) -> None:
         """Close every TCP connection, as a pulled cable and a reboot would."""
@@ -321,6 +334,10 @@ class Emulator:
             return self._session_service(header.uid)
         method = METHODS_BY_UID.get(header.uid)
         response = self.services.call(peer, method, header.uid, header.device, payload)
+        if header.uid == _REFRESH and self._in_cycle():
+            for _ in range(round(self.config.cycle / self.config.timestep)):
+                self._tick()
+            self.services.feedback()
         data: bytes = response.SerializeToString()
         return data
 
