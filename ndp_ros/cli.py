@@ -35,6 +35,7 @@ class Subcommand:
 SUBCOMMANDS = {
     "train": Subcommand("ndp_ros.commands.train", "train a policy on a task"),
     "eval": Subcommand("ndp_ros.commands.evaluate", "measure a checkpoint's success"),
+    "collect": Subcommand("ndp_ros.commands.collect", "write down what an expert does"),
     "plot": Subcommand("ndp_ros.commands.plot", "draw learning curves of runs"),
     "check": Subcommand("ndp_ros.commands.check", "check YAML files and checkpoints"),
     "sim": Subcommand("ndp_ros.simulation", "run a checkpoint under ROS 2 in simulation"),

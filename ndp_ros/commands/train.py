@@ -12,7 +12,7 @@ from ndp_ros.config import add_arguments, from_mapping, parameters, read_yaml
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.errors import ConfigError
 from ndp_ros.paths import share_roots
-from ndp_ros.training.experiment import RunConfig
+from ndp_ros.training.experiment import ImitationConfig, RunConfig
 from ndp_ros.training.ppo import PpoConfig
 
 _EPILOG = """\
@@ -23,10 +23,11 @@ examples:
   ndp train throw --method ndp --seed 0
   ndp train throw --method ndp --seed 0 --resume
   ndp train throw --method ppo --seeds 0 1 2 --out runs/throw-ppo
+  ndp train throw --method bc-ndp --demonstrations throws.safetensors
   ndp train throw --config my.yaml --learning-rate 1e-4 --task-options moving_bin=true
 """
 
-_NESTED = {"ppo": PpoConfig, "dmp": DmpConfig}
+_NESTED = {"ppo": PpoConfig, "dmp": DmpConfig, "bc": ImitationConfig}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -77,6 +77,7 @@ class RunDirectory:
         """
         self.folder, self.config, self._command = folder, config, command
         self._checkpoints = folder / CHECKPOINTS
+        self._new = not resume
         if resume:
             self._require_same()
         else:
@@ -151,6 +152,11 @@ class RunDirectory:
                 f"{self.last}: the trainer's state is damaged: {error}"
             ) from error
         return State(arrays, counters)
+
+    def discard_if_new(self) -> None:
+        """Remove a directory that was made for a run which then could not start."""
+        if self._new:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _make(self) -> None:
         folder = self.folder

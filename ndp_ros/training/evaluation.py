@@ -22,6 +22,12 @@ from ndp_ros.training.environment import Step, TaskEnvironment
 Episode = dict[str, Any]
 Actor = Callable[[TaskEnvironment, NDArray[np.float64]], Step]
 
+EVALUATION_SEED = 1 << 30
+"""First start state of evaluations; training draws others with near certainty."""
+
+EPISODE_FIGURES = ("return", "saturation", "max_joint_speed", "tracking_rms")
+"""What every task says of an episode, besides its success."""
+
 _Z95 = 1.959963984540054
 
 

@@ -14,11 +14,33 @@ from typing import Any
 from ndp_ros import __version__
 from ndp_ros.config import param
 from ndp_ros.dmp.config import DmpConfig
-from ndp_ros.policies.spec import METHODS, PolicySpec
+from ndp_ros.policies.spec import PolicySpec
 from ndp_ros.training.environment import TaskChoice, TaskEnvironment
 from ndp_ros.training.ppo import PpoConfig
 
+METHODS = {
+    "ndp": "ndp",
+    "ppo": "ppo",
+    "ppo-multi": "ppo-multi",
+    "bc-ndp": "ndp",
+    "bc-nn": "ppo-multi",
+}
+"""What a method trains: the kind of policy, ``PolicySpec.method``, by name."""
+
 _VERSIONS = ("numpy", "mujoco", "pin", "gymnasium", "torch", "safetensors")
+
+
+@dataclass(frozen=True)
+class ImitationConfig:
+    """Hyper-parameters of behaviour cloning, section 3.3."""
+
+    passes: int = param(200, doc="Passes over the demonstrations.", minimum=1)
+    windows_per_step: int = param(64, doc="Windows per gradient step.", minimum=1)
+    step_size: float = param(1e-3, doc="Step size of Adam.", minimum=0.0)
+    holdout: float = param(
+        0.1, doc="Part of the episodes that is only measured.", minimum=0.0, maximum=0.9
+    )
+    only_successful: bool = param(True, doc="Leave out episodes that failed.")
 
 
 @dataclass(frozen=True)
@@ -26,7 +48,7 @@ class RunConfig:
     """A training run; with its seed it decides every number of the result."""
 
     task: str = param("throw", doc="Task: a short name or a gymnasium id (module:id).")
-    method: str = param("ndp", doc="What phi predicts.", choices=METHODS)
+    method: str = param("ndp", doc="What is trained, and how.", choices=tuple(METHODS))
     seed: int = param(0, doc="Seed of everything random.", minimum=0)
     samples: int = param(600_000, doc="Control steps to train on.", minimum=1)
     preset: str = param("default", doc="Preset of the task; empty for a task without presets.")
@@ -47,13 +69,20 @@ class RunConfig:
     evaluation_episodes: int = param(
         32, doc="Deterministic episodes per checkpoint; 0: none.", minimum=0
     )
+    demonstrations: str = param("", doc="File of demonstrations, for bc-ndp and bc-nn.")
     ppo: PpoConfig = param(PpoConfig(), doc="Hyper-parameters of PPO.")
     dmp: DmpConfig = param(DmpConfig(), doc="Dynamical system of an NDP.")
+    bc: ImitationConfig = param(ImitationConfig(), doc="Hyper-parameters of imitation.")
+
+    @property
+    def policy(self) -> str:
+        """Kind of policy that is trained."""
+        return METHODS[self.method]
 
     @property
     def choice(self) -> TaskChoice:
         """The task as a worker process is given it."""
-        k = 1 if self.method == "ppo" else self.k
+        k = 1 if self.policy == "ppo" else self.k
         return TaskChoice(self.task, k, self.preset, self.task_options)
 
     @property
@@ -90,7 +119,7 @@ def make_spec(config: RunConfig, env: TaskEnvironment) -> PolicySpec:
         ConfigError: If the two do not fit.
     """
     return PolicySpec(
-        method=config.method,
+        method=config.policy,
         task=config.task,
         arm=env.arm,
         joint_names=tuple(env.joint_names),

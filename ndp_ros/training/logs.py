@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,17 +16,34 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from ndp_ros.training.evaluation import EPISODE_FIGURES
+
+Row = dict[str, Any]
+"""Figures of one batch by column."""
+
+Watch = Callable[[Row], None]
+"""Called with every row that is written."""
+
 CSV_NAME = "progress.csv"
 
 COLUMNS = (
     "samples", "observed", "episodes", "success", "return", "saturation", "max_joint_speed",
     "tracking_rms", "eval_success", "eval_return", "eval_saturation", "eval_max_joint_speed",
     "eval_tracking_rms", "policy_loss", "value_loss", "entropy", "clipped", "approx_kl",
-    "grad_norm", "learning_rate", "explained_variance", "std", "seconds", "samples_per_second",
+    "grad_norm", "learning_rate", "explained_variance", "std", "error",
+    "holdout_error", "seconds", "samples_per_second",
 )  # fmt: skip
 
 TIME_COLUMNS = ("seconds", "samples_per_second")
 """Columns that depend on the machine; all others follow from the configuration."""
+
+
+def evaluation_columns(evaluation: Row) -> Row:
+    """Return the columns of a summary of evaluation episodes, none without one."""
+    if not evaluation:
+        return {}
+    figures = {f"eval_{name}": evaluation.get(name) for name in EPISODE_FIGURES}
+    return {"eval_success": evaluation["success_rate"], **figures}
 
 
 class RunLog:

@@ -1,0 +1,201 @@
+"""Demonstrations: what an expert saw and did, in one file that executes nothing.
+
+A file is in safetensors format. n windows of m episodes::
+
+    observations   (n, n_obs)   float64   raw, at the start of each window
+    actions        (n, k, dof)  float64   displacements in units of action_scale
+    starts         (m + 1,)     int64     first window of each episode, then n
+    returns        (m,)         float64
+    success        (m,)         uint8
+    seeds          (m,)         int64     start states
+
+Its metadata holds ``schema`` and, as JSON, ``spec`` (the expert's ``PolicySpec``) and
+``source`` (the expert's checkpoint id and the noise it acted with).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from ndp_ros.config import from_mapping, to_mapping
+from ndp_ros.errors import ConfigError, TrainingError
+from ndp_ros.observation import observation_size
+from ndp_ros.policies.array_policy import ArrayPolicy
+from ndp_ros.policies.layout import LOG_STD
+from ndp_ros.policies.spec import PolicySpec
+from ndp_ros.training.environment import Step, TaskEnvironment
+from ndp_ros.training.evaluation import Episode, make_actor, run_episode
+
+Array = NDArray[Any]
+
+SCHEMA = "1"
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """Episodes of an expert; shapes as in the file.
+
+    Attributes:
+        spec: The expert's policy: task, arm, observation, control step, k and scales.
+        source: Who demonstrated.
+    """
+
+    spec: PolicySpec
+    source: dict[str, Any]
+    observations: Array
+    actions: Array
+    starts: Array
+    returns: Array
+    success: Array
+    seeds: Array
+
+    @property
+    def episodes(self) -> int:
+        """Number of episodes."""
+        return len(self.returns)
+
+    def windows(self, episodes: Iterable[int]) -> Array:
+        """Return the indices of the windows of some episodes."""
+        parts = [np.arange(self.starts[e], self.starts[e + 1]) for e in episodes]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+    def save(self, path: Path) -> None:
+        """Write the file.
+
+        Raises:
+            TrainingError: If the disk refuses.
+        """
+        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in _SHAPES}
+        metadata = {
+            "schema": SCHEMA,
+            "spec": json.dumps(to_mapping(self.spec)),
+            "source": json.dumps(self.source),
+        }
+        scratch = path.with_name(f".{path.name}.new")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scratch.write_bytes(safetensors.numpy.save(tensors, metadata))
+            scratch.replace(path)
+        except OSError as error:
+            scratch.unlink(missing_ok=True)
+            raise TrainingError(f"cannot write {path}: {error.strerror}") from error
+
+
+_SHAPES: dict[str, Callable[[int, int, PolicySpec], tuple[int, ...]]] = {
+    "observations": lambda n, m, s: (n, observation_size(s.observation)),
+    "actions": lambda n, m, s: (n, s.k, s.dof),
+    "starts": lambda n, m, s: (m + 1,),
+    "returns": lambda n, m, s: (m,),
+    "success": lambda n, m, s: (m,),
+    "seeds": lambda n, m, s: (m,),
+}
+
+
+def load(path: Path) -> Demonstrations:
+    """Read and check a file.
+
+    Raises:
+        TrainingError: If it is missing, damaged, of another schema, or inconsistent.
+    """
+    if not path.is_file():
+        raise TrainingError(f"no file of demonstrations {path}")
+    try:
+        with safetensors.safe_open(str(path), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError) as error:
+        problem = " ".join(str(error).split())
+        raise TrainingError(f"{path} is truncated or damaged: {problem}") from error
+    if metadata.get("schema") != SCHEMA:
+        raise TrainingError(f"{path} has schema {metadata.get('schema')!r}, this reads {SCHEMA}")
+    try:
+        spec = from_mapping(PolicySpec, json.loads(metadata["spec"]), source=str(path))
+        source = json.loads(metadata["source"])
+    except (KeyError, ValueError, ConfigError) as error:
+        raise TrainingError(f"{path}: its description is damaged: {error}") from error
+    if set(arrays) != set(_SHAPES):
+        raise TrainingError(f"{path} holds {sorted(arrays)}, expected {sorted(_SHAPES)}")
+    n, m = len(arrays["observations"]), len(arrays["returns"])
+    for name, shape in _SHAPES.items():
+        if arrays[name].shape != shape(n, m, spec):
+            raise TrainingError(
+                f"{path}: {name} has shape {arrays[name].shape}, expected {shape(n, m, spec)}"
+            )
+        if not np.isfinite(arrays[name]).all():
+            raise TrainingError(f"{path}: {name} holds values that are not finite")
+    starts = arrays["starts"]
+    if starts[0] != 0 or starts[-1] != n or (np.diff(starts) <= 0).any():
+        raise TrainingError(f"{path}: episodes do not follow one another")
+    return Demonstrations(spec, source, **arrays)
+
+
+def collect(
+    policy: ArrayPolicy,
+    env: TaskEnvironment,
+    seeds: Iterable[int],
+    source: dict[str, Any],
+    noise: float = 0.0,
+    tell: Callable[[Episode], None] = lambda episode: None,
+) -> Demonstrations:
+    """Return an expert's episodes.
+
+    With noise the expert acts with part of its exploration, and what is recorded is what
+    it would have done without: the learner then sees how to come back.
+
+    Args:
+        policy: The expert.
+        env: Its environment.
+        seeds: One start state per episode.
+        source: Who demonstrates, for the record.
+        noise: Part of the policy's deviation to act with, 0 to 1.
+        tell: Called with the figures of each episode.
+    """
+    recorder = _Recorder(policy, noise)
+    starts, episodes = [0], []
+    for seed in seeds:
+        recorder.rng = np.random.default_rng([seed, 7])
+        episodes.append(run_episode(env, recorder, seed))
+        starts.append(len(recorder.observations))
+        tell(episodes[-1])
+    if not episodes:
+        raise TrainingError("no episode to collect")
+    return Demonstrations(
+        spec=policy.spec,
+        source={**source, "noise": noise},
+        observations=np.array(recorder.observations),
+        actions=np.array(recorder.actions, np.float64),
+        starts=np.array(starts, np.int64),
+        returns=np.array([e["return"] for e in episodes]),
+        success=np.array([bool(e["success"]) for e in episodes], np.uint8),
+        seeds=np.array([e["seed"] for e in episodes], np.int64),
+    )
+
+
+class _Recorder:
+    """An actor that notes what it sees and what the policy would do."""
+
+    def __init__(self, policy: ArrayPolicy, noise: float) -> None:
+        self.observations: list[Array] = []
+        self.actions: list[Array] = []
+        self.rng = np.random.default_rng(0)
+        self._policy = policy
+        self._actor = make_actor(policy)
+        self._std = noise * np.exp(policy.parameters[LOG_STD].astype(np.float64))
+
+    def __call__(self, env: TaskEnvironment, obs: Array) -> Step:
+        means = self._policy.means(obs[None])[0].astype(np.float64)
+        self.observations.append(obs.copy())
+        self.actions.append(means)
+        if not self._std.any():
+            return self._actor(env, obs)
+        return env.step(means + self._std * self.rng.standard_normal(means.shape))

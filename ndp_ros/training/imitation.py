@@ -1,0 +1,190 @@
+"""Behaviour cloning, section 3.3: the squared distance to the expert's actions, eq. (7).
+
+``bc-ndp`` trains phi through the dynamical system, ``bc-nn`` a network that predicts the k
+displacements itself, with the same hidden layers and normaliser.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndp_ros.errors import TrainingError
+from ndp_ros.policies.array_policy import ArrayPolicy
+from ndp_ros.policies.layout import LOG_STD, initial_tensors
+from ndp_ros.policies.spec import PolicySpec
+from ndp_ros.training.adam import Adam
+from ndp_ros.training.demonstrations import Demonstrations, load
+from ndp_ros.training.directory import RunDirectory, State
+from ndp_ros.training.evaluation import EVALUATION_SEED, summarise
+from ndp_ros.training.experiment import RunConfig
+from ndp_ros.training.logs import ProgressLine, Row, RunLog, Watch, evaluation_columns
+from ndp_ros.training.rollouts import Plan, Rollouts
+
+Array = NDArray[Any]
+
+_SPLIT, _SHUFFLE = 4, 5
+"""Keys of the generators that choose the episodes held out, and order windows."""
+
+_MUST_AGREE = ("arm", "joint_names", "observation", "control_dt", "k", "action_scale")
+
+
+class ImitationRun:
+    """A run of behaviour cloning; one batch is one pass over the demonstrations."""
+
+    def __init__(
+        self, config: RunConfig, spec: PolicySpec, directory: RunDirectory, resume: bool
+    ) -> None:
+        """Read the demonstrations and take up the run.
+
+        Raises:
+            TrainingError: If there are none, or they are another task's.
+        """
+        self.config, self.spec = config, spec
+        self._directory = directory
+        if not config.demonstrations:
+            raise TrainingError("imitation needs --demonstrations FILE (see ndp collect --help)")
+        data = load(Path(config.demonstrations))
+        _require_fit(data, spec, config.demonstrations)
+        self.policy = ArrayPolicy(spec, initial_tensors(spec, config.seed))
+        self.policy.parameters[LOG_STD][:] = np.log(1e-2)
+        self._adam = Adam(self.policy.layout.size, self.policy.dtype)
+        train, held = _split(data, config)
+        self.policy.mean[:] = data.observations[train].mean(0)
+        self.policy.variance[:] = data.observations[train].var(0)
+        self._train, self._held = (self._prepare(data, rows) for rows in (train, held))
+        self.passes = 0
+        self._best = -1.0
+        self._seconds = 0.0
+        state = directory.restore(spec) if resume else None
+        if state is not None:
+            self._restore(state)
+
+    @property
+    def samples(self) -> int:
+        """Control steps learnt from so far, counted in every pass."""
+        return self.passes * int(self._train[0].shape[1]) * self.spec.k
+
+    def go(self, quiet: bool = False, watch: Watch | None = None) -> None:
+        """Run to the end."""
+        config = self.config
+        total = config.bc.passes
+        plan = Plan(config.choice, self.spec, config.seed, 1, 1, 1)
+        title = f"{config.task} {config.method} seed {config.seed}"
+        with contextlib.ExitStack() as stack:
+            log = stack.enter_context(
+                contextlib.closing(RunLog(self._directory.folder, self.samples))
+            )
+            rollouts = stack.enter_context(Rollouts(plan)) if config.evaluation_episodes else None
+            line = stack.enter_context(ProgressLine(title, total, self.passes, quiet))
+            while self.passes < total:
+                start = time.monotonic()
+                row = self._one_pass()
+                due = self.passes % config.checkpoint_every == 0 or self.passes == total
+                evaluation = self._evaluate(rollouts) if due and rollouts is not None else {}
+                self._seconds += time.monotonic() - start
+                row |= evaluation_columns(evaluation) | {
+                    "seconds": self._seconds,
+                    "samples_per_second": self.samples / max(self._seconds, 1e-9),
+                }
+                log.write(row)
+                if due:
+                    self._save(evaluation)
+                figures = [
+                    ("error", f"{row['error']:.4f}"),
+                    ("held out", f"{row['holdout_error']:.4f}"),
+                ]
+                line.show(self.passes, figures)
+                if watch is not None:
+                    watch(row)
+
+    def _one_pass(self) -> Row:
+        bc = self.config.bc
+        x, targets = self._train
+        rng = np.random.default_rng([self.config.seed, _SHUFFLE, self.passes])
+        order = rng.permutation(x.shape[1])
+        error = 0.0
+        for index in np.array_split(order, -(-len(order) // bc.windows_per_step)):
+            step = self.policy.run(len(index))
+            means, values = step.forward(np.take(x, index, axis=1))
+            gap = means - np.take(targets, index, axis=2)
+            error += float(np.vdot(gap, gap))
+            gap *= 2.0 / gap.size
+            gradient = step.backward(gap, np.zeros_like(values))
+            self._adam.step(self.policy.flat, gradient, bc.step_size)
+        if not np.isfinite(error):
+            raise TrainingError("the error is not finite: lower step_size")
+        self.passes += 1
+        return {
+            "samples": self.samples,
+            "observed": self.samples // self.spec.k,
+            "error": error / targets.size,
+            "holdout_error": self._error(*self._held),
+            "learning_rate": bc.step_size,
+        }
+
+    def _error(self, x: Array, targets: Array) -> float:
+        """Return the mean squared error of the actions on some windows, 0 without windows."""
+        if targets.size == 0:
+            return 0.0
+        gap = self.policy.run(x.shape[1]).actor(x) - targets
+        return float(np.vdot(gap, gap)) / targets.size
+
+    def _prepare(self, data: Demonstrations, rows: Array) -> tuple[Array, Array]:
+        """Return normalised observations ``(n_obs, n)`` and targets ``(k, dof, n)``."""
+        obs = data.observations[rows]
+        targets = data.actions[rows].transpose(1, 2, 0) - self.policy.drift(obs)
+        dtype = self.policy.dtype
+        return self.policy.normalise(obs), np.ascontiguousarray(targets, dtype)
+
+    def _evaluate(self, rollouts: Rollouts) -> Row:
+        rollouts.publish(self.policy)
+        n = self.config.evaluation_episodes
+        return summarise(rollouts.evaluate(range(EVALUATION_SEED, EVALUATION_SEED + n)))
+
+    def _save(self, evaluation: Row) -> None:
+        success = evaluation.get("success_rate")
+        better = success is None or success >= self._best
+        self._best = max(self._best, -1.0 if success is None else success)
+        state = State(
+            {"flat": self.policy.flat, "adam.m": self._adam.m, "adam.v": self._adam.v},
+            {
+                "passes": self.passes,
+                "adam_steps": self._adam.steps,
+                "best": self._best,
+                "seconds": self._seconds,
+            },
+        )
+        tensors = self.policy.tensors()
+        self._directory.save(self.samples, self.spec, tensors, state, evaluation, better)
+
+    def _restore(self, state: State) -> None:
+        self.policy.flat[:] = state.arrays["flat"]
+        moments, counters = state.part("adam"), state.counters
+        self._adam.m[:], self._adam.v[:] = moments["m"], moments["v"]
+        self._adam.steps, self.passes = counters["adam_steps"], counters["passes"]
+        self._best, self._seconds = counters["best"], counters["seconds"]
+
+
+def _require_fit(data: Demonstrations, spec: PolicySpec, path: str) -> None:
+    for name in _MUST_AGREE:
+        theirs, ours = getattr(data.spec, name), getattr(spec, name)
+        if theirs != ours:
+            raise TrainingError(f"{path}: {name} is {theirs}, this task and policy have {ours}")
+
+
+def _split(data: Demonstrations, config: RunConfig) -> tuple[Array, Array]:
+    """Return the windows to learn from and those held out, whole episodes each."""
+    usable = np.arange(data.episodes)
+    if config.bc.only_successful:
+        usable = usable[data.success.astype(bool)]
+    if len(usable) == 0:
+        raise TrainingError(f"{config.demonstrations} holds no episode to learn from")
+    order = np.random.default_rng([config.seed, _SPLIT]).permutation(usable)
+    held = min(round(config.bc.holdout * len(order)), len(order) - 1)
+    return data.windows(sorted(order[held:])), data.windows(sorted(order[:held]))
