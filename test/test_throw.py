@@ -10,9 +10,9 @@ import ndp_ros.tasks  # noqa: F401  (registers the environments)
 from ndp_ros.errors import TaskError
 from ndp_ros.tasks.throw import Throw
 
-PEAK = np.array([0.10, 2.16, -2.14, 0.40, -1.43, 0.45])  # rad/s
-RISE, HOLD, FALL = 0.30, 0.17, 0.25  # s
-RELEASE = 0.31  # s
+PEAK = np.array([0.07, 2.30, -2.20, 0.44, -1.42, 0.40])  # rad/s
+RISE, HOLD, FALL = 0.287, 0.17, 0.25  # s
+RELEASE = 0.306  # s
 
 
 def scripted_throw(env: Throw, duration: float = 1.75) -> np.ndarray:

@@ -273,11 +273,9 @@ class ArmTask(gymnasium.Env[Array, Array]):
         y, yd = self._y, self._yd
         velocities = np.concatenate((yd[None], setpoints[:, 1]))
         accelerations = (velocities[1:] - velocities[:-1]) / tick
-        self._accelerations = accelerations
         i = 0
         for j in range(self.k):
             self._saturated_before = omega.saturated
-            self._tick_index = i
             for _ in range(self._ticks):
                 omega(y, yd, accelerations[i], measured, command)
                 robot.write(command)
@@ -316,9 +314,7 @@ class ArmTask(gymnasium.Env[Array, Array]):
         points = np.empty((self.k + 1, self._dof))
         points[0] = self._y
         for j in range(self.k):
-            np.clip(
-                points[j] + steps[j], self._limits.lower, self._limits.upper, out=points[j + 1]
-            )
+            np.clip(points[j] + steps[j], self._limits.lower, self._limits.upper, out=points[j + 1])
         steps = np.diff(points, axis=0)
         velocities = np.empty_like(points)
         velocities[0] = self._yd
@@ -345,9 +341,7 @@ def _multiple(long: float, short: float, long_name: str, short_name: str) -> int
     """Return how often ``short`` fits into ``long``, which must be a whole number."""
     n = round(long / short)
     if n < 1 or abs(n * short - long) > 1e-9:
-        raise TaskError(
-            f"{long_name} = {long} s must be a multiple of {short_name} = {short} s"
-        )
+        raise TaskError(f"{long_name} = {long} s must be a multiple of {short_name} = {short} s")
     return n
 
 

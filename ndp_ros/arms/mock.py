@@ -1,0 +1,73 @@
+"""An arm without physics that is always where it was told to be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndp_ros.arms.arm import ArmConfig, ArmInfo, Command, JointState
+from ndp_ros.errors import ArmError
+
+Array = NDArray[np.float64]
+
+
+class MockArm:
+    """Ideal tracking in position mode: what is read is what was last written."""
+
+    def __init__(self, config: ArmConfig, start: Sequence[float] | None = None) -> None:
+        """Stand at a position.
+
+        Args:
+            config: The arm that this one stands in for.
+            start: Positions (dof,) [rad]; the arm's home unless given.
+
+        Raises:
+            ArmError: If the start has another length or lies outside the limits.
+        """
+        self._info = ArmInfo.from_config(config, ("position",))
+        position = np.array(config.home if start is None else start, dtype=float)
+        inside = position.shape == (self._info.dof,) and np.all(
+            (position >= self._info.lower) & (position <= self._info.upper)
+        )
+        if not inside:
+            raise ArmError(
+                f"start of {config.name} is {position.tolist()}: {self._info.dof} positions "
+                f"from {self._info.lower.tolist()} to {self._info.upper.tolist()} [rad] are needed"
+            )
+        self._position = position
+        self._velocity = np.zeros(self._info.dof)
+
+    def connect(self) -> ArmInfo:
+        """Return what the arm is; a mock can always be reached."""
+        return self._info
+
+    def read(self, out: JointState) -> JointState:
+        """Return the last command; no effort, and the time is now."""
+        out.position[:] = self._position
+        out.velocity[:] = self._velocity
+        out.effort[:] = 0.0
+        out.time = time.monotonic()
+        return out
+
+    def write(self, command: Command) -> None:
+        """Be at the commanded position.
+
+        Raises:
+            ArmError: If the command is not one of position, or is not finite.
+        """
+        if command.mode != "position":
+            raise ArmError.choice("command mode", command.mode, self._info.command_modes)
+        if not (np.isfinite(command.position).all() and np.isfinite(command.velocity).all()):
+            raise ArmError(f"command is not finite: {command.position}, {command.velocity}")
+        self._position[:] = command.position
+        self._velocity[:] = command.velocity
+
+    def stop(self) -> None:
+        """Stand still."""
+        self._velocity[:] = 0.0
+
+    def close(self) -> None:
+        """Release nothing."""
