@@ -293,6 +293,19 @@ def test_remembered_world_is_shown_with_the_robot_of_now(task):
     sim.close()
 
 
+def test_rewards_remember_only_the_world_that_they_were_shown():
+    sim = make_simulation("pick-place", "v1")
+    obs = draw_goal(sim, np.random.default_rng(0))
+    world = WorldMemory(sim)
+    sim.pickCompleted = False
+    world.keep(obs)
+    sim.pickCompleted = True  # as a reward in the true world would set it
+    with world.shown(obs):
+        assert sim.pickCompleted is False
+    assert sim.pickCompleted is False
+    sim.close()
+
+
 # Episodes.
 
 

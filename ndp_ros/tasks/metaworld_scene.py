@@ -26,6 +26,9 @@ Array = NDArray[np.float64]
 N_GOALS = 50
 """Goals of a task that the benchmark evaluates on."""
 
+_FLAGS = ("pickCompleted", "placeCompleted")
+"""What v1 rewards remember from step to step."""
+
 _OBJECTS = slice(4, N_FRAME)
 _OBJECTS_BEFORE = slice(N_FRAME + 4, 2 * N_FRAME)
 
@@ -133,6 +136,7 @@ class WorldMemory:
 
     def __init__(self, sim: SawyerXYZEnv) -> None:
         model, data = sim.model, sim.data
+        self._sim = sim
         robot = model.body_rootid[model.body("hand").id]
         moves = (model.body_weldid != 0) & (model.body_rootid != robot) & (model.body_mocapid < 0)
         bodies = _rows(moves)
@@ -153,11 +157,13 @@ class WorldMemory:
         self._all = [*self._state, *poses]
         self._kept: list[Array] = []
         self._objects = np.zeros(N_FRAME - 4)
+        self._flags: dict[str, Any] = {}
 
     def keep(self, obs: Array) -> None:
         """Remember the world as it is now, and as a native observation (39,) shows it."""
         self._kept = [array[rows].copy() for array, rows in self._all]
         self._objects = obs[_OBJECTS].copy()
+        self._flags = self._read_flags()
 
     @contextmanager
     def shown(self, obs: Array) -> Iterator[Array]:
@@ -174,11 +180,17 @@ class WorldMemory:
             array[rows] = kept
         mixed = obs.copy()
         mixed[_OBJECTS] = mixed[_OBJECTS_BEFORE] = self._objects
+        vars(self._sim).update(self._flags)
         try:
             yield mixed
         finally:
+            self._flags = self._read_flags()
             for (array, rows), value in zip(self._state, now, strict=True):
                 array[rows] = value
+
+    def _read_flags(self) -> dict[str, Any]:
+        attributes = vars(self._sim)
+        return {name: attributes[name] for name in _FLAGS if name in attributes}
 
 
 def _rows(mask: NDArray[np.bool_]) -> Any:
