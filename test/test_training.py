@@ -125,6 +125,12 @@ def test_only_last_and_best_checkpoints_stay(tmp_path: Path) -> None:
     assert len(names) <= 4
 
 
+def test_deviations_follow_a_schedule_if_one_is_given(tmp_path: Path) -> None:
+    train(toy(1600, init_log_std=-1.0, final_log_std=-2.0), tmp_path / "run", quiet=True)
+    logs = [np.log(float(row["std"])) for row in read_progress(tmp_path / "run")]
+    np.testing.assert_allclose(logs, -1.0 - np.arange(10) / 10, atol=1e-5)
+
+
 def test_an_existing_run_is_not_overwritten(tmp_path: Path) -> None:
     train(toy(320), tmp_path / "run", quiet=True)
     with pytest.raises(TrainingError, match="--resume"):

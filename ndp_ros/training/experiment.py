@@ -63,6 +63,9 @@ class RunConfig:
     goal_gain: float = param(0.25, doc="g = y0 + goal_gain * output.", unit="rad", minimum=0.0)
     weight_gain: float = param(50.0, doc="w = weight_gain * output.", minimum=0.0)
     init_log_std: float = param(0.0, doc="Initial log standard deviation of actions.")
+    final_log_std: float | None = param(
+        None, doc="Log deviation at the end, approached linearly; without it, it is learnt."
+    )
     checkpoint_every: int = param(
         10, doc="Batches between checkpoints; each starts new episodes.", minimum=1
     )

@@ -44,7 +44,7 @@ class PpoRun:
         self.batch = 0
         self.policy = ArrayPolicy(spec, initial_tensors(spec, config.seed))
         self._directory = directory
-        self._learner = Learner(self.policy, config.ppo)
+        self._learner = Learner(self.policy, config.ppo, learn_std=config.final_log_std is None)
         self._moments = Moments(len(self.policy.mean))
         self._reward_scale = RewardScale(config.environments, config.ppo.gamma)
         self._episode_numbers: NDArray[Any] = np.zeros(config.environments, np.int64)
@@ -100,6 +100,9 @@ class PpoRun:
         fresh = self.batch % config.checkpoint_every == 0
         if fresh:
             self._reward_scale.cut()
+        if config.final_log_std is not None:
+            travelled = (config.final_log_std - config.init_log_std) * self.batch / config.batches
+            policy.parameters[LOG_STD][:] = config.init_log_std + travelled
         rollouts.publish(policy)
         episodes = rollouts.collect(self.batch, fresh)
         rewards = block.rewards

@@ -200,9 +200,17 @@ class Learner:
         adam: Its optimiser.
     """
 
-    def __init__(self, policy: ArrayPolicy, config: PpoConfig) -> None:
+    def __init__(self, policy: ArrayPolicy, config: PpoConfig, learn_std: bool = True) -> None:
+        """Start with fresh moments.
+
+        Args:
+            policy: The policy to train.
+            config: Hyper-parameters.
+            learn_std: Whether gradients reach the deviations.
+        """
         self.policy = policy
         self.config = config
+        self._learn_std = learn_std
         self.adam = Adam(policy.layout.size, policy.dtype, eps=config.adam_eps)
         self._log_std = policy.parameters[LOG_STD]
 
@@ -235,7 +243,7 @@ class Learner:
         means, values = step.forward(batch.x)
         terms = losses(batch, means, self._log_std, values, self.config)
         gradient = step.backward(terms.d_means, terms.d_values)
-        step.slopes[LOG_STD][:] = terms.d_log_std
+        step.slopes[LOG_STD][:] = terms.d_log_std if self._learn_std else 0.0
         norm = clip_norm(gradient, self.config.max_grad_norm)
         if not math.isfinite(norm):
             raise TrainingError(f"the gradient is not finite (norm {norm}): lower learning_rate")
