@@ -1,6 +1,7 @@
 """The rules of docs/architecture.md over the imports, read from the source."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ STREAMING_SIDE = (
 )
 
 
+@functools.cache
 def imports(path: Path) -> set[str]:
     """Return every module that a file imports, at the top or inside a function."""
     found = set()
@@ -52,7 +54,7 @@ def test_torch_is_never_imported_on_the_streaming_side():
     ("folder", "forbidden"),
     [
         ("dmp", ("arms", "tasks", "policies", "streaming", "nodes", "training", "control")),
-        ("control", ("arms", "tasks", "policies", "streaming", "nodes", "training")),
+        ("control", ("tasks", "policies", "streaming", "nodes", "training")),
         ("arms", ("policies", "tasks", "streaming", "nodes", "training", "checkpoint")),
         ("tasks", ("policies", "streaming", "nodes", "training", "checkpoint")),
         ("nodes", ("training",)),
@@ -64,6 +66,15 @@ def test_folder_knows_only_what_stands_above_it(folder, forbidden):
     for other in forbidden:
         guilty = {name for name in users_of(f"ndp_ros.{other}") if name.startswith(folder + "/")}
         assert not guilty, f"{folder} must not know {other}"
+
+
+def test_control_knows_the_arm_protocol_and_no_arm():
+    backends = {"arms." + path.stem for path in (ROOT / "arms").glob("*")} - {
+        "arms.arm",
+        "arms.__init__",
+    }
+    for backend in backends:
+        assert not {name for name in users_of(f"ndp_ros.{backend}") if name.startswith("control/")}
 
 
 def test_importing_the_package_needs_neither_ros_nor_torch_nor_mujoco():

@@ -58,14 +58,12 @@ class Replay:
         base = model.body("base").id
         self._base = robot.data.xpos[base].copy(), robot.data.xquat[base].copy()
         self._track: list[tuple[float, Array]] = []
-        self._landed_at: float | None = None
         self._time = 0.0
 
     def begin(self, seed: int) -> None:
         """Start a new throw from the start state of ``seed``."""
         self.task.reset(seed=seed)
         self._track.clear()
-        self._landed_at = None
         self._time = 0.0
 
     def show(self, position: Array, poses: Mapping[str, Array]) -> None:
@@ -101,15 +99,11 @@ class Replay:
             data.qvel[self._cube_velocity : self._cube_velocity + 3] = velocity
         self._track.append((time, at))
         self.task._watch()
-        if self._landed_at is None and self.task._summary()["landed"]:
-            self._landed_at = time
 
     @property
     def over(self) -> bool:
         """Whether the episode has ended, as it would have in training."""
-        config = self.task.config
-        settled = self._landed_at is not None and self._time - self._landed_at >= config.settle > 0
-        return settled or self._time >= config.horizon
+        return self._time >= self.task.config.horizon
 
     def summary(self) -> dict[str, Any]:
         """Return the task's own figures of the throw: ``success``, ``landing``, ``miss``, ..."""
