@@ -1,0 +1,86 @@
+"""The processes of ``bringup`` as actions of a launch file; needs the ``launch`` packages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    OpaqueFunction,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
+)
+from launch.event_handlers import OnProcessExit
+from launch.events import Shutdown
+from launch.events.process import ProcessExited
+from launch.launch_context import LaunchContext
+from launch.launch_description import LaunchDescription
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration
+from launch_ros.actions import Node
+
+from ndp_ros.bringup import ProcessSpec, environment, from_text
+from ndp_ros.config import parameters
+
+_RESPAWN_DELAY = 1.0
+
+
+def description(
+    config_class: type[Any], processes: Callable[[Any], Sequence[ProcessSpec]]
+) -> LaunchDescription:
+    """Return what a launch file has to return.
+
+    Args:
+        config_class: Configuration class; its fields become launch arguments.
+        processes: Checks a configuration and returns what it starts; an NdpError ends
+            the launch before anything runs.
+    """
+    arguments = [
+        DeclareLaunchArgument(
+            p.name, default_value="" if p.required else str(p.default), description=p.describe()
+        )
+        for p in parameters(config_class)
+    ]
+
+    def start(context: LaunchContext) -> list[Any]:
+        given = {
+            p.name: LaunchConfiguration(p.name).perform(context) for p in parameters(config_class)
+        }
+        specs = processes(from_text(config_class, given))
+        return [action for spec in specs for action in _actions(spec)]
+
+    defaults = [
+        SetEnvironmentVariable(name, EnvironmentVariable(name, default_value=value))
+        for name, value in environment().items()
+    ]
+    return LaunchDescription([*defaults, *arguments, OpaqueFunction(function=start)])
+
+
+def _actions(spec: ProcessSpec) -> list[Any]:
+    node = Node(
+        package="ndp_ros",
+        executable=spec.name,
+        name=spec.name,
+        parameters=[dict(spec.parameters)],
+        additional_env=dict(spec.environment),
+        output="screen",
+        emulate_tty=True,
+        respawn=spec.respawn,
+        respawn_delay=_RESPAWN_DELAY,
+    )
+    if spec.respawn:
+        return [node]
+
+    def ended(event: ProcessExited, _context: LaunchContext) -> list[Any]:
+        how = f"{spec.name} has ended with status {event.returncode}"
+        if event.returncode == 0 and spec.ends_system:
+            return [EmitEvent(event=Shutdown(reason="all is done"))]
+        return [EmitEvent(event=Shutdown(reason=how)), OpaqueFunction(function=_fail, args=[how])]
+
+    return [node, RegisterEventHandler(OnProcessExit(target_action=node, on_exit=ended))]
+
+
+def _fail(_context: LaunchContext, text: str) -> None:
+    """Give the launch an exit status other than 0."""
+    raise RuntimeError(text)
