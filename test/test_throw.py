@@ -15,7 +15,7 @@ RISE, HOLD, FALL = 0.287, 0.17, 0.25  # s
 RELEASE = 0.306  # s
 
 
-def scripted_throw(env: Throw, duration: float = 1.75) -> np.ndarray:
+def scripted_throw(env: Throw, duration: float = 2.0) -> np.ndarray:
     """Return setpoints (n, 3, dof) of an underhand toss: all joints swing, the hand opens."""
     t = env.tick * np.arange(1, round(duration / env.tick) + 1)
     rising = np.sin(np.pi / 2 * np.clip(t / RISE, 0, 1)) ** 2
@@ -39,7 +39,7 @@ def play(env: Throw, setpoints: np.ndarray) -> dict:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_scripted_throw_lands_in_the_bin(seed):
-    env = Throw(horizon=1.75)
+    env = Throw()
     env.reset(seed=seed)
     episode = play(env, scripted_throw(env))
     assert episode["success"]
