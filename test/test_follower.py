@@ -286,6 +286,18 @@ def test_an_impossible_segment_is_refused_with_the_old_one_running(values, g, wh
     assert_continuous(before, rig.tick(), rig.T)
 
 
+def test_a_gripper_that_is_to_close_further_than_it_can_grips_without_being_counted() -> None:
+    rig = Rig()
+    rig.follower.follow()
+    for _ in range(3):
+        assert rig.offer(from_home(0.0, 0.0, 1.2))
+        for _ in range(100):
+            before = rig.follower.setpoint.copy()
+            assert_continuous(before, rig.tick(), rig.T)
+    assert rig.follower.setpoint[0, 2] == INFO.upper[2]
+    assert rig.guard.count("position") < 20, "counted at most while it slows down"
+
+
 def test_too_fast_segments_may_be_clamped_on_the_way_instead() -> None:
     rig = Rig(on_fast_segment="clamp")
     rig.follower.follow()

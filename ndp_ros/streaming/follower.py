@@ -205,7 +205,16 @@ class Follower:
         setpoints = table.reshape(dof, 3, rows)
         setpoints[:, 1] *= 1.0 / duration
         setpoints[:, 2] *= 1.0 / duration**2
+        self._saturate_gripper(setpoints[self.guard.info.n_arm :])
         return setpoints
+
+    def _saturate_gripper(self, setpoints: Array) -> None:
+        """Hold the gripper at the end of its range: wanting more is how a policy grips."""
+        for joint, place in zip(setpoints, range(self.guard.info.n_arm, self._dof), strict=True):
+            y = joint[0]
+            beyond = (y > self.guard.upper[place]) | (y < self.guard.lower[place])
+            np.clip(y, self.guard.lower[place], self.guard.upper[place], out=y)
+            joint[1:, beyond] = 0.0
 
     def _refuse(self, name: str, text: str) -> bool:
         self.refused += 1

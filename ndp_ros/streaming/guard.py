@@ -1,18 +1,8 @@
 """The guard: the one place where every segment, setpoint, command and measurement passes.
 
-Each violation has a name (``GUARD_NAMES``), a count and a policy (``POLICIES``).
-
-Setpoints obey position, velocity and acceleration limits by construction. A state
-(y, yd) of a joint is *viable* when braking at a, the acceleration limit, ends inside
-the position limits; for yd > 0 at a period T
-
-    y + yd^2 / (2 a) + yd T / 2 <= upper,
-
-where the last term pays for braking in whole ticks. From a viable state braking leads to
-a viable state, so a filter that only ever steps to viable states can always stop in
-time. A wanted setpoint that is viable and continuous with the present one passes
-unchanged, bit for bit; any other is replaced by the nearest step that the limits
-allow (``clamp``), or begins braking (``brake``, ``fault``).
+Each violation has a name (``GUARD_NAMES``), a count and a policy (``POLICIES``). Setpoints obey
+position, velocity and acceleration limits by construction (``control.limiter``): a wanted
+setpoint inside them passes unchanged, any other is clamped or begins braking.
 """
 
 from __future__ import annotations
@@ -24,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_ros.arms.arm import ArmInfo, Command, JointState
+from ndp_ros.control.limiter import ROWS, Limiter
 from ndp_ros.errors import ConfigError
 from ndp_ros.streaming.config import POLICIES, RuntimeConfig
 from ndp_ros.streaming.mailbox import GUARD_NAMES
@@ -37,8 +28,6 @@ _INDEX = {name: place for place, name in enumerate(GUARD_NAMES)}
 _TOO_FAST = 1.02
 """Excess up to which a segment runs as it is, clamped on the way: a start at the limit is
 no reason to slow down."""
-_ROUNDING = 1e-9
-"""Relative slack of the comparisons, so that a state on a limit is inside it."""
 
 
 @dataclass
@@ -83,7 +72,7 @@ class Guard:
         self.info = info
         self.counts = [0] * len(GUARD_NAMES)
         self.fault = ""
-        dof, self._T = info.dof, config.period
+        dof, T = info.dof, config.period
         self._n = info.n_arm
         margin = np.full(dof, config.position_margin)
         margin[self._n :] = 0.0
@@ -95,6 +84,9 @@ class Guard:
             )
         self.max_velocity = info.max_velocity * config.velocity_margin
         self.max_acceleration = info.max_acceleration * config.acceleration_margin
+        self.limiter = Limiter(
+            self.lower, self.upper, self.max_velocity, self.max_acceleration, config.period
+        )
         self._torque_of = torque_of
         self._policies = {
             name: POLICIES.index(getattr(config, f"on_{name}"))
@@ -103,35 +95,6 @@ class Guard:
         }  # fmt: skip
         # Without it nothing else holds, so a jump is clamped whatever the others are.
         self._policies["continuity"] = max(self._policies["acceleration"], CLAMP)
-
-        a, T = self.max_acceleration, self._T
-        self._half_over_a = 0.5 / a
-        # What a setpoint is judged by is linear in (y', yd', ydd', y, yd), but for the braking
-        # distance that is added to the second row. With dv = yd' - yd and the drift
-        # d = y' - y - (yd + yd') T / 2, some motion with |ydd| <= a joins the two setpoints if
-        # |d| <= (a T - |dv|) T / 4.
-        self._row_names = ("position", "position", "velocity", "acceleration", "acceleration",
-                           "acceleration", "continuity")  # fmt: skip
-        self._rows = np.array([
-            [1.0, 0.0, 0.0, 0.0, 0.0],                # y'
-            [1.0, T / 2, 0.0, 0.0, 0.0],              # where braking from there would end
-            [0.0, 1.0, 0.0, 0.0, 0.0],                # yd'
-            [1.0, -T / 4, 0.0, -1.0, -3 * T / 4],     # d + dv T / 4
-            [1.0, -3 * T / 4, 0.0, -1.0, -T / 4],     # d - dv T / 4
-            [0.0, 0.0, 1.0, 0.0, 0.0],                # ydd'
-            [1.0, -T / 2, 0.0, -1.0, -T / 2],         # d
-        ])  # fmt: skip
-        self._states, self._q = np.zeros((5, dof)), np.zeros((7, dof))
-        drift = a * (T * T / 4.0)
-        self._high = np.stack((self.upper, self.upper, self.max_velocity, drift, drift, a, drift))
-        self._high *= 1.0 + _ROUNDING * np.sign(self._high)
-        # The drift of a smooth step is rounding of y itself when the arm hardly moves.
-        self._high[[3, 4, 6]] += 1e-12
-        self._low = -self._high
-        self._low[:2] = self.lower * (1.0 - _ROUNDING * np.sign(self.lower))
-        self._inside, self._above = np.zeros((7, dof), bool), np.zeros((7, dof), bool)
-        self._all_inside = np.ones((7, dof), bool).tobytes()
-        self._b = np.zeros(dof)
 
         # A command is judged by position, torque and change of torque; row by row.
         n = self._n
@@ -176,16 +139,11 @@ class Guard:
     # -- setpoints ---------------------------------------------------------------------------
 
     def seat(self, position: Array) -> None:
-        """Widen the limits to a position outside them, so that the arm may hold there.
-
-        From outside, only steps towards the inside and along the limit are viable.
-        """
-        outside = (position < self.lower) | (position > self.upper)
-        if outside.any():
-            self.hit("position")
-        self._low[:2] = np.minimum(self._low[:2], position)
-        self._high[:2] = np.maximum(self._high[:2], position)
-        self._command_low[0], self._command_high[0] = self._low[0], self._high[0]
+        """Widen the limits to a position (dof,) outside them, so that the arm may hold there."""
+        if ((position < self.lower) | (position > self.upper)).any():
+            self.hit_quietly("position")
+        self.limiter.widen(position)
+        self._command_low[0], self._command_high[0] = self.limiter.lower, self.limiter.upper
         self._torque_known = False
 
     def limit(self, current: Array, wanted: Array) -> int:
@@ -199,27 +157,17 @@ class Guard:
             The most severe policy met: COUNT (nothing happened), CLAMP, BRAKE or FAULT. With
             the last two the step is that of :meth:`brake`.
         """
-        states, q, b = self._states, self._q, self._b
-        states[:3] = wanted
-        states[3:] = current[:2]
-        np.dot(self._rows, states, out=q)
-        np.abs(states[1], out=b)
-        b *= states[1]
-        b *= self._half_over_a
-        q[1] += b
-        # Written so that a NaN is outside. Comparing bytes is ten times as fast as all().
-        inside = np.less_equal(q, self._high, out=self._inside)
-        inside &= np.greater_equal(q, self._low, out=self._above)
-        if inside.tobytes() == self._all_inside:
+        limiter = self.limiter
+        if limiter.admits(current, wanted):
             current[:] = wanted
             return COUNT
         if not np.isfinite(wanted).all():
             self.hit("setpoint_not_finite")
-            self.brake(current)
+            limiter.brake(current)
             return FAULT
-        y, yd, T = states[3], states[4], self._T
+        inside = limiter.inside
         policy, before, met = COUNT, "", COUNT
-        for row, name in enumerate(self._row_names):
+        for row, name in enumerate(ROWS):
             if not inside[row].all():
                 if name != before:  # one count a tick for all rows of a name
                     met = self.hit(name)
@@ -228,56 +176,18 @@ class Guard:
                 if met == COUNT:
                     inside[row] = True
         if policy >= BRAKE:
-            self.brake(current)
-            return policy
-        passed = inside.all(axis=0)
-        self._step(current, wanted[1] + self._closing(wanted[0] - y - 0.5 * T * (yd + wanted[1])))
-        np.copyto(current, wanted, where=passed)
+            limiter.brake(current)
+        else:
+            limiter.clamp(current, wanted)
         return policy
 
     def brake(self, current: Array) -> bool:
-        """Step towards rest at the acceleration limits; return True once at rest.
-
-        Args:
-            current: Setpoint (3, dof), overwritten by the next one.
-        """
-        if not current[1].any():
-            current[2] = 0.0
-            return True
-        self._step(current, 0.0)
-        # What is left of the velocity by rounding would cost another tick.
-        current[1, np.abs(current[1]) < 1e-9 * self.max_velocity] = 0.0
-        return False
+        """Step towards rest at the acceleration limits; return True once at rest."""
+        return self.limiter.brake(current)
 
     def approach(self, current: Array, target: Array) -> bool:
         """Step towards rest at a position (dof,), inside the limits; return True once there."""
-        error = target - current[0] - 0.5 * self._T * current[1]
-        if np.abs(error).max() < 1e-3 and np.abs(current[1]).max() < 1e-2:
-            return self.brake(current)
-        self._step(current, self._closing(error))
-        return False
-
-    def _closing(self, error: Array) -> Array:
-        """Return the velocity at which half the acceleration limit closes a gap in time."""
-        a, half = self.max_acceleration, 0.5 * self._T * self.max_acceleration
-        return np.asarray(np.sign(error) * (np.sqrt(half * half + a * np.abs(error)) - half))
-
-    def _step(self, current: Array, velocity: Array | float) -> None:
-        """Move one period at constant acceleration to the nearest viable velocity."""
-        T, a = self._T, self.max_acceleration
-        y, yd = current[0].copy(), current[1].copy()
-        aT = a * T
-        # Velocity v' is viable towards the upper limit if v'^2 / (2 a) + v' T <= room.
-        up = np.maximum(self._high[0] - y - 0.5 * T * yd, 0.0)
-        down = np.maximum(y + 0.5 * T * yd - self._low[0], 0.0)
-        high = np.sqrt(aT * aT + 2.0 * a * up) - aT
-        low = aT - np.sqrt(aT * aT + 2.0 * a * down)
-        v = np.clip(velocity, np.maximum(low, -self.max_velocity),
-                    np.minimum(high, self.max_velocity))  # fmt: skip
-        v = np.clip(v, yd - aT, yd + aT)
-        current[0] = y + (yd + v) * (0.5 * T)
-        current[1] = v
-        current[2] = (v - yd) / T
+        return self.limiter.approach(current, target)
 
     # -- whole segments ----------------------------------------------------------------------
 
@@ -309,7 +219,7 @@ class Guard:
         if not (np.isfinite(high).all() and np.isfinite(low).all()):
             return Verdict(0.0, "segment_not_finite", "setpoints are not finite")
         tolerance = self.config.position_tolerance if tolerance is None else tolerance
-        beyond = np.maximum(high[0] - self._high[0], self._low[0] - low[0])[:n]
+        beyond = np.maximum(high[0] - self.limiter.upper, self.limiter.lower - low[0])[:n]
         if (beyond > tolerance).any():
             joint = int(np.argmax(beyond))
             return Verdict(

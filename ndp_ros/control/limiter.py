@@ -1,0 +1,181 @@
+"""The limiter: setpoints that obey position, velocity and acceleration limits by construction.
+
+A state (y, yd) of a joint is *viable* when braking at a, the acceleration limit, ends inside
+the position limits; for yd > 0 at a period T
+
+    y + yd^2 / (2 a) + yd T / 2 <= upper,
+
+where the last term pays for braking in whole ticks. From a viable state braking leads to
+a viable state, so a filter that only ever steps to viable states can always stop in
+time. A wanted setpoint that is viable and that some motion inside the limits joins to
+the present one passes unchanged, bit for bit; any other is replaced by the nearest step
+that the limits allow, and what is wanted is caught up with as fast as they allow.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ndp_ros.errors import ConfigError
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+ROWS = (
+    "position", "position", "velocity", "acceleration", "acceleration", "acceleration",
+    "continuity",
+)  # fmt: skip
+"""What each row of :attr:`Limiter.inside` is about."""
+
+_ROUNDING = 1e-9
+"""Relative slack of the comparisons, so that a state on a limit is inside it."""
+
+
+class Limiter:
+    """Limits of some joints at one rate.
+
+    Attributes:
+        lower, upper: Position limits (dof,) [rad], as :meth:`widen` has left them.
+        max_velocity: Velocity limits (dof,) [rad/s].
+        max_acceleration: Acceleration limits (dof,) [rad/s^2].
+        period: Time between two setpoints [s].
+        inside: After :meth:`admits`, whether each joint is inside each limit, (ROWS, dof).
+    """
+
+    def __init__(
+        self,
+        lower: ArrayLike,
+        upper: ArrayLike,
+        max_velocity: ArrayLike,
+        max_acceleration: ArrayLike,
+        period: float,
+    ) -> None:
+        """Prepare every array that a loop needs.
+
+        Raises:
+            ConfigError: If a joint has no room, or a limit or the period is not positive.
+        """
+        self.lower, self.upper, self.max_velocity, self.max_acceleration = (
+            np.array(v, np.float64) for v in (lower, upper, max_velocity, max_acceleration)
+        )
+        self.period = T = float(period)
+        v, a = self.max_velocity, self.max_acceleration
+        if not ((self.lower < self.upper).all() and (v > 0).all() and (a > 0).all() and T > 0):
+            raise ConfigError(
+                f"limits leave no room: positions {self.lower} to {self.upper}, velocity {v}, "
+                f"acceleration {a}, period {T}"
+            )
+        dof = len(v)
+        self._half_over_a = 0.5 / a
+        # What a setpoint is judged by is linear in (y', yd', ydd', y, yd), but for the braking
+        # distance that is added to the second row. With dv = yd' - yd and the drift
+        # d = y' - y - (yd + yd') T / 2, some motion with |ydd| <= a joins the two setpoints if
+        # |d| <= (a T - |dv|) T / 4.
+        self._rows = np.array([
+            [1.0, 0.0, 0.0, 0.0, 0.0],                # y'
+            [1.0, T / 2, 0.0, 0.0, 0.0],              # where braking from there would end
+            [0.0, 1.0, 0.0, 0.0, 0.0],                # yd'
+            [1.0, -T / 4, 0.0, -1.0, -3 * T / 4],     # d + dv T / 4
+            [1.0, -3 * T / 4, 0.0, -1.0, -T / 4],     # d - dv T / 4
+            [0.0, 0.0, 1.0, 0.0, 0.0],                # ydd'
+            [1.0, -T / 2, 0.0, -1.0, -T / 2],         # d
+        ])  # fmt: skip
+        drift = a * (T * T / 4.0)
+        self._high = np.stack((self.upper, self.upper, v, drift, drift, a, drift))
+        self._high *= 1.0 + _ROUNDING * np.sign(self._high)
+        # The drift of a smooth step is rounding of y itself when the arm hardly moves.
+        self._high[[3, 4, 6]] += 1e-12
+        self._low = -self._high
+        self._low[:2] = self.lower * (1.0 - _ROUNDING * np.sign(self.lower))
+        self.lower, self.upper = self._low[0], self._high[0]
+        self._states, self._q = np.zeros((5, dof)), np.zeros((len(ROWS), dof))
+        self.inside, self._above = (
+            np.zeros((len(ROWS), dof), bool),
+            np.zeros((len(ROWS), dof), bool),
+        )
+        self._all_inside = np.ones((len(ROWS), dof), bool).tobytes()
+        self._b = np.zeros(dof)
+
+    def widen(self, position: Array) -> None:
+        """Let a position (dof,) outside the limits be held; only steps inwards lead from it."""
+        self._low[:2] = np.minimum(self._low[:2], position)
+        self._high[:2] = np.maximum(self._high[:2], position)
+
+    def follow(self, current: Array, wanted: Array) -> bool:
+        """Step from the current setpoint to the wanted one as far as the limits allow.
+
+        Args:
+            current: Setpoint (3, dof): y, yd, ydd; overwritten by the next one.
+            wanted: Setpoint (3, dof) wanted one period later, finite.
+
+        Returns:
+            Whether it passed unchanged.
+        """
+        if self.admits(current, wanted):
+            current[:] = wanted
+            return True
+        self.clamp(current, wanted)
+        return False
+
+    def admits(self, current: Array, wanted: Array) -> bool:
+        """Whether the wanted setpoint may follow the current one; fills :attr:`inside`."""
+        states, q, b = self._states, self._q, self._b
+        states[:3] = wanted
+        states[3:] = current[:2]
+        np.dot(self._rows, states, out=q)
+        np.abs(states[1], out=b)
+        b *= states[1]
+        b *= self._half_over_a
+        q[1] += b
+        # Written so that a NaN is outside. Comparing bytes is ten times as fast as all().
+        inside = np.less_equal(q, self._high, out=self.inside)
+        inside &= np.greater_equal(q, self._low, out=self._above)
+        return inside.tobytes() == self._all_inside
+
+    def clamp(self, current: Array, wanted: Array) -> None:
+        """Step towards the wanted setpoint, joints that :attr:`inside` admits all the way."""
+        y, yd = current[0], current[1]
+        gap = wanted[0] - y - 0.5 * self.period * (yd + wanted[1])
+        self._step(current, wanted[1] + self._closing(gap))
+        np.copyto(current, wanted, where=self.inside.all(axis=0))
+
+    def brake(self, current: Array) -> bool:
+        """Step towards rest at the acceleration limits; return True once at rest."""
+        if not current[1].any():
+            current[2] = 0.0
+            return True
+        self._step(current, 0.0)
+        # What is left of the velocity by rounding would cost another tick.
+        current[1, np.abs(current[1]) < 1e-9 * self.max_velocity] = 0.0
+        return False
+
+    def approach(self, current: Array, target: Array) -> bool:
+        """Step towards rest at a position (dof,), inside the limits; return True once there."""
+        gap = target - current[0] - 0.5 * self.period * current[1]
+        if np.abs(gap).max() < 1e-3 and np.abs(current[1]).max() < 1e-2:
+            return self.brake(current)
+        self._step(current, self._closing(gap))
+        return False
+
+    def _closing(self, gap: Array) -> Array:
+        """Return the velocity at which half the acceleration limit closes a gap in time."""
+        a, half = self.max_acceleration, 0.5 * self.period * self.max_acceleration
+        return np.asarray(np.sign(gap) * (np.sqrt(half * half + a * np.abs(gap)) - half))
+
+    def _step(self, current: Array, velocity: Array | float) -> None:
+        """Move one period at constant acceleration to the nearest viable velocity."""
+        T, a = self.period, self.max_acceleration
+        y, yd = current[0].copy(), current[1].copy()
+        aT = a * T
+        # A velocity v' is viable towards the upper limit if v'^2 / (2 a) + v' T <= room.
+        up = np.maximum(self.upper - y - 0.5 * T * yd, 0.0)
+        down = np.maximum(y + 0.5 * T * yd - self.lower, 0.0)
+        high = np.minimum(np.sqrt(aT * aT + 2.0 * a * up) - aT, self.max_velocity)
+        low = np.maximum(aT - np.sqrt(aT * aT + 2.0 * a * down), -self.max_velocity)
+        v = np.minimum(np.maximum(velocity, low), high)
+        # The acceleration limit comes last: a state that is not viable brakes as hard as it may.
+        v = np.minimum(np.maximum(v, yd - aT), yd + aT)
+        current[0] = y + (yd + v) * (0.5 * T)
+        current[1] = v
+        current[2] = (v - yd) / T
