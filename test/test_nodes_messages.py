@@ -1,0 +1,190 @@
+"""Messages: what goes in comes out, and whatever does not fit is rejected with its reason."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("rclpy", reason="needs ROS 2 (or its wheels)")
+pytest.importorskip("ndp_interfaces", reason="needs the message package: pip install ./interfaces")
+
+from geometry_msgs.msg import PoseStamped
+from sensor_msgs.msg import JointState
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from ndp_ros.dmp.config import FORCINGS, KERNELS, LAYOUTS, ORDERS, SOLVERS, DmpConfig
+from ndp_ros.errors import ConfigError
+from ndp_ros.nodes.messages import (
+    REASONS,
+    Parameters,
+    RejectedError,
+    parameters_from_message,
+    parameters_to_message,
+    seconds,
+    stamp_of,
+)
+from ndp_ros.nodes.observer import Observer
+from ndp_ros.observation import ObservationField, arm_observation
+
+JOINTS = ("a", "b")
+NOW = 1_800_000_000.0
+finite = st.floats(-1e6, 1e6)
+
+configs = st.builds(
+    DmpConfig,
+    n_basis=st.integers(1, 12), alpha=st.floats(1.0, 100.0), a_x=st.floats(0.1, 5.0),
+    kernel=st.sampled_from(KERNELS), layout=st.sampled_from(LAYOUTS),
+    forcing=st.sampled_from(FORCINGS), solver=st.sampled_from(SOLVERS),
+    m=st.integers(1, 500), order=st.sampled_from(ORDERS),
+)  # fmt: skip
+
+
+def segment(config: DmpConfig | None = None, **changes: object) -> Parameters:
+    config = config or DmpConfig()
+    values = {
+        "joint_names": JOINTS, "g": np.array([0.1, -0.2]),
+        "w": np.arange(2.0 * config.n_basis).reshape(2, -1), "config": config, "duration": 0.25,
+        "stamp": NOW, "sequence": 3, "checkpoint": "throw-ndp-0123456789ab",
+    }  # fmt: skip
+    return Parameters(**(values | changes))
+
+
+@settings(max_examples=60, deadline=None)
+@given(config=configs, data=st.data(), duration=st.floats(1e-3, 60.0))
+def test_a_segment_survives_the_message_unchanged(config, data, duration):
+    numbers = st.lists(finite, min_size=2 * config.n_basis, max_size=2 * config.n_basis)
+    w = np.array(data.draw(numbers)).reshape(2, config.n_basis)
+    sent = segment(config, w=w, duration=duration)
+    got = parameters_from_message(parameters_to_message(sent), JOINTS, NOW + 0.01, 0.1)
+    assert got.config == sent.config
+    np.testing.assert_array_equal(got.g, sent.g)
+    np.testing.assert_array_equal(got.w, sent.w)
+    assert (got.duration, got.sequence, got.checkpoint) == (duration, 3, sent.checkpoint)
+    assert got.stamp == pytest.approx(NOW, abs=1e-6)
+
+
+def spoil(name, value):
+    def change(message):
+        setattr(message, name, value)
+
+    return change
+
+
+BAD = {
+    "one joint more": ("joint_names", spoil("joint_names", ["a", "b", "c"])),
+    "joints in another order": ("joint_names", spoil("joint_names", ["b", "a"])),
+    "no joints": ("joint_names", spoil("joint_names", [])),
+    "short goal": ("sizes", spoil("goal", [0.0])),
+    "no weights": ("sizes", spoil("weights", [])),
+    "a weight too many": ("sizes", spoil("weights", [0.0] * 13)),
+    "more basis functions than weights": ("sizes", spoil("n_basis", 7)),
+    "NaN goal": ("non_finite", spoil("goal", [math.nan, 0.0])),
+    "infinite weight": ("non_finite", spoil("weights", [math.inf] + [0.0] * 11)),
+    "unknown kernel": ("dynamics", spoil("kernel", "triangular")),
+    "unknown solver": ("dynamics", spoil("solver", "")),
+    "negative alpha": ("dynamics", spoil("alpha", -1.0)),
+    "NaN alpha": ("dynamics", spoil("alpha", math.nan)),
+    "no basis functions": ("dynamics", spoil("n_basis", 0)),
+    "huge number of basis functions": ("dynamics", spoil("n_basis", 2**32 - 1)),
+    "no duration": ("duration", spoil("duration", 0.0)),
+    "NaN duration": ("duration", spoil("duration", math.nan)),
+    "endless duration": ("duration", spoil("duration", 1e9)),
+    "another start": ("start", spoil("start", "measured")),
+    "old": ("stale", spoil("header", None)),
+    "from the future": ("future", spoil("header", None)),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_does_not_fit_is_rejected_with_its_reason(name):
+    reason, change = BAD[name]
+    message = parameters_to_message(segment())
+    if reason in ("stale", "future"):
+        message.header.stamp = stamp_of(NOW - 1.0 if reason == "stale" else NOW + 1.0)
+    else:
+        change(message)
+    with pytest.raises(RejectedError) as caught:
+        parameters_from_message(message, JOINTS, NOW, 0.1)
+    assert caught.value.reason == reason
+    assert reason in REASONS
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_every_reason_has_a_case():
+    assert {reason for reason, _ in BAD.values()} == set(REASONS)
+
+
+@given(st.floats(0.0, 4e9))
+def test_stamps_keep_microseconds(time):
+    assert seconds(stamp_of(time)) == pytest.approx(time, abs=1e-6)
+
+
+def observer() -> Observer:
+    return Observer(arm_observation(2, ["cube"]), JOINTS, "base")
+
+
+def joint_state(names, position, velocity, stamp=NOW) -> JointState:
+    message = JointState(name=names, position=position, velocity=velocity)
+    message.header.stamp = stamp_of(stamp)
+    return message
+
+
+def complete(o: Observer, stamp: float = NOW) -> Observer:
+    o.on_joint_states(joint_state(["b", "x", "a"], [2.0, 9.0, 1.0], [4.0, 9.0, 3.0], stamp))
+    point = JointTrajectoryPoint(positions=[5.0, 6.0], velocities=[7.0, 8.0])
+    setpoint = JointTrajectory(joint_names=["a", "b"], points=[point])
+    setpoint.header.stamp = stamp_of(stamp + 0.01)
+    o.on_setpoint(setpoint)
+    pose = PoseStamped()
+    pose.header.frame_id, pose.header.stamp = "base", stamp_of(stamp + 0.02)
+    pose.pose.position.x, pose.pose.position.z = 0.5, 0.7
+    o.on_pose("cube", pose)
+    return o
+
+
+def test_joints_are_found_by_name_whatever_their_order():
+    obs, stamp = complete(observer()).observe()
+    np.testing.assert_array_equal(obs, [1, 2, 3, 4, 5, 6, 7, 8, 0.5, 0, 0.7])
+    assert stamp == pytest.approx(NOW)  # the oldest part
+
+
+def test_every_missing_topic_is_named():
+    o = observer()
+    assert [phrase.split()[0] for phrase in o.missing(NOW, 0.1)] == [
+        "joint_states", "ndp/setpoint", "objects/cube/pose",
+    ]  # fmt: skip
+    assert complete(o).missing(NOW + 0.05, 0.1) == []
+    assert len(o.missing(NOW + 1.0, 0.1)) == 3
+
+
+@pytest.mark.parametrize(
+    ("message", "phrase"),
+    [
+        (joint_state(["a"], [1.0], [1.0]), "without b"),
+        (joint_state(["a", "b"], [1.0], [1.0, 1.0]), "1 values of position for 2 joints"),
+        (joint_state(["a", "b"], [1.0, 2.0], []), "0 values of velocity for 2 joints"),
+        (joint_state(["a", "b"], [1.0, math.nan], [1.0, 1.0]), "NaN"),
+    ],
+)
+def test_joint_states_that_cannot_be_used_say_why(message, phrase):
+    o = complete(observer())
+    o.on_joint_states(message)
+    assert phrase in o.missing(NOW, 0.1)[0]
+    complete(o)
+    assert o.missing(NOW, 0.1) == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (ObservationField("temperature", 1),),
+        (ObservationField("position", 3),),
+        (ObservationField("object/cube", 7),),
+    ],
+)
+def test_fields_that_no_topic_brings_are_refused(fields):
+    with pytest.raises(ConfigError):
+        Observer(fields, JOINTS, "base")
