@@ -233,7 +233,7 @@ def test_parameters_that_are_not_finite_are_refused_with_the_old_segment_running
 
 
 def test_a_segment_that_is_too_fast_is_slowed_down_and_still_smooth() -> None:
-    rig = Rig(max_stretch=10.0)
+    rig = Rig(on_fast_segment="stretch", max_stretch=10.0)
     rig.follower.follow()
     assert rig.offer(from_home(0.0, 0.3, 0.0)), "0.3 rad in 0.1 s: too fast for 1 rad/s"
     assert (rig.follower.stretched, rig.guard.count("segment_stretched")) == (1, 1)
@@ -253,7 +253,7 @@ def test_a_slowed_segment_is_the_segment_of_the_longer_duration(stretch: float) 
     fast = Segment(DMP, g, w, DURATION).bind(HOME, np.zeros(DOF))
     speed = np.abs(fast.setpoints(np.arange(101) * 1e-3)[:, 1, :2]).max()
     limits = dataclasses.replace(BOUNDLESS, max_velocity=np.full(DOF, speed / stretch))
-    rig = Rig(info=limits, max_stretch=10.0, on_velocity="count")
+    rig = Rig(info=limits, max_stretch=10.0, on_fast_segment="stretch", on_velocity="count")
     rig.follower.follow()
     assert rig.offer(g, w)
     assert f"slowed down {stretch:.2f} times" in rig.follower.reason
@@ -270,7 +270,11 @@ def test_a_slowed_segment_is_the_segment_of_the_longer_duration(stretch: float) 
     ("values", "g", "why"),
     [
         ({}, [0.0, 9.0, 0.5], "would leave its limits"),
-        ({"max_stretch": 2.0}, [0.0, 1.9, 0.5], "even slowed down 2 times"),
+        (
+            {"max_stretch": 2.0, "on_fast_segment": "stretch"},
+            [0.0, 1.9, 0.5],
+            "even slowed down 2 times",
+        ),
     ],
 )
 def test_an_impossible_segment_is_refused_with_the_old_one_running(values, g, why) -> None:
@@ -295,7 +299,7 @@ def test_a_gripper_that_is_to_close_further_than_it_can_grips_without_being_coun
             before = rig.follower.setpoint.copy()
             assert_continuous(before, rig.tick(), rig.T)
     assert rig.follower.setpoint[0, 2] == INFO.upper[2]
-    assert rig.guard.count("position") < 20, "counted at most while it slows down"
+    assert sum(rig.guard.counts) == 0
 
 
 def test_too_fast_segments_may_be_clamped_on_the_way_instead() -> None:

@@ -226,7 +226,7 @@ def test_a_segment_inside_the_limits_may_run() -> None:
 
 
 def test_a_segment_that_is_too_fast_is_to_be_slowed_down_by_the_excess() -> None:
-    verdict = make().judge(table([0, 1, 0.5], [-4.5, 1.2, 0.0]))
+    verdict = make(on_fast_segment="stretch").judge(table([0, 1, 0.5], [-4.5, 1.2, 0.0]))
     assert verdict.stretch == pytest.approx(1.5)
     assert verdict.name == "segment_stretched"
 
@@ -261,7 +261,7 @@ def test_torques_over_the_horizon_count_where_they_can_be_computed() -> None:
     def torque_of(setpoints: np.ndarray) -> np.ndarray:
         return np.stack((setpoints[0, 2], setpoints[1, 2]), axis=1)
 
-    guard = Guard(INFO, RuntimeConfig(), torque_of)
+    guard = Guard(INFO, RuntimeConfig(on_fast_segment="stretch"), torque_of)
     assert guard.judge(table([0, 1, 0.5], 0.0, [30.0, 4.0, 0.0])).stretch == 1.0
     verdict = guard.judge(table([0, 1, 0.5], 0.0, [30.0, 36.0, 0.0]))
     assert verdict.stretch == pytest.approx(2.0), "torque falls with the square of the time"
@@ -342,3 +342,15 @@ def test_margins_that_leave_no_room_are_refused() -> None:
             dataclasses.replace(INFO, lower=np.array([0.5, -0.5, 0.1])),
             RuntimeConfig(position_margin=0.3),
         )
+
+
+@pytest.mark.parametrize("name", ["default", "hardware"])
+def test_the_runtime_files_load(name: str) -> None:
+    assert RuntimeConfig.named(name, rate=2000).rate == 2000.0
+
+
+def test_an_unknown_runtime_file_or_value_is_named() -> None:
+    with pytest.raises(ConfigError, match="default, hardware"):
+        RuntimeConfig.named("warp")
+    with pytest.raises(ConfigError, match="rate is 0"):
+        RuntimeConfig.named("default", rate=0)

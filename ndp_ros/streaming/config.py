@@ -80,9 +80,9 @@ class RuntimeConfig:
         1.0, doc="Share of the torque limits that is used.", minimum=0.05, maximum=1.0
     )
     on_fast_segment: str = param(
-        "stretch",
-        doc="A segment faster than the velocity limits: slowed down, clamped on the way, refused.",
-        choices=("stretch", "clamp", "refuse"),
+        "clamp",
+        doc="A segment faster than the velocity limits: clamped on the way, slowed down, refused.",
+        choices=("clamp", "stretch", "refuse"),
     )
     max_stretch: float = param(
         3.0,
@@ -91,14 +91,14 @@ class RuntimeConfig:
         maximum=20.0,
     )
     max_following_error: float = param(
-        0.5,
+        0.8,
         doc="Largest distance of a measured arm joint from its setpoint.",
         unit="rad",
         minimum=0.001,
         maximum=10,
     )
     max_overspeed: float = param(
-        2.0, doc="Measured over allowed joint velocity that is tolerated.", minimum=1.0, maximum=20
+        3.0, doc="Measured over allowed joint velocity that is tolerated.", minimum=1.0, maximum=20
     )
 
     on_position: str = param("clamp", doc="Setpoint beyond a position limit.", choices=POLICIES)

@@ -149,6 +149,8 @@ class Guard:
     def limit(self, current: Array, wanted: Array) -> int:
         """Step from the current setpoint to the wanted one, as far as the limits allow.
 
+        The gripper is clamped without being counted: to want more than it can is to grip.
+
         Args:
             current: Setpoint (3, dof): y, yd, ydd; overwritten by the next one.
             wanted: Setpoint (3, dof) wanted one period later; left alone.
@@ -168,13 +170,13 @@ class Guard:
         inside = limiter.inside
         policy, before, met = COUNT, "", COUNT
         for row, name in enumerate(ROWS):
-            if not inside[row].all():
+            if not inside[row, : self._n].all():
                 if name != before:  # one count a tick for all rows of a name
                     met = self.hit(name)
                     policy = max(policy, met)
                 before = name
                 if met == COUNT:
-                    inside[row] = True
+                    inside[row, : self._n] = True
         if policy >= BRAKE:
             limiter.brake(current)
         else:
