@@ -72,16 +72,30 @@ def spoil(name, value):
     return change
 
 
+def put(name, value):
+    def change(message):
+        getattr(message, name)[-1] = value
+
+    return change
+
+
+def drop(name):
+    def change(message):
+        setattr(message, name, list(getattr(message, name))[:-1])
+
+    return change
+
+
 BAD = {
     "one joint more": ("joint_names", spoil("joint_names", ["a", "b", "c"])),
-    "joints in another order": ("joint_names", spoil("joint_names", ["b", "a"])),
+    "joints in another order": ("joint_names", lambda m: m.joint_names.reverse()),
     "no joints": ("joint_names", spoil("joint_names", [])),
-    "short goal": ("sizes", spoil("goal", [0.0])),
+    "short goal": ("sizes", drop("goal")),
     "no weights": ("sizes", spoil("weights", [])),
-    "a weight too many": ("sizes", spoil("weights", [0.0] * 13)),
+    "a weight too many": ("sizes", lambda m: m.weights.append(0.0)),
     "more basis functions than weights": ("sizes", spoil("n_basis", 7)),
-    "NaN goal": ("non_finite", spoil("goal", [math.nan, 0.0])),
-    "infinite weight": ("non_finite", spoil("weights", [math.inf] + [0.0] * 11)),
+    "NaN goal": ("non_finite", put("goal", math.nan)),
+    "infinite weight": ("non_finite", put("weights", math.inf)),
     "unknown kernel": ("dynamics", spoil("kernel", "triangular")),
     "unknown solver": ("dynamics", spoil("solver", "")),
     "negative alpha": ("dynamics", spoil("alpha", -1.0)),

@@ -42,6 +42,8 @@ NAME = "integrator_node"
 _REQUEST_TIMEOUT = 5.0
 _SILENCE = 1.5
 """Durations of a segment without a message after which the policy counts as silent."""
+_RECENT = 2.0
+"""How long a rejected message is worth a warning [s]."""
 _UNHEALTHY = {
     Status.BRAKING: lifecycle.WARN,
     Status.FAULT: lifecycle.ERROR,
@@ -83,11 +85,12 @@ class IntegratorNode(NdpNode):
         self._scheduler = ""
         self._following = False
         self._rejected: Counter[str] = Counter()
+        self._last_rejection = -math.inf, ""
         self._ignored = 0
         self._last: Parameters | None = None
         self._last_arrival = -math.inf
         self._warned: dict[str, float] = {}
-        self._told: tuple[object, ...] | None = None
+        self._told: tuple[str, str] | None = None
         self.create_subscription(
             DmpParameters, "ndp/dmp_parameters", self._on_parameters, qos.PARAMETERS
         )
@@ -166,6 +169,8 @@ class IntegratorNode(NdpNode):
         except NdpError as error:
             reason = error.reason if isinstance(error, RejectedError) else "dynamics"
             self._rejected[reason] += 1
+            self._last_rejection = time.monotonic(), reason
+            self.report_soon()
             self._warn(reason, f"segment {message.sequence} rejected: {error}")
             return
         self._last_arrival = time.monotonic()
@@ -231,8 +236,13 @@ class IntegratorNode(NdpNode):
             return Status.STOPPED, stream.obituary()
         phase = stream.mailbox.phase()
         fault, reason = stream.explanation()
-        quiet = (Status.FOLLOWING, Status.HOLDING, Status.WAITING)
-        return phase, fault or ("" if phase in quiet else reason)
+        if phase == Status.WAITING:
+            # What ended the motion stays true until the next segment; what came before does not.
+            before, text = self._told or ("", "")
+            reason = reason if before in (Status.FOLLOWING, Status.BRAKING) else text
+        elif phase in (Status.FOLLOWING, Status.HOLDING):
+            reason = ""
+        return phase, fault or reason
 
     def _publish_status(self, state: tuple[str, str]) -> None:
         self._told = state
@@ -328,6 +338,8 @@ class IntegratorNode(NdpNode):
             text = "the streamer starts"
         if silent and level != lifecycle.ERROR:
             level, text = lifecycle.WARN, f"policy silent, arm {state}"
+        elif time.monotonic() - self._last_rejection[0] < _RECENT and level == lifecycle.OK:
+            level, text = lifecycle.WARN, f"{state}, segments rejected: {self._last_rejection[1]}"
         elif publishers > 1 and level == lifecycle.OK:
             level, text = lifecycle.WARN, f"{publishers} policies publish at once"
         return Health(level, text, values)

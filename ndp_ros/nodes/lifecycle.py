@@ -139,6 +139,10 @@ class NdpNode(LifecycleNode):
         if self.state == "inactive":
             self.trigger_cleanup()
 
+    def report_soon(self) -> None:
+        """Publish the node's health at the next look, not only when its message changes."""
+        self._last_report = -DIAGNOSTICS_PERIOD
+
     def report(self) -> None:
         """Publish the node's health now."""
         health = self.health()

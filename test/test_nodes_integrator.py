@@ -1,0 +1,310 @@
+"""The integrator node over real DDS, with an ideal arm behind a real streamer process."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2 (or its wheels)")
+pytest.importorskip("ndp_interfaces", reason="needs the message package: pip install ./interfaces")
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.srv import ChangeState
+from ndp_interfaces.msg import DmpParameters, Status
+from ndp_interfaces.srv import Reset
+from ros_support import Ros, ros_system
+from sensor_msgs.msg import JointState
+from std_srvs.srv import SetBool, Trigger
+from test_nodes_messages import BAD
+from trajectory_msgs.msg import JointTrajectory
+
+from ndp_ros.arms.arm import ArmConfig
+from ndp_ros.dmp.config import DmpConfig
+from ndp_ros.nodes import integrator_node, qos
+from ndp_ros.nodes.messages import Parameters, parameters_to_message, stamp_of
+
+pytestmark = pytest.mark.ros
+
+ARM = ArmConfig.named("jaco")
+HOME = np.array(ARM.home)
+MOCK = {"hardware": "mock", "arm": "jaco", "command_mode": "position", "rate": 500.0}
+SLACK = {"max_parameter_age": 1.0, "grace": 0.1, "heartbeat_timeout": 5.0}
+"""A busy machine may be late; what is tested is not its speed."""
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@dataclass
+class System:
+    """An integrator with an ideal arm, and a test in the place of the policy."""
+
+    ros: Ros
+    process: object
+    duration: float = 0.2
+    sequence: int = 0
+    goal: np.ndarray | None = None
+    """Goal of the segments that the stand-in policy sends; None while it is silent."""
+    status: list[Status] = field(default_factory=list)
+    joints: list[JointState] = field(default_factory=list)
+    setpoints: list[JointTrajectory] = field(default_factory=list)
+    diagnostics: list[DiagnosticArray] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.status = self.ros.listen(Status, "ndp/status", qos.LATCHED)
+        self.joints = self.ros.listen(JointState, "joint_states", qos.STATE)
+        self.setpoints = self.ros.listen(JointTrajectory, "ndp/setpoint", qos.STATE)
+        self.diagnostics = self.ros.listen(DiagnosticArray, "/diagnostics")
+        self.output = self.ros.node.create_publisher(
+            DmpParameters, "ndp/dmp_parameters", qos.PARAMETERS
+        )
+        self.ros.node.create_timer(0.75 * self.duration, self._policy)
+
+    def _policy(self) -> None:
+        if self.goal is not None:
+            self.output.publish(self.message())
+
+    def message(self) -> DmpParameters:
+        self.sequence += 1
+        goal = HOME if self.goal is None else self.goal
+        return parameters_to_message(
+            Parameters(ARM.joint_names, goal, np.zeros((7, 6)), DmpConfig(), self.duration,
+                       time.time(), self.sequence, "made-by-a-test")
+        )  # fmt: skip
+
+    @property
+    def state(self) -> str:
+        return self.status[-1].state if self.status else ""
+
+    @property
+    def position(self) -> np.ndarray:
+        return np.array(self.joints[-1].position)
+
+    @property
+    def health(self) -> DiagnosticStatus:
+        found = [s for m in self.diagnostics for s in m.status if s.name == "integrator_node"]
+        return found[-1] if found else DiagnosticStatus()
+
+    def figure(self, key: str) -> str:
+        return next((v.value for v in self.health.values if v.key == key), "0")
+
+    def follow(self, on: bool) -> SetBool.Response:
+        return self.ros.call(SetBool, "integrator_node/follow", SetBool.Request(data=on))
+
+    def trigger(self, name: str) -> Trigger.Response:
+        return self.ros.call(Trigger, f"integrator_node/{name}")
+
+    def transition(self, label: str) -> bool:
+        request = ChangeState.Request()
+        request.transition.label = label
+        return self.ros.call(ChangeState, "integrator_node/change_state", request).success
+
+    def rest(self) -> None:
+        """Bring everything back to how a test expects it."""
+        self.goal = None
+        if self.state == Status.FAULT:
+            self.trigger("clear_fault")
+        self.follow(False)
+        self.ros.until(lambda: self.state == Status.HOLDING, "arm at rest")
+
+    def drive(self, goal: np.ndarray) -> None:
+        """Follow the stand-in policy to a goal."""
+        self.goal = goal
+        assert self.follow(True).success
+        self.ros.until(
+            lambda: np.abs(self.position - goal).max() < 0.02, f"arm at {goal}, state {self.state}"
+        )
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    with ros_system(tmp_path_factory.mktemp("integrator")) as ros:
+        system = System(ros, ros.start_node("integrator_node", **MOCK, **SLACK))
+        ros.until(lambda: system.state == Status.HOLDING and system.joints, "arm at rest")
+        yield system
+
+
+@pytest.fixture
+def system(shared: System) -> Iterator[System]:
+    yield shared
+    if shared.state != Status.STOPPED:
+        shared.rest()
+
+
+def test_nothing_moves_before_follow(system: System) -> None:
+    before = system.position
+    system.goal = HOME + 0.2
+    system.ros.until(lambda: int(system.figure("ignored")) > 3, "ignored segments")
+    np.testing.assert_array_equal(system.position, before)
+    assert system.state == Status.HOLDING
+
+
+def test_arm_goes_to_the_goal_without_a_jump_at_any_hand_over(system: System) -> None:
+    system.setpoints.clear()
+    goal = HOME + np.array([0.3, 0.2, -0.2, 0.3, 0.1, -0.3, 0.1])
+    system.drive(goal)
+    # Critically damped and without forcing, every joint moves towards its goal and never back.
+    y = np.array([m.points[0].positions for m in system.setpoints])
+    assert (np.diff(y, axis=0) * np.sign(goal - HOME) >= -1e-9).all()
+    np.testing.assert_array_equal(y[0], HOME)
+    assert len(np.unique(y[:, 0])) > 10
+
+
+def test_status_names_the_segment_that_drives_the_arm(system: System) -> None:
+    system.drive(HOME)
+    system.ros.until(lambda: system.status[-1].checkpoint == "made-by-a-test", "its name")
+    last = system.status[-1]
+    assert (last.arm, last.backend, last.simulated) == ("jaco", "mock", False)
+    assert tuple(last.joint_names) == ARM.joint_names
+    assert last.rate == 500.0
+
+
+def test_messages_that_do_not_fit_are_dropped_and_counted_by_reason(system: System) -> None:
+    assert system.follow(True).success
+    before = system.position
+    wanted: dict[str, int] = {}
+    start = {reason: int(system.figure(f"rejected_{reason}")) for reason, _ in BAD.values()}
+    for reason, change in BAD.values():
+        system.goal = HOME + 0.2
+        message = system.message()
+        system.goal = None
+        if reason in ("stale", "future"):
+            message.header.stamp = stamp_of(time.time() + (-9.0 if reason == "stale" else 9.0))
+        else:
+            change(message)
+        wanted[reason] = wanted.get(reason, 0) + 1
+        system.output.publish(message)
+        # A depth of one: a second message may overwrite the first before it is read.
+        system.ros.until(
+            lambda r=reason: int(system.figure(f"rejected_{r}")) == start[r] + wanted[r],
+            f"rejection for {reason}",
+        )
+    np.testing.assert_array_equal(system.position, before)
+
+
+def test_arm_brakes_and_holds_when_the_policy_falls_silent_and_goes_on_when_it_is_back(
+    system: System,
+) -> None:
+    system.drive(HOME + 0.05)
+    system.goal = None
+    system.ros.until(lambda: system.state == Status.WAITING, "arm at rest")
+    assert "starved" in system.status[-1].reason
+    system.ros.until(
+        lambda: (
+            system.health.level == DiagnosticStatus.WARN
+            and "policy silent" in system.health.message
+        ),
+        "word of it in the diagnostics",
+    )
+    at_rest = system.position
+    system.ros.spin(0.3)
+    np.testing.assert_array_equal(system.position, at_rest)
+    system.drive(HOME)
+
+
+def test_stop_latches_until_it_is_cleared(system: System) -> None:
+    system.drive(HOME + 0.05)
+    assert system.trigger("stop").success
+    system.ros.until(lambda: system.state == Status.FAULT, "fault")
+    assert "stop_requested" in system.status[-1].reason
+    refused = system.follow(True)
+    assert not refused.success
+    assert "clear" in refused.message
+    system.goal = None
+    system.ros.until(lambda: system.health.level == DiagnosticStatus.ERROR, "error diagnostics")
+    system.ros.until(lambda: system.trigger("clear_fault").success, "cleared fault")
+    system.drive(HOME)
+
+
+def test_a_real_arm_cannot_be_reset(system: System) -> None:
+    answer = system.ros.call(Reset, "integrator_node/reset", Reset.Request(seed=1))
+    assert not answer.success
+    assert "simulated" in answer.message
+
+
+def test_a_second_integrator_in_the_domain_is_refused(system: System) -> None:
+    second = system.ros.start_node("integrator_node", **MOCK)
+    assert system.ros.wait_exit(second) == 2
+    assert "is in use" in system.ros.said(second)
+    assert len(system.ros.output[second.pid]) == 1
+
+
+def test_death_of_the_streamer_is_noticed_named_and_mended_by_a_new_activation(
+    system: System,
+) -> None:
+    system.ros.until(lambda: system.figure("streamer_pid") != "0", "figures")
+    os.kill(int(system.figure("streamer_pid")), signal.SIGKILL)
+    system.ros.until(lambda: system.state == Status.STOPPED, "status without a streamer")
+    assert "killed by signal 9" in system.status[-1].reason
+    system.ros.until(lambda: system.health.level == DiagnosticStatus.ERROR, "error diagnostics")
+    refused = system.follow(True)
+    assert not refused.success
+    assert "killed by signal 9" in refused.message
+
+    assert system.transition("deactivate")
+    assert system.transition("activate")
+    system.ros.until(lambda: system.state == Status.HOLDING, "arm at rest")
+    system.drive(HOME)
+
+
+def test_deactivation_brings_the_arm_to_rest_and_ends_the_streamer(system: System) -> None:
+    system.drive(HOME + 0.05)
+    pid = int(system.figure("streamer_pid"))
+    assert alive(pid)
+    assert system.transition("deactivate")
+    assert not alive(pid)
+    system.ros.until(lambda: system.state == Status.STOPPED, "status")
+    assert not system.follow(True).success
+    system.goal = None
+    assert system.transition("activate")
+    system.ros.until(lambda: system.state == Status.HOLDING, "arm at rest")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_streamer_outlives_its_integrator(ros: Ros, number: signal.Signals) -> None:
+    process = ros.start_node("integrator_node", **MOCK, **SLACK)
+    system = System(ros, process)
+    ros.until(lambda: system.figure("streamer_pid") != "0", "figures")
+    pid = int(system.figure("streamer_pid"))
+    assert alive(pid)
+    process.send_signal(number)
+    status = ros.wait_exit(process)
+    assert status == (-9 if number == signal.SIGKILL else 0)
+    ros.until(lambda: not alive(pid), "end of the streamer")
+
+
+BAD_PARAMETERS = [
+    ({"arm": "no_such_arm"}, "'no_such_arm' is not one of"),
+    ({"rate": 0.0}, "rate is 0"),
+    ({"rate": "fast"}, "rate is 'fast'"),
+    ({"hardware": "no_such_hardware"}, "no_such_hardware"),
+    ({"command_mode": "voltage"}, "command_mode"),
+    ({"options": "{"}, "not JSON"),
+    ({"reate": 500.0}, "'reate' is not one of"),
+]
+
+
+@pytest.mark.parametrize(("values", "line"), BAD_PARAMETERS)
+def test_bad_parameters_are_named_and_end_in_status_2(
+    capfd: pytest.CaptureFixture[str], values: dict[str, object], line: str,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path))
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    given = MOCK | values
+    arguments = [
+        a for k, v in given.items()
+        for a in ("-p", f"{k}:='{v}'" if isinstance(v, str) else f"{k}:={v}")
+    ]  # fmt: skip
+    name = f"integrator_{BAD_PARAMETERS.index((values, line))}"
+    assert integrator_node.main(["--ros-args", "-r", f"__node:={name}", *arguments]) == 2
+    assert line in capfd.readouterr().err
