@@ -409,15 +409,15 @@ def test_a_stalled_loop_starts_again_from_where_the_arm_is(rig) -> None:
 
 
 def test_a_simulated_arm_is_stepped_reset_and_shows_its_objects(rig) -> None:
-    runtime = RuntimeConfig(rate=RATE, priority=0, heartbeat_timeout=5.0, max_parameter_age=5.0)
+    runtime = RuntimeConfig(rate=RATE, priority=0, heartbeat_timeout=60.0, parent_timeout=60.0)
     spec = StreamSpec(runtime=runtime, seed=1)
     objects = ("cube", "bin", "teapot")
+    arm, _ = make(spec)
     rig.box = Mailbox.create(MailboxLayout(DOF, objects, max_rows=runtime.max_rows))
     rig.process = start(spec, rig.box)
     rig.until(lambda: rig.box.hello() is not None)
     assert rig.box.hello()["simulated"]
     assert rig.box.hello()["objects"] == ["bin", "cube"]
-    arm, _ = make(spec)
     for seed in (1, 7):
         if seed != 1:
             rig.box.wait(rig.box.request("reset", seed), PATIENCE)
