@@ -1,5 +1,6 @@
 """The streamer process: real processes, real shared memory, and an arm that logs every command."""
 
+import argparse
 import json
 import os
 import signal
@@ -18,7 +19,8 @@ from ndp_ros.arms.arm import ArmConfig
 from ndp_ros.config import to_mapping
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.dmp.response import response
-from ndp_ros.errors import StreamError
+from ndp_ros.errors import ConfigError, StreamError
+from ndp_ros.streaming import bench
 from ndp_ros.streaming.backends import make
 from ndp_ros.streaming.config import RuntimeConfig, StreamSpec
 from ndp_ros.streaming.mailbox import PHASES, Mailbox, MailboxLayout
@@ -490,3 +492,17 @@ def test_the_loop_needs_neither_torch_nor_ros_nor_a_simulator() -> None:
         capture_output=True, text=True, timeout=PATIENCE, check=True,
     )  # fmt: skip
     assert done.stdout == "[]\n"
+
+
+def test_the_benchmark_measures_a_real_streamer(capsys) -> None:
+    parser = argparse.ArgumentParser()
+    bench.configure(parser)
+    arguments = "--rates 500 --seconds 0.3 --hardware mock --priority 0 --json".split()
+    assert bench.main(parser.parse_args(arguments)) == 0
+    row = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"][0]
+    assert (row["rate_hz"], row["ticks"] > 10, row["segments"] > 0) == (500.0, True, True)
+    for name in ("lateness_us", "cost_us"):
+        figures = row[name]
+        assert 0.0 < figures["p50"] <= figures["p99"] <= figures["p999"] <= figures["max"]
+    with pytest.raises(ConfigError, match="rate is 0"):
+        bench.main(parser.parse_args(["--rates", "0"]))

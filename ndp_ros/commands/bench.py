@@ -8,12 +8,14 @@ import importlib
 from ndp_ros.errors import ConfigError
 
 BENCHES = {
+    "stream": "ndp_ros.streaming.bench",
     "train": "ndp_ros.training.benchmark",
 }
 """Where each benchmark lives: a module with ``configure(parser)`` and ``main(args) -> int``."""
 
 _EPILOG = """\
 examples:
+  ndp bench stream --rates 1000 5000 --json
   ndp bench train --json
   ndp bench train --task-options control_dt=0.01 tick=0.01 --batches 5
 """
