@@ -66,6 +66,7 @@ def at_rest(state):
 # Units.
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-20, 20), min_size=1, max_size=9))
 def test_commanded_degrees_are_from_0_to_360_and_mean_the_same_angle(radians):
     degrees = to_degrees(np.array(radians))
@@ -75,6 +76,7 @@ def test_commanded_degrees_are_from_0_to_360_and_mean_the_same_angle(radians):
     np.testing.assert_allclose(np.sin(difference / 2), 0.0, atol=1e-6)
 
 
+@settings(deadline=None)
 @given(
     st.floats(-math.pi, math.pi, exclude_min=True, exclude_max=True),
     st.lists(st.floats(-3.0, 3.0), max_size=60),
@@ -205,6 +207,7 @@ def test_continuous_joint_passes_0_without_a_jump(emulator):
 def test_gripper_goes_through_the_interconnect(emulator):
     arm = make_arm(emulator)
     loop = Loop(arm)
+    loop.run(0.02)
     goal = loop.start.copy()
     goal[N] = 0.6
     loop.run(1.0, lambda t: goal)

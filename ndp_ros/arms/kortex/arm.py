@@ -236,6 +236,8 @@ class KortexArm:
         mode, self._mode = self._mode, ""
         try:
             self._brake(mode)
+        except (RobotInFault, WrongServoingMode):
+            log.warning("the arm at %s stops by itself", self.client.host)
         finally:
             self._leave()
 
@@ -378,7 +380,7 @@ class KortexArm:
     def _send(self, request: CyclicRequest) -> None:
         datagrams = self.client.datagrams
         datagrams.send(request)
-        self._sent_at[datagrams.cycles & 1023] = time.monotonic()
+        self._sent_at[datagrams.cycles & 1023] = datagrams.sent
 
     def _receive(self, wait: float) -> bool:
         """Take the feedback that there is; whether it is new."""
@@ -435,6 +437,7 @@ class KortexArm:
                 self._grip = position
         self._measured_at = at
         if faulty:
+            self._mode = ""  # it brakes by itself and leaves low-level servoing
             raise RobotInFault(
                 f"the arm at {self.client.host} tripped ({'; '.join(faults_of(feedback))})"
             )

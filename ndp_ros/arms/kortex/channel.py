@@ -27,7 +27,6 @@ from ndp_ros.arms.kortex.errors import (
 )
 from ndp_ros.arms.kortex.schema import MESSAGES, METHODS, TOPICS
 from ndp_ros.arms.kortex.wire import (
-    MAX_DATAGRAM,
     CyclicRequest,
     FrameType,
     Header,
@@ -48,6 +47,8 @@ _NO_REQUEST = 0
 _CYCLES = 65000
 """Message numbers of cycles run from 1 to this; those of other calls lie above."""
 _CALLS = 65535 - _CYCLES
+_LONGEST = 8192
+"""More than any answer that this client asks for over UDP [bytes]."""
 _Error = MESSAGES["Error"]
 
 
@@ -298,6 +299,7 @@ class DatagramChannel:
         answered: Number of the cycle that the newest feedback belongs to.
         stale: Datagrams that came too late to be of use.
         missed: Times that :meth:`receive` came back empty-handed.
+        sent: When something was last sent, on the monotonic clock [s].
     """
 
     def __init__(self, host: str, port: int, timeout: float = 1.0) -> None:
@@ -327,12 +329,11 @@ class DatagramChannel:
         except OSError as error:
             raise Unreachable(f"no arm at {self._where} ({error.strerror or error})") from error
         self._socket.setblocking(False)
-        self._fd = [self._socket]
-        self._buffer = bytearray(MAX_DATAGRAM)
+        self._fd = [self._socket.fileno()]
         self._calls = 0
         self._parse_feedback = MESSAGES["Feedback"].FromString
         self._echoes = False
-        self._sent = time.monotonic()
+        self.sent = time.monotonic()
 
     def call(
         self,
@@ -357,11 +358,11 @@ class DatagramChannel:
             self._transmit(encode_frame(header, payload))
             end = time.monotonic() + limit
             while (wait := end - time.monotonic()) > 0:
-                size = self._wait(wait)
-                if size <= 0:
+                datagram = self._wait(wait)
+                if not datagram:
                     continue
                 try:
-                    answer, data = decode_frame(bytes(self._buffer[:size]))
+                    answer, data = decode_frame(datagram)
                 except ProtocolError:
                     continue
                 if answer.kind != FrameType.RESPONSE or answer.message != number:
@@ -391,22 +392,22 @@ class DatagramChannel:
         Raises:
             KortexError: What the arm answers instead, by cause.
         """
-        buffer, cycles = self._buffer, self.cycles
+        cycles = self.cycles
         newest: Any = None
         end, wait = 0.0, timeout
         while self.answered < cycles:
-            size = self._wait(wait)
-            if size > 0:
-                words = fast_header(buffer, size)
+            datagram = self._wait(wait)
+            if datagram:
+                words = fast_header(datagram)
                 # The usual case: an answer without an error.
                 if words is not None and words[0] & 0x0F00F000 == 0x03000000:
-                    feedback = self._newer(words[1] & 0xFFFF, size)
+                    feedback = self._newer(words[1] & 0xFFFF, datagram)
                     if feedback is None:
                         self.stale += 1
                     else:
                         newest = feedback
                 else:
-                    self._special(size)
+                    self._special(datagram)
             if self.answered == cycles:
                 return newest
             if end == 0.0:
@@ -425,7 +426,7 @@ class DatagramChannel:
 
     def keep_alive(self) -> None:
         """Keep an idle session alive, without waiting for an answer. Any thread may call it."""
-        if self.session and time.monotonic() - self._sent > KEEP_ALIVE:
+        if self.session and time.monotonic() - self.sent > KEEP_ALIVE:
             header = Header(
                 FrameType.REQUEST, METHODS["Session.KeepAlive"].uid, _NO_REQUEST, self.session
             )
@@ -436,19 +437,20 @@ class DatagramChannel:
         self._socket.close()
 
     def _transmit(self, data: bytes | bytearray) -> None:
-        self._sent = time.monotonic()
-        # A full buffer or an unreachable host is one lost datagram; silence tells the rest.
-        with contextlib.suppress(OSError):
+        self.sent = time.monotonic()
+        try:  # noqa: SIM105  (the usual way out of it costs a microsecond)
             self._socket.send(data)
+        except OSError:
+            pass  # a full buffer or no route: one lost datagram; silence tells the rest
 
-    def _wait(self, timeout: float) -> int:
-        """Return the size of the datagram now in the buffer; 0 if none came in time."""
+    def _wait(self, timeout: float) -> bytes:
+        """Return the next datagram; nothing if none came in time."""
         if not select.select(self._fd, (), (), timeout)[0]:
-            return 0
+            return b""
         try:
-            return self._socket.recv_into(self._buffer)
+            return self._socket.recv(_LONGEST)
         except OSError:  # the arm's port is closed: as silent as a cut cable
-            return 0
+            return b""
 
     def _cycle_of(self, message: int) -> int:
         """Return the cycle that a message number belongs to; 0 for one that is not newer."""
@@ -458,13 +460,13 @@ class DatagramChannel:
         cycle = self.cycles - age
         return cycle if cycle > self.answered else 0
 
-    def _newer(self, message: int, size: int) -> Any | None:
-        """Return the feedback in the buffer if it is newer than any before."""
+    def _newer(self, message: int, datagram: bytes) -> Any | None:
+        """Return the feedback in a datagram if it is newer than any before."""
         cycle = self._cycle_of(message)
         if cycle == 0:
             return None
         try:
-            feedback = self._parse_feedback(fast_payload(self._buffer, size))
+            feedback = self._parse_feedback(fast_payload(datagram))
         except Exception:  # damaged; the exception's class differs between protobuf backends
             return None
         if feedback.frame_id == cycle & 0xFFFF:
@@ -475,10 +477,10 @@ class DatagramChannel:
         self.answered = cycle
         return feedback
 
-    def _special(self, size: int) -> None:
+    def _special(self, datagram: bytes) -> None:
         """Look at a datagram that is not a plain answer."""
         try:
-            header, payload = decode_frame(bytes(self._buffer[:size]))
+            header, payload = decode_frame(datagram)
         except ProtocolError:
             self.stale += 1
             return

@@ -29,7 +29,7 @@ MAX_DATAGRAM = 65507
 _HEADER = struct.Struct("<BBBIBIBIBI")
 _PREFIX = (0x0A, 0x14, 0x0D)
 _LENGTH = struct.Struct(">I")
-_WORDS = struct.Struct("<xxxIxIxIxI")
+_WORDS = struct.Struct("<xxxIBIBIB")
 _Frame = MESSAGES["Frame"]
 
 
@@ -238,26 +238,27 @@ class CyclicRequest:
         return bytes(self.data[self.payload_offset :])
 
 
-def fast_header(data: bytes | bytearray | memoryview, size: int) -> tuple[int, int, int] | None:
+def fast_header(data: bytes) -> tuple[int, int, int] | None:
     """Return frame, message and service word of a frame whose header is complete.
 
     This is the header that every known encoder writes; ``None`` means that
     :func:`decode_frame` has to look at it.
     """
-    if size < 22 or data[0] != 0x0A or data[1] != 0x14:
+    if len(data) < 22 or data[:3] != b"\x0a\x14\x0d":
         return None
-    if data[2] != 0x0D or data[7] != 0x15 or data[12] != 0x1D or data[17] != 0x25:
+    frame_info, tag_2, message_info, tag_3, service_info, tag_4 = _WORDS.unpack_from(data)
+    if tag_2 != 0x15 or tag_3 != 0x1D or tag_4 != 0x25:
         return None
-    frame_info, message_info, service_info, _ = _WORDS.unpack_from(data)
     return frame_info, message_info, service_info
 
 
-def fast_payload(data: bytes | bytearray | memoryview, size: int) -> bytes:
+def fast_payload(data: bytes) -> bytes:
     """Return the payload of a frame that :func:`fast_header` accepted.
 
     Raises:
         ProtocolError: If the frame's length and its payload do not agree.
     """
+    size = len(data)
     if size == 22:
         return b""
     offset, length, shift = 23, 0, 0
@@ -270,4 +271,4 @@ def fast_payload(data: bytes | bytearray | memoryview, size: int) -> bytes:
         shift += 7
     if data[22] != 0x12 or offset + length != size:
         raise ProtocolError(f"a frame of {size} bytes whose payload does not fit it")
-    return bytes(data[offset:size])
+    return data[offset:]

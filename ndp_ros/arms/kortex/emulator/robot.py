@@ -266,30 +266,30 @@ class Robot:
 
     # What clients ask for.
 
-    def command(self, command: CyclicCommand, session: int) -> None:
-        """Take one cyclic command; the next tick follows it.
+    def admit(self, session: int, n_commands: int) -> None:
+        """Look whether a session may command, and give it control if nobody else has it.
 
         Raises:
             Refusal: Outside low-level servoing, with the wrong number of actuators, or
                 while another session has control.
         """
         if self.servoing is not ServoingMode.LOW_LEVEL:
-            self.record.refused += 1
             raise Refusal(
                 SubCode.WRONG_SERVOING_MODE, "Wrong servoing mode, must be low level servoing mode"
             )
-        if len(command.position) != self.n:
-            self.record.refused += 1
+        if n_commands != self.n:
             raise Refusal(
                 SubCode.CONTROL_ACTUATOR_COUNT_MISMATCH,
-                f"{len(command.position)} actuators commanded, the arm has {self.n}",
+                f"{n_commands} actuators commanded, the arm has {self.n}",
             )
         if session != self.controller:
             held = self.time - self._last_command < self.config.control_grace
             if self.controller and held:
-                self.record.refused += 1
                 raise Refusal(SubCode.SESSION_NOT_IN_CONTROL, "another session has control")
             self.controller, self._last_frame = session, None
+
+    def command(self, command: CyclicCommand) -> None:
+        """Take one cyclic command of the session in control; the next tick follows it."""
         self._last_command = self.time
         if self._last_frame is not None:
             # Half of all frame numbers count as older: those came too late.

@@ -14,7 +14,7 @@ import functools
 import itertools
 import json
 import logging
-import selectors
+import select
 import socket
 import time
 from collections.abc import Callable
@@ -45,6 +45,8 @@ from ndp_ros.arms.kortex.wire import (
     decode_frame,
     delimit,
     encode_frame,
+    fast_header,
+    fast_payload,
 )
 from ndp_ros.errors import ArmError
 
@@ -52,8 +54,13 @@ log = logging.getLogger(__name__)
 
 _CATCH_UP = 0.05
 """Physics that is made up for in one go [s]."""
-_DATAGRAMS_A_TURN = 16
+_TICKS_A_TURN = 2
+_PEERS = 64
+"""Senders of datagrams that are remembered without a session."""
 _REFRESH = METHODS["BaseCyclic.Refresh"].uid
+_REFRESH_WORD = VERSION << 28 | _REFRESH
+_REQUEST_WORD = VERSION << 28 | FrameType.REQUEST << 24
+_Command = METHODS["BaseCyclic.Refresh"].request
 _CREATE_SESSION = METHODS["Session.CreateSession"].uid
 
 
@@ -110,17 +117,18 @@ class Emulator:
         """Time by which physics fell behind the clock and did not catch up [s]."""
         self._sessions = itertools.count(1)
         self._datagram_peers: dict[Any, Peer] = {}
-        self._selector = (
-            selectors.SelectSelector()
-        )  # waits to the microsecond; epoll to the millisecond
+        self._readers: dict[int, Callable[[], None]] = {}
+        self._sockets: dict[int, socket.socket] = {}
+        self._waited_for: list[int] = []
+        self._pending: list[Any] = []
         self._streams: dict[socket.socket, Peer] = {}
         self._running = True
         try:
             self._tcp = self._listen(config.port, self._accept)
             self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            self._udp.bind((config.host, config.udp_port))
             self._udp.setblocking(False)
-            self._selector.register(self._udp, selectors.EVENT_READ, self._read_datagrams)
+            self._watch(self._udp, self._read_datagram)
+            self._udp.bind((config.host, config.udp_port))
             self._control = self._listen(config.control_port, self._accept_control)
         except OSError as error:
             self.close()
@@ -142,15 +150,18 @@ class Emulator:
                 a parent process, which closes however the parent dies.
         """
         if watch is not None:
-            self._selector.register(watch, selectors.EVENT_READ, lambda _: self.stop())
+            self._readers[watch] = self.stop
+            self._waited_for = list(self._readers)
         step = self.config.timestep
         # As the emulated arm is done with a step before the next begins, this is its deadline.
         due = time.monotonic() + step
         while self._running:
             now = time.monotonic()
             wait = min(due, self.network.due()) - now
-            for key, _ in self._selector.select(max(0.0, wait)):
-                key.data(key.fileobj)
+            # select waits to the microsecond, epoll to the millisecond.
+            for number in select.select(self._waited_for, (), (), max(0.0, wait))[0]:
+                if number in self._readers:
+                    self._readers[number]()
             now = time.monotonic()
             self.network.advance(now)
             if now - due > _CATCH_UP:
@@ -158,29 +169,40 @@ class Emulator:
                 due = now - _CATCH_UP
             if self._in_cycle():
                 due = now + step
-            while due <= now and self._running:
-                due += step
-                self._tick()
+            # Not all at once: commands that wait in the sockets belong in between.
+            for _ in range(_TICKS_A_TURN):
+                if due <= now:
+                    due += step
+                    self._tick()
 
     def stop(self) -> None:
         """Make :meth:`run` return."""
         self._running = False
 
     def close(self) -> None:
-        """Close every socket."""
-        for key in list(self._selector.get_map().values()):
-            self._selector.unregister(key.fileobj)
-            if isinstance(key.fileobj, socket.socket):
-                key.fileobj.close()
-        self._selector.close()
+        """Close every socket; may be called twice."""
+        for watched in list(self._sockets.values()):
+            self._drop(watched)
+
+    def _watch(self, watched: socket.socket, read: Callable[[], None]) -> None:
+        self._readers[watched.fileno()] = read
+        self._sockets[watched.fileno()] = watched
+        self._waited_for = list(self._readers)
+
+    def _drop(self, watched: socket.socket) -> None:
+        del self._readers[watched.fileno()]
+        del self._sockets[watched.fileno()]
+        self._waited_for = list(self._readers)
+        watched.close()
 
     def _in_cycle(self) -> bool:
         """Whether commands and not the clock advance the physics."""
         return self.config.cycle > 0.0 and self.robot.servoing is ServoingMode.LOW_LEVEL
 
     def _tick(self) -> None:
-        self.robot.tick()
         robot = self.robot
+        self._take_pending()
+        robot.tick()
         if robot.events:
             events, robot.events = robot.events, []
             for event in events:
@@ -202,12 +224,17 @@ class Emulator:
     # Transports.
 
     def _listen(self, port: int, accept: Callable[[socket.socket], None]) -> socket.socket:
+        """Listen on a port.
+
+        Raises:
+            OSError: If it cannot be had.
+        """
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._watch(listener, lambda: accept(listener))
         listener.bind((self.config.host, port))
         listener.listen()
         listener.setblocking(False)
-        self._selector.register(listener, selectors.EVENT_READ, accept)
         return listener
 
     def _accept(self, listener: socket.socket) -> None:
@@ -223,7 +250,7 @@ class Emulator:
 
         peer = Peer(send, f"tcp {address[0]}:{address[1]}")
 
-        def read(_: socket.socket) -> None:
+        def read() -> None:
             try:
                 data = connection.recv(65536)
                 for frame in reader.feed(data):
@@ -235,14 +262,13 @@ class Emulator:
 
         self.peers.append(peer)
         self._streams[connection] = peer
-        self._selector.register(connection, selectors.EVENT_READ, read)
+        self._watch(connection, read)
 
     def _hang_up(self, connection: socket.socket) -> None:
         peer = self._streams.pop(connection)
         self._end_session(peer)
         self.peers.remove(peer)
-        self._selector.unregister(connection)
-        connection.close()
+        self._drop(connection)
 
     def end_sessions(self) -> None:
         """End every session on either channel."""
@@ -254,24 +280,27 @@ class Emulator:
         for connection in list(self._streams):
             self._hang_up(connection)
 
-    def _read_datagrams(self, udp: socket.socket) -> None:
-        # A client that asks without pause must not keep the physics waiting.
-        for _ in range(_DATAGRAMS_A_TURN):
-            try:
-                data, address = udp.recvfrom(MAX_DATAGRAM)
-            except OSError:  # nothing left, or a reply that found its port closed
-                return
-            peer = self._datagram_peers.get(address)
-            if peer is None:
-                peer = self._datagram_peers[address] = Peer(
-                    self._datagram_sender(address), f"udp {address[0]}:{address[1]}"
-                )
-                self.peers.append(peer)
-            if self.network.idle:
-                self._answer(peer, data)
-            else:
-                answer = functools.partial(self._answer, peer, data)
-                self.network.carry(time.monotonic(), answer)
+    def _read_datagram(self) -> None:
+        try:
+            data, address = self._udp.recvfrom(MAX_DATAGRAM)
+        except OSError:  # a reply found its port closed
+            return
+        peer = self._datagram_peers.get(address) or self._new_datagram_peer(address)
+        if not self.network.idle:
+            answer = functools.partial(self._answer, peer, data)
+            self.network.carry(time.monotonic(), answer)
+        elif not self._answer_refresh(peer, data):
+            self._answer(peer, data)
+
+    def _new_datagram_peer(self, address: Any) -> Peer:
+        if len(self._datagram_peers) > _PEERS:
+            known = {a: peer for a, peer in self._datagram_peers.items() if peer.session}
+            self._datagram_peers = known
+            self.peers = [*self._streams.values(), *known.values()]
+        peer = Peer(self._datagram_sender(address), f"udp {address[0]}:{address[1]}")
+        self._datagram_peers[address] = peer
+        self.peers.append(peer)
+        return peer
 
     def _datagram_sender(self, address: Any) -> Callable[[bytes], None]:
         def transmit(frame: bytes) -> None:
@@ -288,6 +317,31 @@ class Emulator:
 
     # Requests.
 
+    def _answer_refresh(self, peer: Peer, data: bytes) -> bool:
+        """Answer a cyclic command before it is worked on; False if it is not a usual one.
+
+        The feedback is that of the last step either way, and the next step follows the
+        command: the client need not wait for what lies between.
+        """
+        words = fast_header(data)
+        if words is None or words[2] != _REFRESH_WORD or words[0] != _REQUEST_WORD:
+            return False
+        session = peer.session
+        if not session or words[1] >> 16 != session or self.config.cycle:
+            return False
+        services, robot = self.services, self.robot
+        try:
+            request = _Command.FromString(fast_payload(data))
+            robot.admit(session, len(request.actuators))
+        except Exception:  # whatever it is, the general way says it
+            return False
+        payload = services.reply(request).SerializeToString()
+        header = Header(FrameType.RESPONSE, _REFRESH, words[1] & 0xFFFF, session)
+        peer.send(encode_frame(header, payload))
+        peer.heard, peer.silent = robot.time, False
+        self._pending.append(request)
+        return True
+
     def _answer(self, peer: Peer, frame: bytes) -> None:
         try:
             header, payload = decode_frame(frame)
@@ -303,6 +357,8 @@ class Emulator:
             code = sub_code = 0
         except Refusal as refusal:
             code, sub_code = refusal.code, refusal.sub_code
+            if header.uid == _REFRESH:
+                self.robot.record.refused += 1
             data = message(
                 "Error", error_code=code, error_sub_code=sub_code, error_sub_string=str(refusal)
             ).SerializeToString()
@@ -330,6 +386,7 @@ class Emulator:
         if not peer.session or header.session != peer.session:
             raise Refusal(SubCode.INVALID_SESSION, "Invalid session", ErrorCode.PROTOCOL_SERVER)
         peer.heard, peer.silent = self.robot.time, False
+        self._take_pending()
         if header.uid >> 16 == 1:
             return self._session_service(header.uid)
         method = METHODS_BY_UID.get(header.uid)
@@ -340,6 +397,12 @@ class Emulator:
             self.services.feedback()
         data: bytes = response.SerializeToString()
         return data
+
+    def _take_pending(self) -> None:
+        """Hand over the commands that were answered and not worked on yet."""
+        pending, self._pending = self._pending, []
+        for request in pending:
+            self.services.take(request)
 
     def _create_session(self, peer: Peer, payload: bytes) -> None:
         info = parse(METHODS["Session.CreateSession"].request, payload)
@@ -402,7 +465,7 @@ class Emulator:
         control = Control(self)
         buffer = bytearray()
 
-        def read(_: socket.socket) -> None:
+        def read() -> None:
             try:
                 data = connection.recv(65536)
                 buffer.extend(data)
@@ -413,7 +476,6 @@ class Emulator:
             except OSError:
                 data = b""
             if not data:
-                self._selector.unregister(connection)
-                connection.close()
+                self._drop(connection)
 
-        self._selector.register(connection, selectors.EVENT_READ, read)
+        self._watch(connection, read)

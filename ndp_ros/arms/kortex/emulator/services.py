@@ -36,6 +36,10 @@ _HOME = 2
 """Identifier of the action named Home."""
 _SERIAL = "EMULATED"
 _EMPTY = message("Empty")
+# Plain integers: flags of an enumeration are slow, and these are looked at in every cycle.
+_CLEAR = int(CommandFlag.CLEAR_MAJOR_FAULT | CommandFlag.CLEAR_MINOR_FAULT)
+_SERVOING = int(StatusFlag.CALIBRATED_TORQUE | StatusFlag.SERVOING)
+_MAJOR_FAULT = int(StatusFlag.MAJOR_FAULT)
 
 
 class Caller(Protocol):
@@ -174,30 +178,35 @@ class Services:
 
     def refresh(self, caller: Caller, request: Any, device: int) -> Any:
         """Take one cyclic command and return the newest feedback, stamped with its number."""
-        commands = request.actuators
+        self.robot.admit(caller.session, len(request.actuators))
+        self.take(request)
+        return self.reply(request)
+
+    def reply(self, request: Any) -> Any:
+        """Return the newest feedback, stamped with the numbers of a command."""
+        feedback = self.feedback()
+        feedback.frame_id = request.frame_id
+        for command, actuator in zip(request.actuators, self._actuator_feedback, strict=True):
+            actuator.command_id = command.command_id
+        return feedback
+
+    def take(self, request: Any) -> None:
+        """Hand one command that was admitted to the robot."""
+        position, velocity, torque, current = [], [], [], []
+        for i, command in enumerate(request.actuators):
+            position.append(command.position)
+            velocity.append(command.velocity)
+            torque.append(command.torque_joint)
+            current.append(command.current_motor)
+            if command.flags & _CLEAR:
+                self.robot.clear_actuator_faults(i)
         gripper = None
         if request.HasField("interconnect") and request.interconnect.gripper_command.motor_cmd:
             motor = request.interconnect.gripper_command.motor_cmd[0]
             gripper = (motor.position, motor.velocity, motor.force)
         self.robot.command(
-            CyclicCommand(
-                request.frame_id,
-                [a.position for a in commands],
-                [a.velocity for a in commands],
-                [a.torque_joint for a in commands],
-                [a.current_motor for a in commands],
-                gripper,
-            ),
-            caller.session,
+            CyclicCommand(request.frame_id, position, velocity, torque, current, gripper)
         )
-        for i, command in enumerate(commands):
-            if command.flags & (CommandFlag.CLEAR_MAJOR_FAULT | CommandFlag.CLEAR_MINOR_FAULT):
-                self.robot.clear_actuator_faults(i)
-        feedback = self.feedback()
-        feedback.frame_id = request.frame_id
-        for command, actuator in zip(commands, self._actuator_feedback, strict=True):
-            actuator.command_id = command.command_id
-        return feedback
 
     def _refresh_command(self, caller: Caller, request: Any, device: int) -> Any:
         self.refresh(caller, request, device)
@@ -229,7 +238,6 @@ class Services:
         if self._fed == robot.time:
             return feedback
         self._fed = robot.time
-        status = int(StatusFlag.CALIBRATED_TORQUE | StatusFlag.SERVOING)
         state = robot.state
         faults, warnings = robot.faults.tolist(), robot.warnings.tolist()
         rows = zip(
@@ -245,7 +253,7 @@ class Services:
             actuator.current_motor = current
             actuator.fault_bank_a = fault
             actuator.warning_bank_a = warning
-            actuator.status_flags = status | (StatusFlag.MAJOR_FAULT if fault else 0)
+            actuator.status_flags = _SERVOING | (_MAJOR_FAULT if fault else 0)
         base = feedback.base
         base.active_state = state
         base.active_state_connection_identifier = robot.controller
