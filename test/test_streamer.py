@@ -443,6 +443,13 @@ def test_a_real_arm_cannot_be_reset(rig) -> None:
         rig.ask("reset")
 
 
+def test_options_do_not_show_in_the_list_of_processes(rig) -> None:
+    rig.start()
+    command_line = Path(f"/proc/{rig.process.pid}/cmdline").read_bytes()
+    assert b"streamer" in command_line
+    assert str(rig.log).encode() not in command_line
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -497,7 +504,7 @@ def test_the_loop_needs_neither_torch_nor_ros_nor_a_simulator() -> None:
 def test_the_benchmark_measures_a_real_streamer(capsys) -> None:
     parser = argparse.ArgumentParser()
     bench.configure(parser)
-    arguments = "--rates 500 --seconds 0.3 --hardware mock --priority 0 --json".split()
+    arguments = ["--rates", "500", "--seconds", "0.3", "--hardware", "mock", "--json"]
     assert bench.main(parser.parse_args(arguments)) == 0
     row = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"][0]
     assert (row["rate_hz"], row["ticks"] > 10, row["segments"] > 0) == (500.0, True, True)

@@ -12,6 +12,11 @@ at any speed.
 A new segment starts from the setpoint (y, yd) of the last tick, so position and
 velocity are continuous whenever it comes. All its setpoints are computed at once, by
 one matrix product with the response; a tick takes the next one.
+
+A segment that is too fast may be slowed down (``on_fast_segment: stretch``): the same goal
+and weights, solved anew from the same start for a duration that is longer by the excess.
+The rows of its response then lie further apart than a tick; between them setpoints are
+interpolated by quintic polynomials, which agree in y, yd and ydd at both ends.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ could not start, 3 when its parent was lost. One line on standard error says why
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -377,14 +378,17 @@ def start(spec: StreamSpec, mailbox: Mailbox) -> subprocess.Popen[bytes]:
     status and standard error say why. The caller calls ``mailbox.beat()`` at 20 Hz or
     more, asks for ``quit`` in the end, and waits for the process.
     """
-    arguments = ["--mailbox", mailbox.name, "--spec", json.dumps(to_mapping(spec))]
     # One thread for the small matrix products: more would wait for each other.
     alone = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "ndp_ros.streaming.streamer", *arguments],
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ndp_ros.streaming.streamer", "--mailbox", mailbox.name],
         env={**os.environ, **alone},
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
     )
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError), process.stdin:
+        process.stdin.write(json.dumps(to_mapping(spec)).encode())
+    return process
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -394,11 +398,16 @@ def main(arguments: list[str] | None = None) -> int:
         description="Drive an arm at a fixed rate from the mailbox of another process.",
     )
     parser.add_argument("--mailbox", required=True, help="Name of the mailbox.")
-    parser.add_argument("--spec", required=True, help="What to drive: a StreamSpec as JSON.")
+    parser.add_argument(
+        "--spec",
+        help="What to drive: a StreamSpec as JSON. Without it standard input is read, so that a "
+        "password among the options does not show in the list of processes.",
+    )
     given = parser.parse_args(arguments)
     arm: Arm | None = None
     try:
-        spec = from_mapping(StreamSpec, json.loads(given.spec), source="streamer")
+        text = sys.stdin.read() if given.spec is None else given.spec
+        spec = from_mapping(StreamSpec, json.loads(text), source="streamer")
         mailbox = Mailbox.attach(given.mailbox)
         arm, omega = make(spec)
         streamer = Streamer(spec, mailbox, arm, omega)
