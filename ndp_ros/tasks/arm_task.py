@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ndp_ros.arms.arm import ArmConfig, Command, JointState
 from ndp_ros.arms.mujoco import MujocoArm
 from ndp_ros.config import param
+from ndp_ros.control.limiter import Limiter
 from ndp_ros.control.omega import InverseDynamics
 from ndp_ros.control.rigid_body import RigidBody
 from ndp_ros.errors import TaskError
@@ -123,6 +124,10 @@ class ArmTask(gymnasium.Env[Array, Array]):
         self._measured = JointState.zeros(self._dof)
         self._command = Command.zeros(self._dof, "torque")
         self._y, self._yd = np.zeros(self._dof), np.zeros(self._dof)
+        self._current = np.zeros((3, self._dof))
+        self._limiter = Limiter(
+            info.lower, info.upper, info.max_velocity, info.max_acceleration, self.tick
+        )
         self._windows_left = 0
         self._windows = max(1, round(config.horizon / (self.k * self.control_dt)))
         self._body_ids = {name: self.robot.model.body(name).id for name in self.objects}
@@ -181,9 +186,8 @@ class ArmTask(gymnasium.Env[Array, Array]):
         """Run k control steps along given setpoints, such as those of an NDP's segment.
 
         Args:
-            setpoints: (n_ticks, 3, dof): y, yd, ydd due at ``segment_times``. They
-                are held to the velocity and position limits. Only y and yd are used:
-                within a tick the acceleration is what joins one yd to the next.
+            setpoints: (n_ticks, 3, dof): y, yd, ydd due at ``segment_times``, held to the
+                limits of position, velocity and acceleration as the streamer does it.
 
         Returns:
             As :meth:`step`.
@@ -195,15 +199,7 @@ class ArmTask(gymnasium.Env[Array, Array]):
         shape = (len(self.segment_times), 3, self._dof)
         if setpoints.shape != shape or not np.isfinite(setpoints).all():
             raise TaskError(f"setpoints must be {shape} finite values, got {setpoints.shape}")
-        limits = self._limits
-        y, yd = self._y, np.clip(setpoints[:, 1], -limits.max_velocity, limits.max_velocity)
-        wanted = np.clip(setpoints[:, 0], limits.lower, limits.upper)
-        reach = limits.max_velocity * self.tick
-        positions = np.empty_like(wanted)
-        for i in range(len(wanted)):
-            y = y + np.clip(wanted[i] - y, -reach, reach)
-            positions[i] = y
-        return self._run(np.stack((positions, yd), axis=1))
+        return self._run(setpoints)
 
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
         """Return a picture (height, width, 3), or None without a render mode.
@@ -263,16 +259,17 @@ class ArmTask(gymnasium.Env[Array, Array]):
 
     # The loop.
 
-    def _run(self, setpoints: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
-        """Track setpoints (n_ticks, 2, dof) and collect the rewards of k control steps."""
+    def _run(self, wanted: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        """Track setpoints (n_ticks, 3, dof) and collect the rewards of k control steps."""
         if self._windows_left <= 0:
             raise TaskError("the episode is over: call reset() before step()")
         robot, omega, measured, command = self.robot, self._omega, self._measured, self._command
         data, n, tick = robot.data, self._n, self.tick
         rewards = np.zeros(self.k)
+        setpoints = self._limit(wanted)
         y, yd = self._y, self._yd
-        velocities = np.concatenate((yd[None], setpoints[:, 1]))
-        accelerations = (velocities[1:] - velocities[:-1]) / tick
+        # Within a tick the acceleration is what joins one yd to the next.
+        accelerations = np.diff(setpoints[:, 1], axis=0, prepend=yd[None]) / tick
         i = 0
         for j in range(self.k):
             self._saturated_before = omega.saturated
@@ -281,7 +278,7 @@ class ArmTask(gymnasium.Env[Array, Array]):
                 robot.write(command)
                 robot.step(tick)
                 robot.read(measured)
-                y, yd = setpoints[i]
+                y, yd = setpoints[i, 0], setpoints[i, 1]
                 error = measured.position[:n] - y[:n]
                 self._squared_error += float(error @ error)
                 speed = float(np.abs(data.qvel[:n]).max())
@@ -308,8 +305,18 @@ class ArmTask(gymnasium.Env[Array, Array]):
         # The horizon is part of the task: a throw must be over by then.
         return self._observe(), float(rewards.sum()), over, False, info
 
+    def _limit(self, wanted: Array) -> Array:
+        """Return setpoints (n_ticks, 3, dof) as near to the wanted ones as the limits allow."""
+        current = self._current
+        current[0], current[1] = self._y, self._yd
+        setpoints = np.empty_like(wanted)
+        for i, setpoint in enumerate(wanted):
+            self._limiter.follow(current, setpoint)
+            setpoints[i] = current
+        return setpoints
+
     def _join(self, displacements: Array) -> Array:
-        """Return the C1 cubic (n_ticks, 2, dof) through k way points, from the present setpoint."""
+        """Return the C1 cubic (n_ticks, 3, dof) through k way points, from the present setpoint."""
         steps = np.clip(displacements, -self._max_step, self._max_step)
         points = np.empty((self.k + 1, self._dof))
         points[0] = self._y
@@ -323,7 +330,7 @@ class ArmTask(gymnasium.Env[Array, Array]):
         velocities[-1] = np.clip(end, -self._max_step, self._max_step) / self.control_dt
         basis = _hermite(self.k, self._ticks, self.control_dt)
         knots = np.concatenate((points, velocities))
-        return (basis @ knots).reshape(-1, 2, self._dof)
+        return (basis @ knots).reshape(-1, 3, self._dof)
 
     def _observe(self) -> Array:
         values: dict[str, Array] = {
@@ -347,12 +354,12 @@ def _multiple(long: float, short: float, long_name: str, short_name: str) -> int
 
 @functools.lru_cache(maxsize=32)
 def _hermite(k: int, ticks: int, dt: float) -> Array:
-    """Return the matrix (2 k ticks, 2 (k + 1)) from knots to the cubic at every tick's end.
+    """Return the matrix (3 k ticks, 2 (k + 1)) from knots to the cubic at every tick's end.
 
-    Columns are the positions and then the velocities of the k + 1 knots; rows
-    alternate between position and velocity.
+    Columns are the positions and then the velocities of the k + 1 knots; rows are
+    position, velocity and acceleration in turn.
     """
-    rows = np.zeros((k * ticks, 2, 2 * (k + 1)))
+    rows = np.zeros((k * ticks, 3, 2 * (k + 1)))
     s = np.arange(1, ticks + 1) / ticks
     position = (
         2 * s**3 - 3 * s**2 + 1, -2 * s**3 + 3 * s**2,
@@ -362,11 +369,14 @@ def _hermite(k: int, ticks: int, dt: float) -> Array:
         (6 * s**2 - 6 * s) / dt, (-6 * s**2 + 6 * s) / dt,
         3 * s**2 - 4 * s + 1, 3 * s**2 - 2 * s,
     )  # fmt: skip
+    acceleration = (
+        (12 * s - 6) / dt**2, (-12 * s + 6) / dt**2, (6 * s - 4) / dt, (6 * s - 2) / dt,
+    )  # fmt: skip
     for j in range(k):
         here = slice(j * ticks, (j + 1) * ticks)
-        for column, p, v in zip((j, j + 1, k + 1 + j, k + 2 + j), position, velocity, strict=True):
-            rows[here, 0, column] += p
-            rows[here, 1, column] += v
-    out = rows.reshape(2 * k * ticks, 2 * (k + 1))
+        for i, columns in enumerate((position, velocity, acceleration)):
+            for knot, column in zip((j, j + 1, k + 1 + j, k + 2 + j), columns, strict=True):
+                rows[here, i, knot] += column
+    out = rows.reshape(3 * k * ticks, 2 * (k + 1))
     out.setflags(write=False)
     return out
