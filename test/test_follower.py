@@ -144,7 +144,7 @@ def test_position_and_velocity_are_continuous_at_every_hand_over(rate, stream) -
         elif kind == "trip":
             rig.follower.trip("following_error", retreat=rig.follower.setpoint[0] + 0.1)
         elif kind == "clear" and not rig.follower.moving:
-            rig.follower.clear(rig.follower.setpoint[0].copy())
+            rig.follower.clear()
         for _ in range(ticks):
             before = rig.follower.setpoint.copy()
             with np.errstate(all="ignore"):
@@ -353,14 +353,14 @@ def test_a_fault_brakes_latches_and_is_cleared_on_request_only() -> None:
     rig.follower.trip("stop_requested")
     assert rig.follower.fault == "overspeed: joint a", "the first cause stays"
     assert "clear it first" in rig.follower.follow()
-    assert "still being brought to rest" in rig.follower.clear(HOME)
+    assert "still being brought to rest" in rig.follower.clear()
     for _ in range(200):
         before = rig.follower.setpoint.copy()
         assert_continuous(before, rig.tick(), rig.T)
         assert not rig.offer(HOME)
     assert rig.phase == "fault"
     assert not rig.follower.moving
-    assert rig.follower.clear(rig.follower.setpoint[0].copy()) == ""
+    assert rig.follower.clear() == ""
     assert rig.phase == "holding"
     assert rig.follower.follow() == ""
 

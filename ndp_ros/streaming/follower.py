@@ -118,15 +118,18 @@ class Follower:
         self._retreat = None if retreat is None else retreat.copy()
         self.phase = FAULTY
 
-    def clear(self, position: Array) -> str:
-        """Unlatch a fault and hold where the arm is measured; return why not, or nothing."""
+    def clear(self) -> str:
+        """Unlatch a fault and hold; return why not, or nothing.
+
+        The setpoint stays where it is: should the arm be elsewhere, that is a following error.
+        """
         if not self.fault:
             return ""
         if self.moving:
             return "the arm is still being brought to rest"
         self.fault = ""
+        self._retreat = None
         self.phase = HOLDING
-        self.seat(position)
         return ""
 
     def reset(self, position: Array, now: float) -> None:

@@ -20,7 +20,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,8 +54,22 @@ class Streamer:
         cost: How long the loop's body took, each tick, the physics of a simulated arm left out.
     """
 
-    def __init__(self, spec: StreamSpec, mailbox: Mailbox, arm: Arm, omega: Omega) -> None:
+    def __init__(
+        self,
+        spec: StreamSpec,
+        mailbox: Mailbox,
+        arm: Arm,
+        omega: Omega,
+        signals: Sequence[int] = (),
+    ) -> None:
         """Connect the arm and prepare everything that the loop needs.
+
+        Args:
+            spec: What was asked for.
+            mailbox: Shared memory of the parent.
+            arm: Not connected yet.
+            omega: The tracking law.
+            signals: Signals that the process has caught; the first ends the loop.
 
         Raises:
             ArmError: If the arm cannot be reached or does not take Ω's commands.
@@ -80,7 +94,7 @@ class Streamer:
         self._measured = JointState.zeros(info.dof)
         self._command = Command.zeros(info.dof, omega.mode)
         self._parent = os.getppid()
-        self._signal = 0
+        self._signals = signals
         self._closing = ""
         self._exit = DONE
         self._parent_silent = False
@@ -118,10 +132,6 @@ class Streamer:
         finally:
             self._end()
         return self._exit
-
-    def close_on(self, number: int, _frame: Any = None) -> None:
-        """Handle a signal: end at the next tick."""
-        self._signal = number
 
     # -- the loop ----------------------------------------------------------------------------
 
@@ -190,8 +200,8 @@ class Streamer:
     def _listen(self, began: int, now: float) -> None:
         """Look for signals, for the parent, for requests and for a new segment."""
         mailbox, follower = self._mailbox, self.follower
-        if self._signal:
-            self._close(f"signal {signal.Signals(self._signal).name}", DONE)
+        if self._signals:
+            self._close(f"signal {signal.Signals(self._signals[0]).name}", DONE)
         if os.getppid() != self._parent:
             self._lose_parent("the process that started it has ended")
         age = mailbox.parent_age(began)
@@ -234,7 +244,7 @@ class Streamer:
             self.guard.hit_quietly("stop_requested")
             follower.trip("stop_requested")
         elif kind == "clear_fault":
-            refusal = follower.clear(self._rest_position())
+            refusal = follower.clear()
         else:
             self._close("", DONE)
         ticket = int(record["ticket"])
@@ -270,11 +280,18 @@ class Streamer:
             self._react(policy, f"{self.info.joint_names[joint]} {quantity[joint]:.2f} {unit}")
 
     def _stalled(self, pause: float) -> None:
-        """Start again from where a real arm is now, after a pause in which it had no commands."""
+        """Go on from rest after a pause in which a real arm got no commands.
+
+        One that tracks positions has held the last of them all the while; one that gets
+        torques is wherever they have taken it.
+        """
         self.guard.hit_quietly("stalled")
         self._arm.read(self._measured)
         if self.follower.moving or self.follower.sequence:
-            self.follower.seat(self._rest_position())
+            torque = self._command.mode == "torque"
+            self.follower.seat(
+                self._rest_position() if torque else self.follower.setpoint[0].copy()
+            )
         self.follower.reason = f"stalled: the loop stood still for {pause * 1e3:.0f} ms"
 
     def _lose_parent(self, text: str) -> None:
@@ -405,12 +422,16 @@ def main(arguments: list[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     arm: Arm | None = None
+    # From here on: an arm that has been reached is never left without being stopped.
+    signals: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda caught, _frame: signals.append(caught))
     try:
         text = sys.stdin.read() if given.spec is None else given.spec
         spec = from_mapping(StreamSpec, json.loads(text), source="streamer")
         mailbox = Mailbox.attach(given.mailbox)
         arm, omega = make(spec)
-        streamer = Streamer(spec, mailbox, arm, omega)
+        streamer = Streamer(spec, mailbox, arm, omega, signals)
     except (NdpError, json.JSONDecodeError) as error:
         if arm is not None:
             arm.close()
@@ -418,8 +439,6 @@ def main(arguments: list[str] | None = None) -> int:
         return NOT_STARTED
     # What is not finite is the guard's business.
     np.seterr(all="ignore")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, streamer.close_on)
     status = streamer.run()
     if status != DONE:
         print(f"streamer: {streamer.follower.reason}", file=sys.stderr, flush=True)
