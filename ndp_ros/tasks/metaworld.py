@@ -312,7 +312,7 @@ class MetaWorld(gymnasium.Env[Array, Array]):
             model.vis.global_.offwidth = max(model.vis.global_.offwidth, width)
             model.vis.global_.offheight = max(model.vis.global_.offheight, height)
             try:
-                self._renderer = mujoco.Renderer(model, height, width)
+                self._renderer = self._scene.Renderer(model, height, width)
             except Exception as error:
                 raise TaskError(
                     f"no picture: {error}; without a screen set MUJOCO_GL=egl (GPU) or "
