@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from ndp_ros.arms.arm import ArmConfig, Command, JointState
-from ndp_ros.arms.mujoco import FINGERS, load_model
+from ndp_ros.arms.mujoco import fingers, load_model
 from ndp_ros.control.omega import Identity, InverseDynamics
 from ndp_ros.control.rigid_body import RigidBody
 from ndp_ros.errors import ConfigError
 
 JACO = ArmConfig.named("jaco")
 JOINTS = JACO.joint_names[:6]
+FINGERS = fingers(load_model("models/throw.xml"))
 
 # Joint offsets, references, slides, branches and a body off its joint: what an arm
 # of identical hinges would not show.

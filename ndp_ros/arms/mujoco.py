@@ -1,4 +1,4 @@
-"""The simulated Jaco: MuJoCo behind the arm protocol, driven by torques alone.
+"""The simulated arm: MuJoCo behind the arm protocol, driven by torques alone.
 
 A training task and the streaming loop use this same class on the same scene. Joint
 positions are written at reset and never after: what moves is moved by ``ctrl``.
@@ -25,7 +25,8 @@ from ndp_ros.paths import share
 
 Array = NDArray[np.float64]
 
-FINGERS = ("finger_1", "finger_2", "finger_3")
+FINGER = "finger_"
+"""A finger's joint is this and a number; one gripper setpoint drives all of them."""
 LONGEST_TIMESTEP = 0.002
 """Physics step at run time [s]; training may use a longer one."""
 
@@ -37,6 +38,8 @@ _GRASP_SEED = 0
 class Scene:
     """What surrounds the arm, and where everything starts."""
 
+    arm: str
+    """Name of the arm that stands in it."""
     model: str
     """MJCF file, relative to the share folder."""
     start: tuple[float, ...]
@@ -45,6 +48,8 @@ class Scene:
     """Half-width of the uniform noise on every arm joint at reset [rad]."""
     grasped: bool
     """Whether the cube starts in the hand; else it starts on the floor."""
+    grasp_from: float = 0.0
+    """Position of the fingers from which they close on a cube that starts in the hand [rad]."""
     cube: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Middle of the region where a cube that is not grasped starts [m]."""
     cube_noise: float = 0.0
@@ -56,14 +61,19 @@ class Scene:
 
 
 _THROW_START = (0.0, 1.05, 4.85, 3.0, 2.8, 1.5, 1.15)
+_GEN3_START = (0.0, 2.0, -1.6, 0.0, 0.0, 0.0, 0.46)
 SCENES = {
     "throw": Scene(
-        model="models/throw.xml", start=_THROW_START, noise=0.1, grasped=True,
+        "jaco", "models/throw.xml", _THROW_START, noise=0.1, grasped=True, grasp_from=0.8,
         bin_low=(1.3, 0.0, -0.495), bin_high=(1.3, 0.0, -0.495),
     ),
     "throw-moving": Scene(
-        model="models/throw.xml", start=_THROW_START, noise=0.1, grasped=True,
+        "jaco", "models/throw.xml", _THROW_START, noise=0.1, grasped=True, grasp_from=0.8,
         bin_low=(1.3, -0.2, -0.495), bin_high=(1.5, 0.2, -0.495),
+    ),
+    "throw-gen3": Scene(
+        "gen3", "models/throw_gen3.xml", _GEN3_START, noise=0.1, grasped=True, grasp_from=0.3,
+        bin_low=(1.2, 0.0, -0.495), bin_high=(1.2, 0.0, -0.495),
     ),
 }  # fmt: skip
 
@@ -103,13 +113,20 @@ def mesh_folder() -> Path | None:
     return folder if folder.is_dir() else None
 
 
+def fingers(model: mujoco.MjModel) -> tuple[str, ...]:
+    """Return the names of the joints that a gripper setpoint drives, in order."""
+    names = (model.joint(j).name for j in range(model.njnt))
+    return tuple(name for name in names if name.startswith(FINGER))
+
+
 class MujocoArm:
-    """A Jaco and its scene in MuJoCo.
+    """An arm and its scene in MuJoCo.
 
     Attributes:
         model: The compiled model, this arm's own copy.
         data: Its state; read it, never write it.
         scene: What surrounds the arm.
+        fingers: Where the fingers are in ``qpos`` and ``qvel``.
     """
 
     def __init__(
@@ -122,10 +139,10 @@ class MujocoArm:
         """Load the scene; the arm stands at its start until it is reset.
 
         Args:
-            config: The arm; its joints must be in the scene's model.
+            config: The arm, which must be the one that stands in the scene.
             scene: A name of :data:`SCENES`, or a scene.
             timestep: Physics step [s]; every ``step`` must be a multiple of it.
-            meshes: As in :func:`load_model`; needed only for pictures.
+            meshes: As in :func:`load_model`, for a Jaco; needed only for pictures.
 
         Raises:
             ArmError: If there is no such scene, or it does not hold this arm.
@@ -136,9 +153,11 @@ class MujocoArm:
             scene = SCENES[scene]
         if not 0 < timestep <= 0.01:
             raise ArmError(f"timestep is {timestep!r}: allowed is 0 to 0.01 [s]")
+        if config.name != scene.arm:
+            raise ArmError(f"{scene.model} holds the arm {scene.arm}, not {config.name}")
         self.scene = scene
         self.config = config
-        self.model = copy.copy(load_model(scene.model, meshes))
+        self.model = copy.copy(load_model(scene.model, meshes and scene.arm == _MESHED))
         self.model.opt.timestep = timestep
         self.data = mujoco.MjData(self.model)
         self._info = ArmInfo.from_config(config, ("torque",))
@@ -146,14 +165,16 @@ class MujocoArm:
         self._n = n
         arm_joints = config.joint_names[:n]
         known = [self.model.joint(j).name for j in range(self.model.njnt)]
-        for name in (*arm_joints, *FINGERS):
+        for name in (*arm_joints, f"{FINGER}1"):
             if name not in known:
                 raise ArmError.choice(f"{scene.model}: joint", name, known)
-        if [self.model.joint(i).qposadr[0] for i in range(n)] != list(range(n)) or (
-            tuple(known[:n]) != arm_joints
+        finger_joints = fingers(self.model)
+        hinges = (*arm_joints, *finger_joints)
+        if tuple(known[: len(hinges)]) != hinges or any(
+            self.model.joint(i).qposadr[0] != i for i in range(len(hinges))
         ):
-            raise ArmError(f"{scene.model}: the arm's joints {arm_joints} must come first")
-        self._fingers = slice(self.model.joint(FINGERS[0]).qposadr[0], n + len(FINGERS))
+            raise ArmError(f"{scene.model}: the joints {hinges} must come first")
+        self.fingers = slice(n, len(hinges))
         self._bodies = {
             name: self.model.body(name).id
             for name in ("cube", "bin")
@@ -164,6 +185,12 @@ class MujocoArm:
             for name, b in self._bodies.items()
             if self.model.body_mocapid[b] >= 0
         }
+        # Views into the state: looking them up afresh costs more than reading them.
+        self._views = [
+            (array[:n], array[self.fingers])
+            for array in (self.data.qpos, self.data.qvel, self.data.qfrc_actuator)
+        ]
+        self._ctrl = self.data.ctrl
         self._cube = int(self.model.joint("cube").qposadr[0])
         self._palm = self.model.body("palm").id
         self._base = self.model.body("base").id
@@ -179,30 +206,28 @@ class MujocoArm:
 
     def read(self, out: JointState) -> JointState:
         """Write the joints into ``out``; the gripper's position is the mean of its fingers."""
-        n, data, fingers = self._n, self.data, self._fingers
-        out.position[:n] = data.qpos[:n]
-        out.velocity[:n] = data.qvel[:n]
-        out.effort[:n] = data.qfrc_actuator[:n]
-        q, v, f = data.qpos[fingers], data.qvel[fingers], data.qfrc_actuator[fingers]
-        out.position[n] = (q[0] + q[1] + q[2]) / 3.0
-        out.velocity[n] = (v[0] + v[1] + v[2]) / 3.0
-        out.effort[n] = (f[0] + f[1] + f[2]) / 3.0
-        out.time = data.time
+        n = self._n
+        views = self._views
+        for values, (arm, hand) in zip((out.position, out.velocity, out.effort), views, strict=True):
+            values[:n] = arm
+            values[n] = sum(hand.tolist()) / len(hand)
+        out.time = self.data.time
         return out
 
     def write(self, command: Command) -> None:
-        """Set the torques of the arm and the position of the three fingers.
+        """Set the torques of the arm and the position of the fingers.
 
         Raises:
             ArmError: If the command is not one of torques, or is not finite.
         """
         if command.mode != "torque":
             raise ArmError.choice("command mode", command.mode, self._info.command_modes)
-        n, ctrl = self._n, self.data.ctrl
-        grip = command.position[n]
-        if not (np.isfinite(command.torque[:n]).all() and math.isfinite(grip)):
-            raise ArmError(f"command is not finite: torque {command.torque}, gripper {grip}")
-        ctrl[:n] = command.torque[:n]
+        n, ctrl = self._n, self._ctrl
+        torque, grip = command.torque[:n], float(command.position[n])
+        # A sum of squares is finite only if every value is.
+        if not math.isfinite(torque @ torque + grip):
+            raise ArmError(f"command is not finite: torque {torque}, gripper {grip}")
+        ctrl[:n] = torque
         ctrl[n:] = grip
 
     def stop(self) -> None:
@@ -247,11 +272,11 @@ class MujocoArm:
         if scene.grasped:
             grasps = _grasps(scene, self.config)
             grasp = grasps[rng.integers(len(grasps))]
-            data.qpos[self._fingers] = grasp[:3]
+            data.qpos[self.fingers] = grasp[:-7]
             mujoco.mj_kinematics(self.model, data)
-            cube[:] = _compose(data.xpos[self._palm], data.xquat[self._palm], grasp[3:])
+            cube[:] = _compose(data.xpos[self._palm], data.xquat[self._palm], grasp[-7:])
         else:
-            data.qpos[self._fingers] = start[n]
+            data.qpos[self.fingers] = start[n]
             cube[:3] = scene.cube
             cube[:2] += rng.uniform(-scene.cube_noise, scene.cube_noise, 2)
             turn = rng.uniform(-math.pi / 4, math.pi / 4)
@@ -286,7 +311,7 @@ def _compose(position: Array, quaternion: Array, pose: Array) -> Array:
 
 @functools.lru_cache(maxsize=8)
 def _grasps(scene: Scene, config: ArmConfig) -> Array:
-    """Return settled grasps (n, 3 + 7): finger positions, and the cube's pose in the palm.
+    """Return settled grasps (n, fingers + 7): finger positions, and the cube's pose in the palm.
 
     The cube is put between the fingers, turned a little, and the hand closes by its
     own motors: without gravity until it holds, then with it. The physics step is
@@ -304,15 +329,15 @@ def _grasps(scene: Scene, config: ArmConfig) -> Array:
     y, rest = np.array(scene.start), np.zeros(n + 1)
     state, command = JointState.zeros(n + 1), Command.zeros(n + 1, "torque")
     cube = slice(model.joint("cube").qposadr[0], model.joint("cube").qposadr[0] + 7)
-    fingers = slice(n, n + len(FINGERS))
+    hand = slice(n, n + len(fingers(model)))
     palm, grip = model.body("palm").id, model.site("grip").id
     gravity = model.opt.gravity.copy()
     rng = np.random.default_rng(_GRASP_SEED)
-    grasps = np.empty((_GRASPS, 10))
+    grasps = np.empty((_GRASPS, hand.stop - hand.start + 7))
     for i in range(_GRASPS):
         mujoco.mj_resetData(model, data)
         data.qpos[arm] = y[:n]
-        data.qpos[fingers] = 0.8
+        data.qpos[hand] = scene.grasp_from
         mujoco.mj_kinematics(model, data)
         turn = rng.uniform(-0.15, 0.15)
         offset = np.array([*rng.uniform(-0.003, 0.003, 3), math.cos(turn), 0, 0, math.sin(turn)])
@@ -327,12 +352,13 @@ def _grasps(scene: Scene, config: ArmConfig) -> Array:
             raise ArmError(f"{scene.model}: the cube slips out of the hand at the start pose")
         inverse = data.xquat[palm] * (1.0, -1.0, -1.0, -1.0)
         relative = np.concatenate((data.qpos[cube][:3] - data.xpos[palm], data.qpos[cube][3:]))
-        grasps[i, :3] = data.qpos[fingers]
-        grasps[i, 3:] = _compose(np.zeros(3), inverse, relative)
+        grasps[i, :-7] = data.qpos[hand]
+        grasps[i, -7:] = _compose(np.zeros(3), inverse, relative)
     grasps.setflags(write=False)
     return grasps
 
 
+_MESHED = "jaco"
 _MESHES = {  # mesh file: the bodies that show it, and its material
     "base": (("base",), "dark_gray"),
     "shoulder": (("link_1",), "dark_gray"),

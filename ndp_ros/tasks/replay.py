@@ -15,7 +15,6 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_ros.arms.mujoco import FINGERS
 from ndp_ros.errors import TaskError
 from ndp_ros.tasks.throw import Throw
 
@@ -49,8 +48,6 @@ class Replay:
         self.task = task
         robot, model = task.robot, task.robot.model
         self._n = robot.connect().n_arm
-        finger = int(model.joint(FINGERS[0]).qposadr[0])
-        self._fingers = slice(finger, finger + len(FINGERS))
         cube = model.joint("cube")
         self._cube = int(cube.qposadr[0])
         self._cube_velocity = int(cube.dofadr[0])
@@ -70,7 +67,7 @@ class Replay:
         """Put joints (dof,) and objects where they were heard to be."""
         data = self.task.robot.data
         data.qpos[: self._n] = position[: self._n]
-        data.qpos[self._fingers] = position[self._n]
+        data.qpos[self.task.robot.fingers] = position[self._n]
         if "cube" in poses:
             data.qpos[self._cube : self._cube + 7] = self._in_world(poses["cube"])
         if "bin" in poses and self._bin >= 0:
