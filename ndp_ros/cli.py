@@ -37,6 +37,7 @@ SUBCOMMANDS = {
     "eval": Subcommand("ndp_ros.commands.evaluate", "measure a checkpoint's success"),
     "collect": Subcommand("ndp_ros.commands.collect", "write down what an expert does"),
     "plot": Subcommand("ndp_ros.commands.plot", "draw learning curves of runs"),
+    "reproduce": Subcommand("ndp_ros.commands.reproduce", "remake a table or figure of the paper"),
     "check": Subcommand("ndp_ros.commands.check", "check YAML files and checkpoints"),
     "sim": Subcommand("ndp_ros.simulation", "run a checkpoint under ROS 2 in simulation"),
     "emulate": Subcommand("ndp_ros.arms.kortex.emulate", "emulate a Kortex arm on this machine"),

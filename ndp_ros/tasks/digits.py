@@ -132,7 +132,7 @@ def draw(paths: Array, radius: float = PEN_RADIUS) -> NDArray[np.uint8]:
 
     The pen is pressed down at every point; its edge is one pixel soft, which is the
     area that a disc covers to within a few per cent. Points should be at most half a
-    pixel apart. What lies outside the canvas is cut off.
+    pixel apart; a pen that would leave the canvas stays on its edge.
     """
     n = len(paths)
     reach = int(np.ceil(radius + 0.5))
