@@ -62,7 +62,7 @@ class ThrowConfig(ArmTaskConfig):
         """
         paper: dict[str, Any] = {"reward": "distance", "saturation_cost": 0.0, "stale": True}
         presets = {
-            "default": cls(control_dt=0.05, horizon=1.75, arm_speed=1.0, gripper_speed=1.5),
+            "default": cls(control_dt=0.02, horizon=1.7, arm_speed=1.0, gripper_speed=1.5),
             "paper": cls(control_dt=0.01, horizon=1.5, **paper),
             "released": cls(control_dt=0.05, horizon=2.5, **paper),
         }
