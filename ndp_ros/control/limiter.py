@@ -95,7 +95,9 @@ class Limiter:
             np.zeros((len(ROWS), dof), bool),
         )
         self._all_inside = np.ones((len(ROWS), dof), bool).tobytes()
-        self._b = np.zeros(dof)
+        self._b, self._room = np.zeros(dof), np.zeros((2, dof))
+        self._aT, self._aT_squared, self._twice_a = a * T, (a * T) ** 2, 2.0 * a
+        self._half_aT, self._half_aT_squared = a * T / 2.0, (a * T / 2.0) ** 2
 
     def widen(self, position: Array) -> None:
         """Let a position (dof,) outside the limits be held; only steps inwards lead from it."""
@@ -160,22 +162,36 @@ class Limiter:
 
     def _closing(self, gap: Array) -> Array:
         """Return the velocity at which half the acceleration limit closes a gap in time."""
-        a, half = self.max_acceleration, 0.5 * self.period * self.max_acceleration
-        return np.asarray(np.sign(gap) * (np.sqrt(half * half + a * np.abs(gap)) - half))
+        speed = np.abs(gap)
+        speed *= self.max_acceleration
+        speed += self._half_aT_squared
+        np.sqrt(speed, out=speed)
+        speed -= self._half_aT
+        return np.copysign(speed, gap, out=speed)
 
     def _step(self, current: Array, velocity: Array | float) -> None:
         """Move one period at constant acceleration to the nearest viable velocity."""
-        T, a = self.period, self.max_acceleration
-        y, yd = current[0].copy(), current[1].copy()
-        aT = a * T
-        # A velocity v' is viable towards the upper limit if v'^2 / (2 a) + v' T <= room.
-        up = np.maximum(self.upper - y - 0.5 * T * yd, 0.0)
-        down = np.maximum(y + 0.5 * T * yd - self.lower, 0.0)
-        high = np.minimum(np.sqrt(aT * aT + 2.0 * a * up) - aT, self.max_velocity)
-        low = np.maximum(aT - np.sqrt(aT * aT + 2.0 * a * down), -self.max_velocity)
-        v = np.minimum(np.maximum(velocity, low), high)
+        half = 0.5 * self.period
+        yd = current[1].copy()
+        y = current[0] + half * yd
+        # A velocity v' is viable towards the upper limit if v'^2 / (2 a) + v' T <= room: the
+        # distance to the limit less what this period takes at half the present velocity.
+        room = self._room
+        np.subtract(self.upper, y, out=room[0])
+        np.subtract(y, self.lower, out=room[1])
+        np.maximum(room, 0.0, out=room)
+        room *= self._twice_a
+        room += self._aT_squared
+        np.sqrt(room, out=room)
+        room -= self._aT
+        np.minimum(room, self.max_velocity, out=room)
+        v = np.maximum(velocity, np.negative(room[1], out=room[1]))
+        np.minimum(v, room[0], out=v)
         # The acceleration limit comes last: a state that is not viable brakes as hard as it may.
-        v = np.minimum(np.maximum(v, yd - aT), yd + aT)
-        current[0] = y + (yd + v) * (0.5 * T)
+        np.maximum(v, yd - self._aT, out=v)
+        np.minimum(v, yd + self._aT, out=v)
+        np.multiply(v, half, out=current[0])
+        current[0] += y
+        np.subtract(v, yd, out=current[2])
+        current[2] /= self.period
         current[1] = v
-        current[2] = (v - yd) / T
