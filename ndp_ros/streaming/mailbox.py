@@ -5,19 +5,15 @@ the process that made it, other processes attach through that path, and the kern
 frees it when the last of them is gone, however they died. Nothing is ever left
 behind for anybody to clean up.
 
-Every slot has one writer. A reader takes a copy between two looks at the slot's
-sequence number and throws the copy away if the number was odd or has changed, so
-that neither side ever waits for the other and a torn value is never seen.
+Every value in it has one writer, and neither side ever waits for the other (``slots``).
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import mmap
 import os
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +24,7 @@ from numpy.typing import NDArray
 
 from ndp_ros.errors import StreamError
 from ndp_ros.streaming.clock import BINS, quantile
+from ndp_ros.streaming.slots import Matrix, Ring, Slot
 
 Array = NDArray[np.float64]
 
@@ -51,7 +48,6 @@ ANSWERS = 16
 
 _MAGIC = b"ndpmail1"
 _HEADER = 4096
-_RETRIES = 200
 
 
 @dataclass(frozen=True)
@@ -85,127 +81,6 @@ class ResponseHandle:
     rows: int
     n_basis: int
     duration: float
-
-
-class Slot:
-    """One value of a structured type with one writer and any number of readers.
-
-    ``slot["name"]`` is this process's own copy of a field: the writer fills it and
-    calls :meth:`publish`; a reader calls :meth:`load` and looks.
-    """
-
-    def __init__(self, memory: memoryview, offset: int, dtype: np.dtype[Any]) -> None:
-        self.value = np.zeros((), dtype)
-        self.stamp = 0
-        self._own = self.value.reshape(1).view(np.uint8).data
-        self._scratch = np.zeros(dtype.itemsize, np.uint8).data
-        self._counter = memory[offset : offset + 8].cast("Q")
-        self._shared = memory[offset + 64 : offset + 64 + dtype.itemsize]
-
-    def __getitem__(self, name: str) -> Any:
-        """Return this process's copy of a field: a view that stays valid."""
-        return self.value[name]
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        """Fill a field of this process's copy."""
-        self.value[name] = value
-
-    @property
-    def written(self) -> bool:
-        """Whether anybody has ever published here."""
-        return self._counter[0] > 0
-
-    def publish(self) -> None:
-        """Make this process's copy the slot's value; never waits."""
-        counter = self._counter
-        # A writer that was killed half-way left an odd number; its successor goes on from there.
-        counter[0] = stamp = counter[0] | 1
-        _fence()
-        self._shared[:] = self._own
-        _fence()
-        counter[0] = self.stamp = stamp + 1
-
-    def load(self) -> bool:
-        """Copy the slot's value if it is newer than this process's copy.
-
-        Returns:
-            True if a new, whole value was copied; False if there is none or the
-            writer kept changing it, and the copy is what it was before.
-        """
-        counter = self._counter
-        if counter[0] == self.stamp:
-            return False
-        for _ in range(_RETRIES):
-            before = counter[0]
-            if before == self.stamp:
-                return False
-            if before & 1:
-                continue
-            _fence()
-            self._scratch[:] = self._shared
-            _fence()
-            if counter[0] == before:
-                self._own[:] = self._scratch
-                self.stamp = before
-                return True
-        return False
-
-    def release(self) -> None:
-        """Let go of the shared memory."""
-        self._counter.release()
-        self._shared.release()
-
-
-class Ring:
-    """The last ``capacity`` records of one writer; each reader has its own place in it."""
-
-    def __init__(
-        self, memory: memoryview, offset: int, dtype: np.dtype[Any], capacity: int
-    ) -> None:
-        self.dtype = dtype
-        self.capacity = capacity
-        self.record = np.zeros((), dtype)
-        self._own = self.record.reshape(1).view(np.uint8).data
-        self._head = memory[offset : offset + 8].cast("Q")
-        self._shared = memory[offset + 64 : offset + 64 + capacity * dtype.itemsize]
-        self._place = 0
-
-    @property
-    def pending(self) -> bool:
-        """Whether there are records that this reader has not read."""
-        return bool(self._head[0] != self._place)
-
-    def append(self) -> int:
-        """Append this process's ``record`` and return how many were ever appended."""
-        head, size = self._head[0], self.dtype.itemsize
-        start = (head % self.capacity) * size
-        self._shared[start : start + size] = self._own
-        _fence()
-        self._head[0] = head + 1
-        return head + 1
-
-    def read(self) -> tuple[NDArray[Any], int]:
-        """Return the records since the last call, oldest first, and how many were lost.
-
-        Records are lost when the writer is more than ``capacity - 1`` ahead.
-        """
-        head = self._head[0]
-        oldest = max(self._place, head - self.capacity + 1, 0)
-        _fence()
-        every = np.frombuffer(self._shared, self.dtype)
-        records = every[np.arange(oldest, head) % self.capacity]
-        del every
-        _fence()
-        # Whatever the writer may have reached meanwhile cannot be trusted.
-        safe = max(oldest, self._head[0] - self.capacity + 1)
-        lost = safe - self._place
-        self._place = max(head, safe)
-        return records[min(safe - oldest, len(records)) :], lost
-
-    def release(self) -> None:
-        """Let go of the shared memory."""
-        self._head.release()
-        self._shared.release()
 
 
 class Mailbox:
@@ -267,8 +142,8 @@ class Mailbox:
         )
         self._responses = []
         for _ in range(RESPONSES):
-            self._responses.append(_Response(self._memory, offset, layout))
-            offset += _room(_Response.size(layout))
+            self._responses.append(Matrix(self._memory, offset, _matrix_size(layout)))
+            offset += _room(_matrix_room(layout))
 
     @classmethod
     def create(cls, layout: MailboxLayout) -> Self:
@@ -518,7 +393,7 @@ class Mailbox:
         vectors[5] = torque
         self.samples.append()
 
-    def response(self, slot: int) -> _Response:
+    def response(self, slot: int) -> Matrix:
         """Return a place for a response matrix, to be looked at under its sequence number."""
         return self._responses[slot]
 
@@ -545,55 +420,6 @@ class Mailbox:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-class _Response:
-    """A place for one response matrix, read in place instead of copied."""
-
-    def __init__(self, memory: memoryview, offset: int, layout: MailboxLayout) -> None:
-        self._counter = memory[offset : offset + 8].cast("Q")
-        self._head = memory[offset + 64 : offset + 64 + 32].cast("d")
-        self._data: Array | None = np.frombuffer(
-            memory, np.float64, 3 * layout.max_rows * (3 + layout.max_basis), offset + 128
-        )
-
-    @staticmethod
-    def size(layout: MailboxLayout) -> int:
-        return 64 + 8 * 3 * layout.max_rows * (3 + layout.max_basis)
-
-    def write(self, generation: int, B: Array, duration: float) -> None:
-        assert self._data is not None
-        stamp = self._counter[0] | 1
-        self._counter[0] = stamp
-        _fence()
-        self._head[0], self._head[1] = float(generation), float(B.shape[1])
-        self._head[2], self._head[3] = float(B.shape[2]), duration
-        self._data[: B.size] = B.reshape(-1)
-        _fence()
-        self._counter[0] = stamp + 1
-
-    def look(self, generation: int) -> tuple[int, Array, float] | None:
-        """Return (stamp, B (3, rows, 3 + N) in shared memory, duration), or None if it is gone."""
-        assert self._data is not None
-        stamp = self._counter[0]
-        if stamp & 1:
-            return None
-        _fence()
-        found, rows, columns, duration = self._head
-        size = 3 * int(rows) * int(columns)
-        if found != generation or not 0 < size <= self._data.size:
-            return None
-        return stamp, self._data[:size].reshape(3, int(rows), int(columns)), duration
-
-    def unchanged(self, stamp: int) -> bool:
-        """Return whether nobody has written since :meth:`look` returned ``stamp``."""
-        _fence()
-        return bool(self._counter[0] == stamp)
-
-    def release(self) -> None:
-        self._data = None
-        self._counter.release()
-        self._head.release()
 
 
 def _split(record: NDArray[Any], dof: int, vectors: int) -> tuple[Any, Any, Any, Array]:
@@ -650,23 +476,19 @@ def _room(size: int) -> int:
     return 64 + (size + 63) // 64 * 64
 
 
+def _matrix_size(layout: MailboxLayout) -> int:
+    return 3 * layout.max_rows * (3 + layout.max_basis)
+
+
+def _matrix_room(layout: MailboxLayout) -> int:
+    return 64 + 8 * _matrix_size(layout)
+
+
 def _size(layout: MailboxLayout) -> int:
     types = _types(layout)
     size = _HEADER
     size += sum(_room(types[name].itemsize) for name in ("segment", "state", "status", "hello"))
     size += _room(types["request"].itemsize * ANSWERS)
     size += _room(types["sample"].itemsize * layout.samples)
-    size += RESPONSES * _room(_Response.size(layout))
+    size += RESPONSES * _room(_matrix_room(layout))
     return size
-
-
-def _make_fence() -> Any:
-    """Return a memory barrier: nothing on x86-64, whose stores and loads stay in order."""
-    if platform.machine() in ("x86_64", "AMD64"):
-        return lambda: None
-    libc = ctypes.CDLL(None, use_errno=True)
-    # membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED): a full barrier for the caller.
-    return lambda: libc.syscall(283, 2, 0, 0)
-
-
-_fence = _make_fence()
