@@ -206,11 +206,10 @@ class MujocoArm:
 
     def read(self, out: JointState) -> JointState:
         """Write the joints into ``out``; the gripper's position is the mean of its fingers."""
-        n = self._n
-        views = self._views
-        for values, (arm, hand) in zip((out.position, out.velocity, out.effort), views, strict=True):
-            values[:n] = arm
-            values[n] = sum(hand.tolist()) / len(hand)
+        n, values = self._n, (out.position, out.velocity, out.effort)
+        for value, (arm, hand) in zip(values, self._views, strict=True):
+            value[:n] = arm
+            value[n] = sum(hand.tolist()) / len(hand)
         out.time = self.data.time
         return out
 

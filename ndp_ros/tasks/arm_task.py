@@ -65,7 +65,7 @@ class ArmTask(gymnasium.Env[Array, Array]):
         robot: The simulated arm and its scene.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
     task: ClassVar[str]
     objects: ClassVar[tuple[str, ...]] = ("cube",)
 
@@ -128,6 +128,7 @@ class ArmTask(gymnasium.Env[Array, Array]):
         self._limiter = Limiter(
             info.lower, info.upper, info.max_velocity, info.max_acceleration, self.tick
         )
+        self._track = np.zeros((2, len(self.segment_times), self._dof))
         self._windows_left = 0
         self._windows = max(1, round(config.horizon / (self.k * self.control_dt)))
         self._body_ids = {name: self.robot.model.body(name).id for name in self.objects}
@@ -264,7 +265,7 @@ class ArmTask(gymnasium.Env[Array, Array]):
         if self._windows_left <= 0:
             raise TaskError("the episode is over: call reset() before step()")
         robot, omega, measured, command = self.robot, self._omega, self._measured, self._command
-        data, n, tick = robot.data, self._n, self.tick
+        n, tick, track = self._n, self.tick, self._track
         rewards = np.zeros(self.k)
         setpoints = self._limit(wanted)
         y, yd = self._y, self._yd
@@ -279,15 +280,14 @@ class ArmTask(gymnasium.Env[Array, Array]):
                 robot.step(tick)
                 robot.read(measured)
                 y, yd = setpoints[i, 0], setpoints[i, 1]
-                error = measured.position[:n] - y[:n]
-                self._squared_error += float(error @ error)
-                speed = float(np.abs(data.qvel[:n]).max())
-                if speed > self._max_speed:
-                    self._max_speed = speed
+                track[0, i], track[1, i] = measured.position, measured.velocity
                 self._watch()
                 i += 1
-            self._n_errors += self._ticks * n
             rewards[j] = self._reward(first=j == 0)
+        error = track[0, :, :n] - setpoints[:, 0, :n]
+        self._squared_error += float(np.vdot(error, error))
+        self._n_errors += error.size
+        self._max_speed = max(self._max_speed, float(np.abs(track[1, :, :n]).max()))
         self._y, self._yd = y.copy(), yd.copy()
         self._windows_left -= 1
         if self._over():
@@ -320,8 +320,13 @@ class ArmTask(gymnasium.Env[Array, Array]):
         steps = np.clip(displacements, -self._max_step, self._max_step)
         points = np.empty((self.k + 1, self._dof))
         points[0] = self._y
-        for j in range(self.k):
-            np.clip(points[j] + steps[j], self._limits.lower, self._limits.upper, out=points[j + 1])
+        np.cumsum(steps, axis=0, out=points[1:])
+        points[1:] += self._y
+        low, high = self._limits.lower, self._limits.upper
+        if (points[1:] < low).any() or (points[1:] > high).any():
+            # A way point at a limit is where the next one starts from.
+            for before, step, point in zip(points[:-1], steps, points[1:], strict=True):
+                np.clip(before + step, low, high, out=point)
         steps = np.diff(points, axis=0)
         velocities = np.empty_like(points)
         velocities[0] = self._yd
