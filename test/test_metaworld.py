@@ -27,15 +27,9 @@ from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.dmp.segment import Segment
 from ndp_ros.errors import TaskError
 from ndp_ros.observation import field_slice
-from ndp_ros.tasks.metaworld import (
-    CONTROL_DT,
-    HORIZON,
-    MT50,
-    TASKS,
-    MetaWorld,
-    gymnasium_id,
-)
+from ndp_ros.tasks.metaworld import CONTROL_DT, HORIZON, MetaWorld
 from ndp_ros.tasks.metaworld_fast import compiled, quaternion, tolerance
+from ndp_ros.tasks.metaworld_registry import MT50, TASKS, gymnasium_id
 from ndp_ros.tasks.metaworld_scene import (
     POOL,
     WorldMemory,

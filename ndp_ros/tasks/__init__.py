@@ -14,7 +14,7 @@ if "MUJOCO_GL" not in os.environ and not os.environ.get("DISPLAY"):
 
 import gymnasium
 
-from ndp_ros.tasks import metaworld
+from ndp_ros.tasks import metaworld_registry
 
 gymnasium.register("ndp_ros/Throw-v0", entry_point="ndp_ros.tasks.throw:Throw")
-metaworld.register()
+metaworld_registry.register()

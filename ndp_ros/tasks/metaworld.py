@@ -34,27 +34,13 @@ from numpy.typing import NDArray
 from ndp_ros.config import param
 from ndp_ros.errors import TaskError
 from ndp_ros.observation import ObservationField, assemble, observation_size
+from ndp_ros.tasks.metaworld_registry import MT50, TASKS
 
 if TYPE_CHECKING:
     from metaworld.sawyer_xyz_env import SawyerXYZEnv
 
 Array = NDArray[np.float64]
 
-TASKS = (
-    "assembly", "basketball", "bin-picking", "box-close", "button-press-topdown",
-    "button-press-topdown-wall", "button-press", "button-press-wall", "coffee-button",
-    "coffee-pull", "coffee-push", "dial-turn", "disassemble", "door-close", "door-lock",
-    "door-open", "door-unlock", "hand-insert", "drawer-close", "drawer-open", "faucet-open",
-    "faucet-close", "hammer", "handle-press-side", "handle-press", "handle-pull-side",
-    "handle-pull", "lever-pull", "pick-place-wall", "pick-out-of-hole", "pick-place",
-    "plate-slide", "plate-slide-side", "plate-slide-back", "plate-slide-back-side",
-    "peg-insert-side", "peg-unplug-side", "soccer", "stick-push", "stick-pull", "push",
-    "push-wall", "push-back", "reach", "reach-wall", "shelf-place", "sweep-into", "sweep",
-    "window-open", "window-close",
-)  # fmt: skip
-"""The tasks in the benchmark's order, which is that of MT50's one-hot."""
-
-MT50 = "mt50"
 REWARDS = ("v1", "v2")
 GOALS = ("random", "benchmark")
 
@@ -116,7 +102,7 @@ class MetaWorld(gymnasium.Env[Array, Array]):
 
     Success is the benchmark's: its flag, set at any control step of an episode of 500.
     ``info["episode"]`` adds ``success_at_end``, ``success_time`` [s] (infinite if
-    never), ``task_index`` (in :data:`TASKS`) and ``reward_version``; ``tracking_rms`` is
+    never), ``task_index`` (in ``TASKS``) and ``reward_version``; ``tracking_rms`` is
     that of the hand behind the setpoint [m], ``saturation`` the share of displacements
     over one unit.
 
@@ -155,7 +141,7 @@ class MetaWorld(gymnasium.Env[Array, Array]):
         """Build the task.
 
         Args:
-            task: A name of :data:`TASKS`, or ``mt50``.
+            task: A name of ``TASKS``, or ``mt50``.
             preset: ``default``, ``paper`` or ``evaluation``; unused if config is given.
             k: Control steps per ``step``; an episode ends with the last whole segment.
             render_mode: ``"rgb_array"`` or None.
@@ -445,21 +431,3 @@ class MetaWorld(gymnasium.Env[Array, Array]):
         if self._sim is not None:
             self._scene.POOL.give(self._playing, self.config.reward, self._sim)
             self._sim = None
-
-
-def register() -> None:
-    """Register the tasks with gymnasium; Meta-World itself is imported by the first one made."""
-    for task in (*TASKS, MT50):
-        gymnasium.register(
-            gymnasium_id(task), entry_point=f"{__name__}:MetaWorld", kwargs={"task": task}
-        )
-    # the paper's name
-    gymnasium.register(
-        "ndp_ros/Faucet-v0", entry_point=f"{__name__}:MetaWorld", kwargs={"task": "faucet-open"}
-    )
-
-
-def gymnasium_id(task: str) -> str:
-    """Return the gymnasium id of a task, such as ``ndp_ros/Faucet-Open-v0``."""
-    name = "MT50" if task == MT50 else task.title()
-    return f"ndp_ros/{name}-v0"
