@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from ndp_ros.errors import ConfigError
 from ndp_ros.observation import arm_observation, observation_size
 from ndp_ros.policies import METHODS, PolicySpec, initial_tensors, make_policy
 from ndp_ros.policies.array_policy import ArrayPolicy
@@ -219,6 +220,34 @@ def test_the_linear_schedule_ends_at_zero() -> None:
     before = policy.flat.copy()
     Learner(policy, config).update(batch, np.random.default_rng(0), 1.0)
     np.testing.assert_array_equal(policy.flat, before)
+
+
+def test_an_update_that_goes_too_far_ends_early() -> None:
+    spec = make_spec("ndp")
+    policy, rollout = random_rollout(spec)
+    config = PpoConfig(minibatches=2, epochs=9, learning_rate=1e-2, target_kl=1e-3)
+    batch = make_batch(policy, **rollout, config=config)
+    figures = Learner(policy, config).update(batch, np.random.default_rng(0), 0.0)
+    assert 1 <= figures["epochs"] < 9
+
+
+@pytest.mark.parametrize(("start", "change"), [(3e-2, -1), (1e-6, 1)])
+def test_the_adaptive_step_size_moves_towards_the_target(start: float, change: int) -> None:
+    spec = make_spec("ndp")
+    policy, rollout = random_rollout(spec)
+    config = PpoConfig(
+        minibatches=2, epochs=3, learning_rate=start, schedule="adaptive", target_kl=1e-3
+    )
+    learner = Learner(policy, config)
+    batch = make_batch(policy, **rollout, config=config)
+    figures = learner.update(batch, np.random.default_rng(0), 0.0)
+    assert np.sign(learner.rate - start) == change
+    assert figures["epochs"] == 3
+
+
+def test_an_adaptive_step_size_needs_a_target() -> None:
+    with pytest.raises(ConfigError, match="target_kl"):
+        PpoConfig(schedule="adaptive")
 
 
 def test_adam_equals_torch() -> None:

@@ -30,7 +30,7 @@ COLUMNS = (
     "samples", "observed", "episodes", "success", "return", "saturation", "max_joint_speed",
     "tracking_rms", "eval_success", "eval_return", "eval_saturation", "eval_max_joint_speed",
     "eval_tracking_rms", "policy_loss", "value_loss", "entropy", "clipped", "approx_kl",
-    "grad_norm", "learning_rate", "explained_variance", "std", "error",
+    "epochs", "grad_norm", "learning_rate", "explained_variance", "std", "error",
     "holdout_error", "seconds", "samples_per_second",
 )  # fmt: skip
 

@@ -162,6 +162,7 @@ class PpoRun:
                 "batch": self.batch,
                 "episodes": self._episodes,
                 "adam_steps": adam.steps,
+                "rate": self._learner.rate,
                 "best": self._best,
                 "seconds": self._seconds,
             },
@@ -181,7 +182,7 @@ class PpoRun:
         adam.m[:], adam.v[:] = moments["m"], moments["v"]
         self._episode_numbers = state.arrays["episode_numbers"]
         counters = state.counters
-        adam.steps = counters["adam_steps"]
+        adam.steps, self._learner.rate = counters["adam_steps"], counters["rate"]
         self.batch, self._episodes = counters["batch"], counters["episodes"]
         self._best, self._seconds = counters["best"], counters["seconds"]
 

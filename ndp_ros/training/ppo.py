@@ -8,6 +8,7 @@ under the multi-action critic, its own value head. Arrays are ``(k, dof, windows
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_ros.config import param
-from ndp_ros.errors import TrainingError
+from ndp_ros.errors import ConfigError, TrainingError
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.policies.layout import LOG_STD
 from ndp_ros.training.adam import Adam, clip_norm
@@ -24,6 +25,12 @@ from ndp_ros.training.adam import Adam, clip_norm
 Array = NDArray[Any]
 
 _LOG_2PI = math.log(2.0 * math.pi)
+
+_FIGURES = ("policy_loss", "value_loss", "entropy", "clipped", "approx_kl", "grad_norm")
+_KL = _FIGURES.index("approx_kl")
+
+_CHANGE, _SLOWEST, _FASTEST = 1.2, 1e-6, 1e-2
+"""Factor and bounds of the adaptive step size."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +47,19 @@ class PpoConfig:
     learning_rate: float = param(3e-4, doc="Step size of Adam.", minimum=0.0)
     schedule: str = param("constant", doc="Step size over the run.", choices=("constant", "linear"))
     adam_eps: float = param(1e-5, doc="Epsilon of Adam.", minimum=0.0)
+    target_kl: float = param(
+        0.0, doc="KL of an epoch that ends the update, or is aimed at; 0: none.", minimum=0.0
+    )
     entropy: float = param(0.0, doc="Entropy coefficient.", minimum=0.0)
     value: float = param(0.5, doc="Value loss coefficient.", minimum=0.0)
     max_grad_norm: float = param(0.5, doc="Largest norm of the gradient.", minimum=0.0)
     normalise_observations: bool = param(True, doc="Normalise by running mean and deviation.")
     normalise_returns: bool = param(True, doc="Scale rewards by the deviation of the return.")
+
+    def __post_init__(self) -> None:
+        """Check that the schedule has what it needs."""
+        if self.schedule == "adaptive" and self.target_kl == 0.0:
+            raise ConfigError("schedule adaptive needs target_kl, such as 0.01")
 
 
 def advantages(
@@ -114,8 +129,12 @@ class Batch:
         return int(self.x.shape[-1])
 
     def take(self, index: Array) -> Batch:
-        """Return the windows of an index array as a batch of their own."""
+        """Return copies of the windows of an index array."""
         return Batch(*(np.take(a, index, axis=-1) for a in vars(self).values()))
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Return views of consecutive windows."""
+        return Batch(*(a[..., start:stop] for a in vars(self).values()))
 
 
 @dataclass
@@ -198,6 +217,7 @@ class Learner:
     Attributes:
         policy: The policy that is trained, in place.
         adam: Its optimiser.
+        rate: Step size, which the schedules change.
     """
 
     def __init__(self, policy: ArrayPolicy, config: PpoConfig, learn_std: bool = True) -> None:
@@ -211,6 +231,7 @@ class Learner:
         self.policy = policy
         self.config = config
         self._learn_std = learn_std
+        self.rate = config.learning_rate
         self.adam = Adam(policy.layout.size, policy.dtype, eps=config.adam_eps)
         self._log_std = policy.parameters[LOG_STD]
 
@@ -226,19 +247,32 @@ class Learner:
             TrainingError: If a gradient is not finite.
         """
         config = self.config
-        rate = config.learning_rate * (1.0 - progress if config.schedule == "linear" else 1.0)
-        sums = np.zeros(6)
-        count = 0
+        if config.schedule == "linear":
+            self.rate = config.learning_rate * (1.0 - progress)
+        edges = np.linspace(0, batch.windows, min(config.minibatches, batch.windows) + 1)
+        starts = edges.astype(int).tolist()
+        rows = []
+        steps = len(starts) - 1
         for _ in range(config.epochs):
-            order = rng.permutation(batch.windows)
-            for index in np.array_split(order, min(config.minibatches, batch.windows)):
-                sums += self._step(batch.take(index), rate)
-                count += 1
-        names = ("policy_loss", "value_loss", "entropy", "clipped", "approx_kl", "grad_norm")
-        figures = dict(zip(names, (sums / count).tolist(), strict=True))
-        return {**figures, "learning_rate": rate}
+            shuffled = batch.take(rng.permutation(batch.windows))
+            for start, stop in itertools.pairwise(starts):
+                rows.append(self._step(shuffled.part(start, stop)))
+            kl = float(np.mean([row[_KL] for row in rows[-steps:]]))
+            if config.schedule == "adaptive":
+                self._adapt(kl)
+            elif config.target_kl and kl > config.target_kl:
+                break
+        figures = dict(zip(_FIGURES, np.mean(rows, axis=0).tolist(), strict=True))
+        return {**figures, "learning_rate": self.rate, "epochs": len(rows) / steps}
 
-    def _step(self, batch: Batch, rate: float) -> Array:
+    def _adapt(self, kl: float) -> None:
+        """Lower the step size after an epoch that went too far, raise it after a timid one."""
+        if kl > 2.0 * self.config.target_kl:
+            self.rate = max(self.rate / _CHANGE, _SLOWEST)
+        elif kl < 0.5 * self.config.target_kl:
+            self.rate = min(self.rate * _CHANGE, _FASTEST)
+
+    def _step(self, batch: Batch) -> tuple[float, ...]:
         step = self.policy.run(batch.windows)
         means, values = step.forward(batch.x)
         terms = losses(batch, means, self._log_std, values, self.config)
@@ -247,10 +281,8 @@ class Learner:
         norm = clip_norm(gradient, self.config.max_grad_norm)
         if not math.isfinite(norm):
             raise TrainingError(f"the gradient is not finite (norm {norm}): lower learning_rate")
-        self.adam.step(self.policy.flat, gradient, rate)
-        return np.array(
-            [terms.policy, terms.value, terms.entropy, terms.clipped, terms.approx_kl, norm]
-        )
+        self.adam.step(self.policy.flat, gradient, self.rate)
+        return (terms.policy, terms.value, terms.entropy, terms.clipped, terms.approx_kl, norm)
 
 
 def make_batch(
