@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from kortex_support import ARM, HOST, PATIENT, REAL_TIME, N, emulator, log_in, shared_emulator
+from kortex_support import ARM, HOST, PATIENT, N, emulator, log_in, shared_emulator
 
 from ndp_ros.arms.kortex.channel import StreamChannel
 from ndp_ros.arms.kortex.emulator.process import EmulatorProcess
@@ -32,6 +32,7 @@ from ndp_ros.arms.kortex.schema import (
     ControlMode,
     DeviceKind,
     ErrorCode,
+    RobotEvent,
     ServoingMode,
     SubCode,
     message,
@@ -320,7 +321,10 @@ def test_torque_without_gravity_lets_the_arm_fall_and_trips_on_the_old_position(
 
 
 def test_silence_ends_low_level_servoing_within_the_watchdog_time():
-    with EmulatorProcess(REAL_TIME) as process, log_in(process) as client:
+    with (
+        EmulatorProcess(dataclasses.replace(PATIENT, cycle=0.0, watchdog=0.05)) as process,
+        log_in(process) as client,
+    ):
         request = hold_request(client)
         client.set_servoing_mode(ServoingMode.LOW_LEVEL)
         client.datagrams.exchange(request, 10.0)
@@ -392,6 +396,21 @@ def test_action_events_come_in_order(client):
     client.stream.subscribe("Base.ActionTopic", lambda note: events.append(note.action_event))
     client.move_to(np.array(ARM.home[:N]) + 0.02, timeout=60.0)
     assert events == [ActionEvent.START, ActionEvent.END]
+
+
+def test_gripper_taken_away_is_told_and_refuses_commands(client, emulator):
+    events: list[int] = []
+    client.stream.subscribe("Base.RobotEventTopic", lambda note: events.append(note.event))
+    emulator.control.do("tool", connected=False)
+    with pytest.raises(KortexError, match="DEVICE_DISCONNECTED"):
+        client.move_gripper(0.5)
+    emulator.control.do("tool", connected=True)
+    client.move_gripper(0.0)
+    end = time.monotonic() + 10.0
+    while len(events) < 2:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert events == [RobotEvent.TOOL_DISCONNECTED, RobotEvent.TOOL_CONNECTED]
 
 
 def test_gripper_closes_outside_low_level_servoing(client, emulator):

@@ -38,6 +38,7 @@ class Control:
             "fault": self._fault,
             "end_sessions": self._emulator.end_sessions,
             "reset": self._reset,
+            "tool": self._tool,
             "objects": self._objects,
             "pause": self._pause,
         }
@@ -103,6 +104,10 @@ class Control:
 
     def _reset(self, seed: int = 0) -> None:
         self._emulator.robot.reset_scene(int(seed))
+
+    def _tool(self, connected: bool) -> None:
+        """Take the gripper off its cable, or put it back."""
+        self._emulator.robot.connect_tool(bool(connected))
 
     def _objects(self) -> dict[str, list[float]]:
         return {name: pose.tolist() for name, pose in self._emulator.robot.objects().items()}

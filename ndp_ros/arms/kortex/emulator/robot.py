@@ -30,6 +30,7 @@ from ndp_ros.arms.kortex.schema import (
     BaseFault,
     ControlMode,
     ErrorCode,
+    RobotEvent,
     ServoingMode,
     SubCode,
 )
@@ -127,6 +128,7 @@ class Robot:
         base_faults: Fault bank A of the base.
         warnings: Warning bank A of each actuator (n,).
         controller: Session whose cyclic commands are followed; 0 for none.
+        tool_connected: Whether the gripper answers.
         record: Every command that arrived.
         events: What happened since the server last looked.
         torque: Torque that each actuator exerts (n,) [N m].
@@ -178,6 +180,7 @@ class Robot:
         self.warnings = np.zeros(n, np.uint32)
         self.base_faults = 0
         self.controller = 0
+        self.tool_connected = arm.gripper
         self.record = CommandRecord(n)
         self.events: list[Event] = []
         self.torque = np.zeros(n)
@@ -314,7 +317,7 @@ class Robot:
 
     def set_gripper(self, position: float, speed: float = 100.0, force: float = 100.0) -> None:
         """Drive the gripper; all three in per cent."""
-        if not self.arm.gripper or not math.isfinite(position):
+        if not self.tool_connected or not math.isfinite(position):
             return
         n = self.n
         self._grip_target = min(max(position, 0.0), 100.0) / 100.0 * GRIPPER_CLOSED
@@ -323,6 +326,12 @@ class Robot:
         if share != self._force_share:
             self._force_share = share
             self.model.actuator_forcerange[n:] = self._force_range * share
+
+    def connect_tool(self, connected: bool) -> None:
+        """Connect the gripper or take it away; subscribers of robot events are told."""
+        event = RobotEvent.TOOL_CONNECTED if connected else RobotEvent.TOOL_DISCONNECTED
+        self.tool_connected = connected
+        self.events.append(Event("Base.RobotEventTopic", {"event": int(event)}))
 
     def set_servoing(self, mode: int) -> None:
         """Enter or leave low-level servoing.

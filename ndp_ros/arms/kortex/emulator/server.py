@@ -58,6 +58,7 @@ _TICKS_A_TURN = 2
 _PEERS = 64
 """Senders of datagrams that are remembered without a session."""
 _REFRESH = METHODS["BaseCyclic.Refresh"].uid
+_SET_SERVOING = METHODS["Base.SetServoingMode"].uid
 _REFRESH_WORD = VERSION << 28 | _REFRESH
 _REQUEST_WORD = VERSION << 28 | FrameType.REQUEST << 24
 _Command = METHODS["BaseCyclic.Refresh"].request
@@ -121,6 +122,7 @@ class Emulator:
         self._sockets: dict[int, socket.socket] = {}
         self._waited_for: list[int] = []
         self._pending: list[Any] = []
+        self._last_refresh = 0.0
         self._streams: dict[socket.socket, Peer] = {}
         self._running = True
         try:
@@ -196,8 +198,15 @@ class Emulator:
         watched.close()
 
     def _in_cycle(self) -> bool:
-        """Whether commands and not the clock advance the physics."""
-        return self.config.cycle > 0.0 and self.robot.servoing is ServoingMode.LOW_LEVEL
+        """Whether commands and not the clock advance the physics.
+
+        When they stay away for the watchdog's time the clock goes on, to its end.
+        """
+        return (
+            self.config.cycle > 0.0
+            and self.robot.servoing is ServoingMode.LOW_LEVEL
+            and time.monotonic() - self._last_refresh < self.config.watchdog
+        )
 
     def _tick(self) -> None:
         robot = self.robot
@@ -391,7 +400,10 @@ class Emulator:
             return self._session_service(header.uid)
         method = METHODS_BY_UID.get(header.uid)
         response = self.services.call(peer, method, header.uid, header.device, payload)
-        if header.uid == _REFRESH and self._in_cycle():
+        if header.uid == _SET_SERVOING:
+            self._last_refresh = time.monotonic()
+        if header.uid == _REFRESH and self.config.cycle:
+            self._last_refresh = time.monotonic()
             for _ in range(round(self.config.cycle / self.config.timestep)):
                 self._tick()
             self.services.feedback()

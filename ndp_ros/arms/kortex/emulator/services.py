@@ -362,7 +362,7 @@ class Services:
         return angles
 
     def _send_gripper(self, caller: Caller, request: Any, device: int) -> Any:
-        if not self.robot.arm.gripper:
+        if not self.robot.tool_connected:
             raise Refusal(SubCode.DEVICE_DISCONNECTED, "no gripper")
         if request.mode != GripperMode.POSITION or not request.gripper.finger:
             raise Refusal(SubCode.UNIMPLEMENTED, "the emulator's gripper knows POSITION alone")
