@@ -45,7 +45,11 @@ class PpoConfig:
     gamma: float = param(0.99, doc="Discount per control step.", minimum=0.0, maximum=1.0)
     gae_lambda: float = param(0.95, doc="Lambda of GAE.", minimum=0.0, maximum=1.0)
     learning_rate: float = param(3e-4, doc="Step size of Adam.", minimum=0.0)
-    schedule: str = param("constant", doc="Step size over the run.", choices=("constant", "linear"))
+    schedule: str = param(
+        "constant",
+        doc="Step size over the run; adaptive: raised or lowered to keep the KL at target_kl.",
+        choices=("constant", "linear", "adaptive"),
+    )
     adam_eps: float = param(1e-5, doc="Epsilon of Adam.", minimum=0.0)
     target_kl: float = param(
         0.0, doc="KL of an epoch that ends the update, or is aimed at; 0: none.", minimum=0.0
