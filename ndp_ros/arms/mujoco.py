@@ -61,7 +61,7 @@ class Scene:
 
 
 _THROW_START = (0.0, 1.05, 4.85, 3.0, 2.8, 1.5, 1.15)
-_GEN3_START = (0.0, 2.0, -1.6, 0.0, 0.0, 0.0, 0.46)
+_GEN3_START = (0.0, 1.8, -1.45, 0.0, -0.45, 0.0, 0.46)
 SCENES = {
     "throw": Scene(
         "jaco", "models/throw.xml", _THROW_START, noise=0.1, grasped=True, grasp_from=0.8,
@@ -73,7 +73,11 @@ SCENES = {
     ),
     "throw-gen3": Scene(
         "gen3", "models/throw_gen3.xml", _GEN3_START, noise=0.1, grasped=True, grasp_from=0.3,
-        bin_low=(1.2, 0.0, -0.495), bin_high=(1.2, 0.0, -0.495),
+        bin_low=(1.3, 0.0, -0.495), bin_high=(1.3, 0.0, -0.495),
+    ),
+    "throw-gen3-moving": Scene(
+        "gen3", "models/throw_gen3.xml", _GEN3_START, noise=0.1, grasped=True, grasp_from=0.3,
+        bin_low=(1.2, -0.15, -0.495), bin_high=(1.35, 0.15, -0.495),
     ),
 }  # fmt: skip
 

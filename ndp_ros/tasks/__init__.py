@@ -17,4 +17,7 @@ import gymnasium
 from ndp_ros.tasks import metaworld_registry
 
 gymnasium.register("ndp_ros/Throw-v0", entry_point="ndp_ros.tasks.throw:Throw")
+gymnasium.register(
+    "ndp_ros/Throw-Gen3-v0", entry_point="ndp_ros.tasks.throw:Throw", kwargs={"scene": "throw-gen3"}
+)
 metaworld_registry.register()

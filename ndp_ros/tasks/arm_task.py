@@ -42,6 +42,12 @@ class ArmTaskConfig:
     gripper_speed: float = param(
         3.0, doc="Setpoint speed of one action unit, gripper.", unit="rad/s", minimum=0.01
     )
+    limit_share: float = param(
+        1.0,
+        doc="Share of the velocity and acceleration limits that setpoints are held to.",
+        minimum=0.05,
+        maximum=1.0,
+    )
     stale: bool = param(
         False,
         doc="Rewards inside a segment see the world as after its first control step (A.2).",
@@ -112,7 +118,8 @@ class ArmTask(gymnasium.Env[Array, Array]):
         self._dof, self._n = info.dof, info.n_arm
         self.joint_names = info.joint_names
         self._limits = info
-        self._max_step = info.max_velocity * self.control_dt
+        max_velocity = config.limit_share * info.max_velocity
+        self._max_step = max_velocity * self.control_dt
         speeds = np.full(self._dof, config.arm_speed)
         speeds[self._n :] = config.gripper_speed
         self.action_scale = speeds * self.control_dt
@@ -125,16 +132,15 @@ class ArmTask(gymnasium.Env[Array, Array]):
         self._command = Command.zeros(self._dof, "torque")
         self._y, self._yd = np.zeros(self._dof), np.zeros(self._dof)
         self._current = np.zeros((3, self._dof))
-        self._limiter = Limiter(
-            info.lower, info.upper, info.max_velocity, info.max_acceleration, self.tick
-        )
+        max_acceleration = config.limit_share * info.max_acceleration
+        self._limiter = Limiter(info.lower, info.upper, max_velocity, max_acceleration, self.tick)
         self._track = np.zeros((2, len(self.segment_times), self._dof))
         self._windows_left = 0
         self._windows = max(1, round(config.horizon / (self.k * self.control_dt)))
         self._body_ids = {name: self.robot.model.body(name).id for name in self.objects}
         self._grip = self.robot.model.site("grip").id
 
-        bound = info.max_velocity * self.control_dt / self.action_scale
+        bound = self._max_step / self.action_scale
         high = np.broadcast_to(bound, (self.k, self._dof)).astype(np.float64)
         self.action_space = gymnasium.spaces.Box(-high, high, dtype=np.float64)
         n_obs = observation_size(self.fields)
@@ -268,12 +274,14 @@ class ArmTask(gymnasium.Env[Array, Array]):
         n, tick, track = self._n, self.tick, self._track
         rewards = np.zeros(self.k)
         setpoints = self._limit(wanted)
+        missing = np.abs(wanted[:, 1, :n] - setpoints[:, 1, :n]) / self._limits.max_velocity[:n]
+        missing = missing.max(axis=1).reshape(self.k, -1).mean(axis=1)
         y, yd = self._y, self._yd
         # Within a tick the acceleration is what joins one yd to the next.
         accelerations = np.diff(setpoints[:, 1], axis=0, prepend=yd[None]) / tick
         i = 0
         for j in range(self.k):
-            self._saturated_before = omega.saturated
+            self._saturated_before, self._missing = omega.saturated, float(missing[j])
             for _ in range(self._ticks):
                 omega(y, yd, accelerations[i], measured, command)
                 robot.write(command)
