@@ -30,7 +30,8 @@ from ndp_ros.paths import find_checkpoint
 INTEGRATOR, POLICY, THROW, VIEWER = "integrator_node", "policy_node", "throw_node", "viewer_node"
 NODES = (INTEGRATOR, POLICY, THROW)
 
-_TASKS = ("throw",)
+_TASKS = ("throw", "throw-gen3")
+"""Tasks that can be watched and judged here; each has the name of its scene."""
 _PROBE_TIMEOUT = 60.0
 
 
@@ -102,7 +103,7 @@ def simulation(config: SimConfig, saved: Checkpoint) -> list[ProcessSpec]:
     """
     folder = str(find_checkpoint(config.checkpoint))
     arguments = task_arguments(saved)
-    scene = "throw-moving" if arguments.get("moving_bin") else "throw"
+    scene = saved.spec.task + ("-moving" if arguments.get("moving_bin") else "")
     specs = [
         ProcessSpec(
             INTEGRATOR,
@@ -129,7 +130,7 @@ def task_arguments(saved: Checkpoint) -> dict[str, Any]:
     """Return the keyword arguments of the task that a checkpoint was trained on."""
     config = saved.provenance.get("config")
     trained = config if isinstance(config, dict) else {}
-    arguments: dict[str, Any] = {"k": saved.spec.k}
+    arguments: dict[str, Any] = {"k": saved.spec.k, "scene": saved.spec.task}
     if preset := trained.get("preset"):
         arguments["preset"] = str(preset)
     for option in trained.get("task_options") or ():
