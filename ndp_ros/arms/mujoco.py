@@ -54,6 +54,8 @@ class Scene:
     """Middle of the region where a cube that is not grasped starts [m]."""
     cube_noise: float = 0.0
     """Half-width of that region in x and y [m]."""
+    cube_turn: float = 0.0
+    """Half-width of the uniform noise on the turn of such a cube about the vertical [rad]."""
     bin_low: tuple[float, float, float] | None = None
     """One corner of the box from which the bin's place is drawn [m]; None without a bin."""
     bin_high: tuple[float, float, float] | None = None
@@ -61,6 +63,7 @@ class Scene:
 
 
 _THROW_START = (0.0, 1.05, 4.85, 3.0, 2.8, 1.5, 1.15)
+_PICK_START = (0.0, 1.63, 3.79, -1.57, 3.14, -1.56, 0.3)
 _GEN3_START = (0.0, 1.8, -1.45, 0.0, -0.45, 0.0, 0.46)
 SCENES = {
     "throw": Scene(
@@ -70,6 +73,10 @@ SCENES = {
     "throw-moving": Scene(
         "jaco", "models/throw.xml", _THROW_START, noise=0.1, grasped=True, grasp_from=0.8,
         bin_low=(1.3, -0.2, -0.495), bin_high=(1.5, 0.2, -0.495),
+    ),
+    "pick": Scene(
+        "jaco", "models/pick.xml", _PICK_START, noise=0.05, grasped=False,
+        cube=(0.685, 0.0, -0.0775), cube_noise=0.02, cube_turn=0.2,
     ),
     "throw-gen3": Scene(
         "gen3", "models/throw_gen3.xml", _GEN3_START, noise=0.1, grasped=True, grasp_from=0.3,
@@ -282,7 +289,7 @@ class MujocoArm:
             data.qpos[self.fingers] = start[n]
             cube[:3] = scene.cube
             cube[:2] += rng.uniform(-scene.cube_noise, scene.cube_noise, 2)
-            turn = rng.uniform(-math.pi / 4, math.pi / 4)
+            turn = rng.uniform(-scene.cube_turn, scene.cube_turn)
             cube[3:] = (math.cos(turn / 2), 0.0, 0.0, math.sin(turn / 2))
         if scene.bin_low is not None and scene.bin_high is not None:
             data.mocap_pos[self._mocap["bin"]] = rng.uniform(scene.bin_low, scene.bin_high)

@@ -20,4 +20,5 @@ gymnasium.register("ndp_ros/Throw-v0", entry_point="ndp_ros.tasks.throw:Throw")
 gymnasium.register(
     "ndp_ros/Throw-Gen3-v0", entry_point="ndp_ros.tasks.throw:Throw", kwargs={"scene": "throw-gen3"}
 )
+gymnasium.register("ndp_ros/Pick-v0", entry_point="ndp_ros.tasks.pick:Pick")
 metaworld_registry.register()
