@@ -208,6 +208,21 @@ class ArmTask(gymnasium.Env[Array, Array]):
             raise TaskError(f"setpoints must be {shape} finite values, got {setpoints.shape}")
         return self._run(setpoints)
 
+    def deviation(self, action: Array) -> Array:
+        """Return what an action's displacements add to setpoints (n_ticks, 3, dof).
+
+        A C1 cubic that starts and ends at rest: exploration around a segment shifts its
+        way points and leaves the velocity with which the next one begins alone.
+
+        Args:
+            action: (k, dof) displacements in units of ``action_scale``.
+        """
+        points = np.zeros((self.k + 1, self._dof))
+        np.cumsum(action * self.action_scale, axis=0, out=points[1:])
+        velocities = np.zeros_like(points)
+        velocities[1:-1] = (points[2:] - points[:-2]) / (2 * self.control_dt)
+        return self._cubic(points, velocities)
+
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
         """Return a picture (height, width, 3), or None without a render mode.
 
@@ -341,9 +356,12 @@ class ArmTask(gymnasium.Env[Array, Array]):
         velocities[1:-1] = (steps[1:] + steps[:-1]) / (2 * self.control_dt)
         end = steps[-1] if self.k == 1 else 1.5 * steps[-1] - 0.5 * steps[-2]
         velocities[-1] = np.clip(end, -self._max_step, self._max_step) / self.control_dt
+        return self._cubic(points, velocities)
+
+    def _cubic(self, points: Array, velocities: Array) -> Array:
+        """Return the C1 cubic (n_ticks, 3, dof) through k + 1 knots (k + 1, dof)."""
         basis = _hermite(self.k, self._ticks, self.control_dt)
-        knots = np.concatenate((points, velocities))
-        return (basis @ knots).reshape(-1, 3, self._dof)
+        return (basis @ np.concatenate((points, velocities))).reshape(-1, 3, self._dof)
 
     def _observe(self) -> Array:
         values: dict[str, Array] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import gymnasium
 import numpy as np
@@ -61,6 +61,15 @@ class TaskEnvironment(Protocol):
 
     def close(self) -> None:
         """Release everything."""
+        ...
+
+
+@runtime_checkable
+class Explorable(Protocol):
+    """An environment whose ticks are finer than its control steps."""
+
+    def deviation(self, action: Array) -> Array:
+        """Return what displacements ``(k, dof)`` add to setpoints ``(n_ticks, 3, dof)``."""
         ...
 
 

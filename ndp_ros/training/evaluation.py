@@ -17,8 +17,10 @@ from ndp_ros.dmp.segment import Segment
 from ndp_ros.errors import TaskError
 from ndp_ros.observation import field_slice
 from ndp_ros.policies.array_policy import ArrayPolicy
+from ndp_ros.policies.spec import PolicySpec
 from ndp_ros.training.environment import Step, TaskEnvironment
 
+Array = NDArray[Any]
 Episode = dict[str, Any]
 Actor = Callable[[TaskEnvironment, NDArray[np.float64]], Step]
 
@@ -36,16 +38,30 @@ def make_actor(policy: ArrayPolicy) -> Actor:
     spec = policy.spec
     if spec.method != "ndp":
         return lambda env, obs: env.step(policy.means(obs[None])[0].astype(np.float64))
-    where_y = field_slice(spec.observation, "setpoint")
-    where_yd = field_slice(spec.observation, "setpoint_velocity")
 
     def follow(env: TaskEnvironment, obs: NDArray[np.float64]) -> Step:
         g, w = policy.parameters_of(obs[None])
-        segment = Segment(spec.dmp, g[0], w[0], spec.segment_duration)
-        motion = segment.bind(obs[where_y], obs[where_yd])
-        return env.execute(motion.setpoints(env.segment_times))
+        return env.execute(segment_setpoints(spec, env, obs, g[0], w[0]))
 
     return follow
+
+
+def segment_setpoints(
+    spec: PolicySpec, env: TaskEnvironment, obs: Array, g: Array, w: Array
+) -> Array:
+    """Return the setpoints (n_ticks, 3, dof) of a segment from the observed setpoint.
+
+    Args:
+        spec: The policy's specification.
+        env: Environment that has the ticks.
+        obs: Observation (n_obs,).
+        g: Goal (dof,) [rad].
+        w: Weights (dof, N).
+    """
+    segment = Segment(spec.dmp, g, w, spec.segment_duration)
+    y = obs[field_slice(spec.observation, "setpoint")]
+    yd = obs[field_slice(spec.observation, "setpoint_velocity")]
+    return segment.bind(y, yd).setpoints(env.segment_times)
 
 
 def run_episode(

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +32,8 @@ from ndp_ros.observation import observation_size
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.policies.layout import LOG_STD, Layout, initial_tensors
 from ndp_ros.policies.spec import PolicySpec
-from ndp_ros.training.environment import TaskChoice, TaskEnvironment
-from ndp_ros.training.evaluation import Episode, make_actor, run_episode
+from ndp_ros.training.environment import Explorable, Step, TaskChoice, TaskEnvironment
+from ndp_ros.training.evaluation import Episode, make_actor, run_episode, segment_setpoints
 
 Array = NDArray[Any]
 
@@ -282,13 +282,10 @@ class Worker:
         episodes: list[Episode] = []
         for t in range(plan.windows):
             block.obs[t, rows] = self._obs
-            actions = self._policy.means(self._obs)
-            actions += noise[t]
-            block.actions[t, rows] = actions
-            for i, e in enumerate(mine):
-                obs, reward, terminated, truncated, info = self._environments[i].step(
-                    actions[i].astype(np.float64)
-                )
+            block.actions[t, rows] = self._policy.means(self._obs) + noise[t]
+            steps = self._explore(block.actions[t, rows], noise[t])
+            for (i, e), step in zip(enumerate(mine), steps, strict=True):
+                obs, reward, terminated, truncated, info = step
                 self._check(obs, info["rewards"], e)
                 self._returns[i] += reward
                 ended = terminated or truncated
@@ -300,6 +297,22 @@ class Worker:
                     episodes.append({**info["episode"], "return": self._returns[i]})
                     self._reset(i)
         return episodes
+
+    def _explore(self, actions: Array, noise: Array) -> Iterator[Step]:
+        """Advance every environment by one window of noisy actions (e, k, dof).
+
+        An NDP's window is the segment itself, the very function of time that the streamer
+        runs, plus the noise; way points joined otherwise would teach other velocities.
+        """
+        spec, environments = self._plan.spec, self._environments
+        if spec.method != "ndp" or not isinstance(environments[0], Explorable):
+            for i, env in enumerate(environments):
+                yield env.step(actions[i].astype(np.float64))
+            return
+        g, w = self._policy.parameters_of(self._obs)
+        for i, env in enumerate(environments):
+            setpoints = segment_setpoints(spec, env, self._obs[i], g[i], w[i])
+            yield env.execute(setpoints + cast(Explorable, env).deviation(noise[i]))
 
     def evaluate(self, seeds: Sequence[int]) -> list[Episode]:
         """Run one deterministic episode per seed."""
