@@ -71,7 +71,7 @@ class EmulatorProcess:
         """Send it a signal, such as SIGSTOP."""
         os.kill(self.pid, number)
 
-    def wait_for(self, condition: Any, timeout: float = 10.0) -> dict[str, Any]:
+    def wait_for(self, condition: Any, timeout: float = 120.0) -> dict[str, Any]:
         """Wait until ``condition(state)`` holds and return that state.
 
         Raises:
