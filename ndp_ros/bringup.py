@@ -6,14 +6,13 @@ Everything that can be known to be wrong is found before anything is started
 
 from __future__ import annotations
 
-import ctypes.util
 import importlib.util
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ NODES = (INTEGRATOR, POLICY, THROW)
 
 _TASKS = ("throw", "throw-gen3")
 """Tasks that can be watched and judged here; each has the name of its scene."""
+_INSTALL = "run `make setup`, or pip install 'ndp_ros[sim,train]'"
 _PROBE_TIMEOUT = 60.0
 
 
@@ -66,8 +66,6 @@ class ProcessSpec:
     """Name of the node and of its executable in ``lib/ndp_ros``."""
     parameters: Mapping[str, Any]
     """ROS parameters by name."""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    """What is added to the environment."""
     ends_system: bool = False
     """Whether the system is done when this process ends by itself."""
     respawn: bool = False
@@ -121,8 +119,7 @@ def simulation(config: SimConfig, saved: Checkpoint) -> list[ProcessSpec]:
             "checkpoint": folder, "throws": config.throws, "seed": config.seed,
             "record": config.record, "out": str(Path(config.out).absolute()),
         }  # fmt: skip
-        gl = {"MUJOCO_GL": offscreen_gl()} if config.record else {}
-        specs.append(ProcessSpec(THROW, values, gl, ends_system=True))
+        specs.append(ProcessSpec(THROW, values, ends_system=True))
     return specs
 
 
@@ -159,8 +156,9 @@ def preflight(config: SimConfig) -> Checkpoint:
     for module, remedy in (
         ("rclpy", "install ROS 2 and source its setup.bash, or run `make setup`"),
         ("ndp_interfaces", "build the workspace with colcon, or `pip install ./interfaces`"),
-        ("mujoco", "pip install -e '.[sim]'"),
-        ("torch", "pip install -e '.[train]'"),
+        ("mujoco", _INSTALL),
+        ("pinocchio", _INSTALL),
+        ("torch", _INSTALL),
     ):
         if importlib.util.find_spec(module) is None:
             raise ConfigError(f"the Python module {module} is missing: {remedy}")
@@ -181,14 +179,7 @@ def require_free_domain() -> None:
     domain = domain_id()
     claim(f"/{INTEGRATOR}").close()
     # Another machine of the domain, or a node with another name space, holds no claim here.
-    probe = subprocess.run(
-        [sys.executable, "-m", "ndp_ros.nodes.probe"], capture_output=True, text=True,
-        timeout=_PROBE_TIMEOUT, env={**environment(), **os.environ}, check=False,
-    )  # fmt: skip
-    if probe.returncode != 0:
-        problem = (probe.stderr.strip().splitlines() or ["no output"])[-1]
-        raise ConfigError(f"ROS 2 does not start here: {problem}")
-    running = sorted(set(json.loads(probe.stdout)) & {f"/{name}" for name in NODES})
+    running = sorted(set(_listen()) & {f"/{name}" for name in NODES})
     if running:
         raise ConfigError(
             f"ROS domain {domain} is in use: {', '.join(running)} run there already; end them, "
@@ -196,14 +187,17 @@ def require_free_domain() -> None:
         )
 
 
-def offscreen_gl() -> str:
-    """Return the value of ``MUJOCO_GL`` with which this machine can draw without a screen."""
-    if chosen := os.environ.get("MUJOCO_GL"):
-        return chosen
-    for name, library in (("osmesa", "OSMesa"), ("egl", "EGL")):
-        if ctypes.util.find_library(library):
-            return name
-    return "disable"
+def _listen() -> list[str]:
+    """Return the names of the nodes that show themselves in this domain within a second."""
+    probe = subprocess.run(
+        [sys.executable, "-m", "ndp_ros.nodes.probe"], capture_output=True, text=True,
+        timeout=_PROBE_TIMEOUT, env={**environment(), **os.environ}, check=False,
+    )  # fmt: skip
+    if probe.returncode != 0:
+        problem = (probe.stderr.strip().splitlines() or ["no output"])[-1]
+        raise ConfigError(f"ROS 2 does not start here: {problem}")
+    names: list[str] = json.loads(probe.stdout)
+    return names
 
 
 def from_text(cls: type[Any], values: Mapping[str, str]) -> Any:

@@ -63,16 +63,16 @@ def _actions(spec: ProcessSpec) -> list[Any]:
         executable=spec.name,
         name=spec.name,
         parameters=[dict(spec.parameters)],
-        additional_env=dict(spec.environment),
         output="screen",
-        emulate_tty=True,
         respawn=spec.respawn,
         respawn_delay=_RESPAWN_DELAY,
     )
     if spec.respawn:
         return [node]
 
-    def ended(event: ProcessExited, _context: LaunchContext) -> list[Any]:
+    def ended(event: ProcessExited, context: LaunchContext) -> list[Any]:
+        if context.is_shutdown:
+            return []
         how = f"{spec.name} has ended with status {event.returncode}"
         if event.returncode == 0 and spec.ends_system:
             return [EmitEvent(event=Shutdown(reason="all is done"))]

@@ -34,6 +34,7 @@ _GRACE = 12.0
 """How long a process may take to end once it is asked to [s]."""
 _RESPAWN_DELAY = 1.0
 _MAX_RESPAWNS = 5
+_STANDARD_ERROR = 2
 _PR_SET_PDEATHSIG = 1
 _RESULT = "throws.json"
 
@@ -85,7 +86,7 @@ class Supervisor:
             verbose: Let the nodes log more than warnings.
         """
         self._specs = list(specs)
-        self._output = sys.stderr if quiet else sys.stdout
+        self._quiet = quiet
         self._verbose = verbose
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._respawns = 0
@@ -124,10 +125,9 @@ class Supervisor:
         self._processes[spec.name] = subprocess.Popen(
             [*spec.command, *logs],
             env={
-                **os.environ, **spec.environment,
-                "RCUTILS_CONSOLE_OUTPUT_FORMAT": "{name}: {severity}: {message}",
+                **os.environ, "RCUTILS_CONSOLE_OUTPUT_FORMAT": "{name}: {severity}: {message}",
             },
-            stdin=subprocess.DEVNULL, stdout=self._output.fileno(),
+            stdin=subprocess.DEVNULL, stdout=_STANDARD_ERROR if self._quiet else None,
             # Ctrl-C reaches this process alone, which then ends the others in order.
             start_new_session=True, preexec_fn=_end_with_parent,
         )  # fmt: skip
@@ -149,7 +149,7 @@ class Supervisor:
         order = list(reversed(self._processes.values()))
         for process in order:
             with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGINT)
+                process.terminate()
         deadline = time.monotonic() + _GRACE
         for process in order:
             try:

@@ -17,6 +17,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.srv import ChangeState
 from ndp_interfaces.msg import DmpParameters, Status
 from ndp_interfaces.srv import Reset
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_support import Ros, ros_system
 from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool, Trigger
@@ -33,6 +34,7 @@ pytestmark = pytest.mark.ros
 ARM = ArmConfig.named("jaco")
 HOME = np.array(ARM.home)
 MOCK = {"hardware": "mock", "arm": "jaco", "command_mode": "position", "rate": 500.0}
+EVERY_ONE = QoSProfile(depth=2000, reliability=ReliabilityPolicy.BEST_EFFORT)
 SLACK = {"max_parameter_age": 1.0, "grace": 0.1, "heartbeat_timeout": 5.0}
 """A busy machine may be late; what is tested is not its speed."""
 
@@ -62,7 +64,7 @@ class System:
     def __post_init__(self) -> None:
         self.status = self.ros.listen(Status, "ndp/status", qos.LATCHED)
         self.joints = self.ros.listen(JointState, "joint_states", qos.STATE)
-        self.setpoints = self.ros.listen(JointTrajectory, "ndp/setpoint", qos.STATE)
+        self.setpoints = self.ros.listen(JointTrajectory, "ndp/setpoint", EVERY_ONE)
         self.diagnostics = self.ros.listen(DiagnosticArray, "/diagnostics")
         self.output = self.ros.node.create_publisher(
             DmpParameters, "ndp/dmp_parameters", qos.PARAMETERS

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
@@ -22,6 +23,8 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
 
 DIAGNOSTICS_PERIOD = 1.0
 """Time between two reports on /diagnostics without news [s]."""
+LOG_PERIOD = 5.0
+"""Time between two log lines of the same text [s]."""
 WATCH_PERIOD = 0.05
 """Time between two looks for news [s]."""
 
@@ -62,6 +65,7 @@ class NdpNode(LifecycleNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._last_health: tuple[bytes, str] | None = None
         self._last_report = -DIAGNOSTICS_PERIOD
+        self._logged: dict[str, float] = {}
         self.create_timer(WATCH_PERIOD, self._watch)
 
     def configure(self) -> None:
@@ -161,7 +165,11 @@ class NdpNode(LifecycleNode):
         health = self.health()
         news = (health.level, health.message) != self._last_health
         if news and self._last_health is not None:
-            self._log(health)
+            now = time.monotonic()
+            # A state that comes and goes is worth a line now and then, not every time.
+            if now - self._logged.get(health.message, -LOG_PERIOD) >= LOG_PERIOD:
+                self._logged[health.message] = now
+                self._log(health)
         if news or self.now() - self._last_report >= DIAGNOSTICS_PERIOD:
             self.report()
 
@@ -217,6 +225,19 @@ def prefer(priority: int) -> str:
     return f"SCHED_FIFO {priority}"
 
 
+def make_executor() -> Executor:
+    """Return the cheapest executor that this ROS has, to be spun with ``spin_once(timeout_sec)``.
+
+    The events executor takes a third of the time for each message; without a time-out
+    it never returns.
+    """
+    try:
+        from rclpy.experimental import EventsExecutor
+    except ImportError:
+        return SingleThreadedExecutor()
+    return EventsExecutor()
+
+
 def run(make: Callable[[], NdpNode], argv: Sequence[str] | None = None) -> int:
     """Run one node until SIGINT or SIGTERM and return the process' exit status.
 
@@ -247,7 +268,7 @@ def run(make: Callable[[], NdpNode], argv: Sequence[str] | None = None) -> int:
         autostart = not node.has_parameter("autostart") or node.get_parameter("autostart").value
         if autostart and not node.start():
             return 2
-        executor = SingleThreadedExecutor()
+        executor = make_executor()
         executor.add_node(node)
         while rclpy.ok() and not asked_to_stop:
             executor.spin_once(timeout_sec=0.1)

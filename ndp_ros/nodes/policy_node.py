@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from geometry_msgs.msg import PoseStamped
 from ndp_interfaces.msg import DmpParameters
 from ndp_interfaces.srv import LoadCheckpoint
@@ -37,8 +36,7 @@ from ndp_ros.nodes.lifecycle import Health, NdpNode
 from ndp_ros.nodes.messages import Parameters, parameters_to_message
 from ndp_ros.nodes.observer import JOINT_STATES, SETPOINT, Observer, pose_topic
 from ndp_ros.paths import find_checkpoint
-from ndp_ros.policies import PolicySpec, make_policy
-from ndp_ros.policies.ndp import NdpPolicy
+from ndp_ros.policies import PolicySpec
 
 NAME = "policy_node"
 
@@ -80,16 +78,22 @@ class Phi:
             raise CheckpointError(
                 f"{name} holds method {self.spec.method!r}: only 'ndp' yields DMP parameters"
             )
-        policy = make_policy(self.spec, loaded.tensors)
-        assert isinstance(policy, NdpPolicy)
-        self._policy = policy
+        # Late, so that a refusal and a Ctrl-C need not wait for torch.
+        import torch
+
+        from ndp_ros.policies.ndp import NdpPolicy
+
+        torch.set_num_threads(1)
+        self._torch = torch
+        self._policy = NdpPolicy(self.spec)
+        self._policy.load_tensors(loaded.tensors)
         # The first pass allocates; it must not be the first segment of a motion.
         self(np.zeros(sum(f.size for f in self.spec.observation)))
 
     def __call__(self, obs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return g (dof,) and w (dof, N) for an observation (n_obs,)."""
-        with torch.inference_mode():
-            g, w = self._policy.parameters_of(torch.from_numpy(obs.astype(np.float32))[None])
+        with self._torch.inference_mode():
+            g, w = self._policy.parameters_of(self._torch.from_numpy(obs.astype(np.float32))[None])
         return g[0].double().numpy(), w[0].double().numpy()
 
 
@@ -124,7 +128,6 @@ class PolicyNode(NdpNode):
 
     def configure(self) -> None:
         """Load the checkpoint and subscribe to what its observation needs."""
-        torch.set_num_threads(1)
         self._adopt(Phi(self._config.checkpoint, self._config.arm))
 
     def activate(self) -> None:

@@ -13,7 +13,7 @@ import time
 
 import rclpy
 
-LISTEN = 1.0
+LISTEN = 1.5
 """How long nodes may take to show themselves [s]; on one host they need 0.1 to 0.3 s."""
 
 

@@ -24,7 +24,6 @@ from geometry_msgs.msg import PoseStamped
 from ndp_interfaces.msg import DmpParameters, Status
 from ndp_interfaces.srv import Reset
 from numpy.typing import NDArray
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import JointState
@@ -36,6 +35,7 @@ from ndp_ros.bringup import task_arguments
 from ndp_ros.config import param
 from ndp_ros.errors import NdpError, StreamError, TaskError
 from ndp_ros.nodes import parameters, qos
+from ndp_ros.nodes.lifecycle import make_executor
 from ndp_ros.nodes.messages import seconds
 from ndp_ros.nodes.observer import JOINT_STATES, SETPOINT, pose_topic
 from ndp_ros.paths import find_checkpoint
@@ -92,7 +92,7 @@ class ThrowNode(Node):
         self._joints: tuple[float, Array] | None = None
         self._recording: Recording | None = None
         self._start = math.inf
-        self._executor = SingleThreadedExecutor()
+        self._executor = make_executor()
         self._executor.add_node(self)
         self.create_subscription(JointState, JOINT_STATES, self._on_joints, qos.STATE)
         self.create_subscription(JointTrajectory, SETPOINT, self._on_setpoint, qos.STATE)

@@ -99,8 +99,10 @@ class Replay:
 
     @property
     def over(self) -> bool:
-        """Whether the episode has ended, as it would have in training."""
-        return self._time >= self.task.config.horizon
+        """Whether the episode has ended: with its last segment, as in training."""
+        window = self.task.k * self.task.control_dt
+        end = max(1, round(self.task.config.horizon / window)) * window
+        return self._time >= end - 1e-6
 
     def summary(self) -> dict[str, Any]:
         """Return the task's own figures of the throw: ``success``, ``landing``, ``miss``, ..."""

@@ -1,0 +1,372 @@
+"""What is wrong is said in one line before anything starts; what is started is ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from ros_support import claim_domain, tiny_checkpoint
+
+from ndp_ros import bringup, checkpoint, cli, simulation
+from ndp_ros.arms.arm import ArmConfig
+from ndp_ros.bringup import ProcessSpec, SimConfig
+from ndp_ros.domain import claim, domain_id
+from ndp_ros.errors import ConfigError, StreamError
+from ndp_ros.observation import arm_observation
+
+JACO = ArmConfig.named("jaco")
+
+
+def jaco_checkpoint(folder: Path, **changes: object) -> Path:
+    """Save an untrained NDP for the simulated Jaco."""
+    values = {
+        "arm": "jaco", "joint_names": JACO.joint_names, "control_dt": 0.05,
+        "observation": arm_observation(7, ["cube", "bin"]),
+        "action_scale": (0.075,) * 6 + (0.15,),
+    }  # fmt: skip
+    return tiny_checkpoint(folder, **(values | changes))
+
+
+@pytest.fixture
+def free_domain(monkeypatch: pytest.MonkeyPatch) -> object:
+    domain, lock = claim_domain()
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    # Listening for other nodes takes a second; one test does it.
+    monkeypatch.setattr(bringup, "_listen", lambda: [])
+    yield domain
+    lock.close()
+
+
+def sim(folder: Path, tmp_path: Path, **changes: object) -> SimConfig:
+    return SimConfig(**({"checkpoint": str(folder), "out": str(tmp_path / "out")} | changes))
+
+
+# -- preflight --------------------------------------------------------------------------------
+
+
+def test_a_good_checkpoint_passes(tmp_path: Path, free_domain: int) -> None:
+    folder = jaco_checkpoint(tmp_path / "good")
+    assert bringup.preflight(sim(folder, tmp_path)).spec.arm == "jaco"
+    assert (tmp_path / "out").is_dir()
+
+
+def bad_checkpoint(kind: str, folder: Path) -> Path:
+    if kind == "missing":
+        return folder
+    if kind == "empty":
+        folder.mkdir()
+        return folder
+    if kind == "another arm":
+        return tiny_checkpoint(folder, arm="planar")
+    if kind == "other joints":
+        names = (*JACO.joint_names[:-1], "thumb")
+        return jaco_checkpoint(folder, joint_names=names)
+    if kind == "baseline":
+        return jaco_checkpoint(folder, method="ppo", k=1)
+    if kind == "another task":
+        return jaco_checkpoint(folder, task="digits")
+    jaco_checkpoint(folder)
+    model = folder / "model.safetensors"
+    if kind == "truncated":
+        model.write_bytes(model.read_bytes()[:-100])
+    elif kind == "NaN":
+        tensors = safetensors.numpy.load_file(model)
+        next(iter(tensors.values()))[:] = np.nan
+        safetensors.numpy.save_file(tensors, model)
+    else:
+        (folder / "config.json").write_text("{")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["missing", "empty", "another arm", "other joints", "baseline", "another task", "truncated",
+     "NaN", "no JSON"],
+)  # fmt: skip
+def test_a_bad_checkpoint_is_one_line_and_nothing_starts(
+    kind: str, tmp_path: Path, free_domain: int, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(simulation.Supervisor, "run", never)
+    folder = bad_checkpoint(kind, tmp_path / "checkpoint")
+    arguments = ["--checkpoint", str(folder), "--out", str(tmp_path / "out")]
+    assert cli.main(["sim", *arguments]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1
+    assert said.err.startswith("ndp sim: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--rate", "0"], ["rate is 0", "500 to 5000"]),
+        (["--rate", "fast"], ["rate is 'fast'"]),
+        (["--rate", "10000"], ["rate is 10000", "500 to 5000"]),
+        (["--throws", "-1"], ["throws is -1"]),
+        (["--seed", "1.5"], ["seed is '1.5'"]),
+        (["--viewer"], ["viewer needs a screen"]),
+        (["--hight", "3"], ["--hight"]),
+    ],
+)
+def test_a_bad_argument_is_one_line_that_says_what_is_allowed(
+    arguments: list[str], words: list[str], tmp_path: Path, free_domain: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    folder = jaco_checkpoint(tmp_path / "good")
+    try:
+        status = cli.main(["sim", "--checkpoint", str(folder), *arguments])
+    except SystemExit as end:
+        status = int(end.code or 0)
+    assert status == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    for word in words:
+        assert word in said
+
+
+@pytest.mark.parametrize("value", ["-1", "233", "robots", "1.0"])
+def test_a_domain_that_is_not_valid_is_refused(value: str) -> None:
+    with pytest.raises(ConfigError, match="ROS_DOMAIN_ID"):
+        domain_id({"ROS_DOMAIN_ID": value})
+
+
+def test_a_domain_in_use_is_refused_until_it_is_free(tmp_path: Path, free_domain: int) -> None:
+    config = sim(jaco_checkpoint(tmp_path / "good"), tmp_path)
+    held = claim("/integrator_node")
+    with pytest.raises(ConfigError, match=f"domain {free_domain} is in use"):
+        bringup.preflight(config)
+    held.close()
+    bringup.preflight(config)
+
+
+@pytest.mark.ros
+def test_a_node_of_another_machine_is_found_by_its_name(
+    free_domain: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rclpy = pytest.importorskip("rclpy")
+    monkeypatch.undo()
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(free_domain))
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    monkeypatch.setenv("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
+    bringup.require_free_domain()
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=free_domain)
+    node = rclpy.create_node("policy_node", context=context)
+    try:
+        for attempt in range(5):  # a busy machine may not show a node within a second
+            try:
+                bringup.require_free_domain()
+            except ConfigError as error:
+                assert "/policy_node run there already" in str(error)
+                break
+            assert attempt < 4, "the node was not found"
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown(context=context)
+
+
+def test_an_output_folder_that_cannot_be_made_is_refused(tmp_path: Path, free_domain: int) -> None:
+    (tmp_path / "out").write_text("a file")
+    config = sim(jaco_checkpoint(tmp_path / "good"), tmp_path)
+    with pytest.raises(ConfigError, match="out"):
+        bringup.preflight(config)
+
+
+# -- the description --------------------------------------------------------------------------
+
+
+def specs(tmp_path: Path, **changes: object) -> dict[str, ProcessSpec]:
+    config = sim(jaco_checkpoint(tmp_path / "good"), tmp_path, **changes)
+    found = bringup.simulation(config, checkpoint.load(config.checkpoint))
+    return {spec.name: spec for spec in found}
+
+
+def test_one_rate_and_one_checkpoint_reach_every_process(tmp_path: Path) -> None:
+    found = specs(tmp_path, rate=5000.0, throws=3, seed=7)
+    assert list(found) == ["integrator_node", "policy_node", "throw_node"]
+    assert found["integrator_node"].parameters["rate"] == 5000.0
+    folder = str(tmp_path / "good")
+    assert found["policy_node"].parameters["checkpoint"] == folder
+    assert found["throw_node"].parameters["checkpoint"] == folder
+    assert found["throw_node"].parameters["seed"] == 7
+    assert found["throw_node"].ends_system
+    assert found["policy_node"].respawn
+
+
+def test_no_throws_bring_the_system_up_alone(tmp_path: Path) -> None:
+    assert list(specs(tmp_path, throws=0)) == ["integrator_node", "policy_node"]
+
+
+def test_the_task_is_the_one_that_the_checkpoint_was_trained_on(tmp_path: Path) -> None:
+    config = {"preset": "default", "task_options": ["moving_bin=true", "horizon=1.5"]}
+    folder = jaco_checkpoint(tmp_path / "good")
+    saved = checkpoint.load(folder)
+    saved.provenance["config"] = config
+    assert bringup.task_arguments(saved) == {
+        "k": 5, "scene": "throw", "preset": "default", "moving_bin": True, "horizon": 1.5,
+    }  # fmt: skip
+    found = bringup.simulation(sim(folder, tmp_path), saved)
+    assert found[0].parameters["task"] == "throw-moving"
+
+
+def test_launch_arguments_are_the_fields_of_the_configuration() -> None:
+    text = {"rate": "2000", "viewer": "False", "record": "true", "throws": "3", "checkpoint": "12"}
+    config = bringup.from_text(SimConfig, text)
+    assert config == SimConfig(checkpoint="12", rate=2000.0, throws=3, viewer=False, record=True)
+    with pytest.raises(ConfigError, match="rate is 'fast'"):
+        bringup.from_text(SimConfig, {"rate": "fast"})
+
+
+# -- the supervisor ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Script(ProcessSpec):
+    """A process that runs a piece of Python instead of a node."""
+
+    code: str = ""
+
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, "-S", "-c", self.code]
+
+
+SLEEP = "import time; time.sleep(600)"
+
+
+def write_pid(path: Path, then: str = SLEEP) -> str:
+    return f"import os; open({str(path)!r}, 'a').write(f'{{os.getpid()}}\\n'); {then}"
+
+
+def pids(path: Path, n: int = 1) -> list[int]:
+    deadline = time.monotonic() + 30
+    while True:
+        found = path.read_text().split() if path.exists() else []
+        if len(found) >= n or time.monotonic() > deadline:
+            return [int(pid) for pid in found]
+        time.sleep(0.02)
+
+
+def gone(pid: int) -> bool:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def script(name: str, code: str, **changes: bool) -> Script:
+    return Script(name, {}, code=code, **changes)
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_the_process_that_ends_the_system_decides_its_status(tmp_path: Path, status: int) -> None:
+    other = tmp_path / "other"
+    wait = f"import os, time\nwhile not os.path.exists({str(other)!r}): time.sleep(0.01)"
+    system = [
+        script("other", write_pid(other)),
+        script("last", f"{wait}\nraise SystemExit({status})", ends_system=True),
+    ]
+    assert simulation.Supervisor(system).run() == status
+    assert all(gone(pid) for pid in pids(other))
+
+
+def test_a_process_that_must_not_end_ends_everything(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    wait = f"import os, time\nwhile not os.path.exists({str(other)!r}): time.sleep(0.01)"
+    system = [script("other", write_pid(other)), script("fragile", f"{wait}\nraise SystemExit(4)")]
+    with pytest.raises(StreamError, match="fragile has ended \\(status 4\\)"):
+        simulation.Supervisor(system).run()
+    assert all(gone(pid) for pid in pids(other))
+
+
+def test_a_killed_policy_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(simulation, "_RESPAWN_DELAY", 0.01)
+    seen = tmp_path / "policy"
+    suicide = "os.kill(os.getpid(), 9) if len(open({!r}).read().split()) < 3 else None; {}"
+    twice = f"import time, os\nwhile not (os.path.exists({str(seen)!r}) and len(open({str(seen)!r}).read().split()) >= 3): time.sleep(0.01)"  # noqa: E501
+    system = [
+        script("policy", write_pid(seen, suicide.format(str(seen), SLEEP)), respawn=True),
+        script("last", twice, ends_system=True),
+    ]
+    assert simulation.Supervisor(system).run() == 0
+    assert all(gone(pid) for pid in pids(seen, 3))
+    assert "policy has ended (signal 9); it is started again" in capsys.readouterr().err
+
+
+def test_a_refusal_is_not_tried_again() -> None:
+    system = [script("policy", "raise SystemExit(2)", respawn=True)]
+    with pytest.raises(StreamError, match="status 2"):
+        simulation.Supervisor(system).run()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_outlives_the_supervisor(tmp_path: Path, number: signal.Signals) -> None:
+    seen = tmp_path / "seen"
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from test_bringup import *\n"
+        "seen = Path(sys.argv[2])\n"
+        "system = [script('a', write_pid(seen)), script('b', write_pid(seen))]\n"
+        "sys.exit(simulation.Supervisor(system).run())\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, str(Path(__file__).parent), str(seen)],
+        start_new_session=True,
+    )
+    children = pids(seen, 2)
+    assert len(children) == 2
+    parent.send_signal(number)
+    assert parent.wait(30) == (-9 if number == signal.SIGKILL else 128 + number)
+    assert all(gone(pid) for pid in children)
+
+
+# -- all of it --------------------------------------------------------------------------------
+
+
+@pytest.mark.ros
+def test_ndp_sim_throws_and_reports(tmp_path: Path, free_domain: int) -> None:
+    pytest.importorskip("rclpy", reason="needs ROS 2 (or its wheels)")
+    pytest.importorskip("ndp_interfaces", reason="needs the message package")
+    folder = jaco_checkpoint(tmp_path / "good")
+    run = subprocess.run(
+        [sys.executable, "-m", "ndp_ros.cli", "sim", "--checkpoint", str(folder), "--throws", "2",
+         "--rate", "500", "--seed", "3", "--out", str(tmp_path / "out"), "--no-record", "--json"],
+        capture_output=True, text=True, timeout=280, check=False,
+        env=os.environ | {"ROS_LOG_DIR": str(tmp_path / "log")},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    (line,) = run.stdout.splitlines()
+    result = json.loads(line)
+    assert result["throws"] == len(result["each"]) == 2
+    assert [t["seed"] for t in result["each"]] == [3, 4]
+    assert result["in_bin"] == 0  # it has never trained
+    assert result["rate_hz"] == 500.0
+    assert result["ticks"] > 500
+    assert 0.0 <= result["lateness_us"]["p50"] <= result["lateness_us"]["p99"]
+    assert result["lateness_us"]["p99"] <= result["lateness_us"]["max"]
+    assert result["segments"]["accepted"] > 2
+    assert "throw  1/2" in run.stderr
+    assert json.loads((tmp_path / "out" / "throws.json").read_text()) == result
