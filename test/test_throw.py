@@ -15,9 +15,9 @@ RISE, HOLD, FALL = 0.287, 0.17, 0.25  # s
 RELEASE = 0.306  # s
 
 
-def scripted_throw(env: Throw, duration: float = 2.0) -> np.ndarray:
+def scripted_throw(env: Throw) -> np.ndarray:
     """Return setpoints (n, 3, dof) of an underhand toss: all joints swing, the hand opens."""
-    t = env.tick * np.arange(1, round(duration / env.tick) + 1)
+    t = env.tick * np.arange(1, round(env.config.horizon / env.tick) + 1)
     rising = np.sin(np.pi / 2 * np.clip(t / RISE, 0, 1)) ** 2
     falling = np.cos(np.pi / 2 * np.clip((t - RISE - HOLD) / FALL, 0, 1)) ** 2
     yd = np.zeros((len(t), 7))

@@ -1,0 +1,225 @@
+"""What every task on the simulated arm promises to a trainer."""
+
+from __future__ import annotations
+
+import warnings
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import ndp_ros.tasks  # noqa: F401  (registers the environments)
+from ndp_ros.arms.mujoco import MujocoArm
+from ndp_ros.dmp.config import DmpConfig
+from ndp_ros.dmp.segment import Segment
+from ndp_ros.errors import TaskError
+from ndp_ros.observation import field_slice, observation_size
+from ndp_ros.tasks.arm_task import ArmTask
+from ndp_ros.tasks.pick import Pick
+from ndp_ros.tasks.throw import Throw
+
+TASKS = {"ndp_ros/Throw-v0": Throw, "ndp_ros/Pick-v0": Pick}
+PRESETS = ("default", "paper", "released")
+
+
+@pytest.fixture(params=TASKS.values(), ids=lambda task: task.task)
+def env(request):
+    made = request.param(k=4)
+    yield made
+    made.close()
+
+
+def smooth_actions(env: ArmTask, rng: np.random.Generator, scale: float = 0.2) -> np.ndarray:
+    """Return an action (k, dof) whose way points change slowly."""
+    return np.cumsum(rng.normal(size=(env.k, len(env.joint_names))), axis=0) * scale / env.k
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_gymnasium_s_checker_finds_nothing(name):
+    env = gymnasium.make(name, k=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # Joint space is not [-1, 1] and observations are not bounded: meant so.
+        for known in ("minimum value", "maximum value", "symmetric and normalized"):
+            warnings.filterwarnings("ignore", message=f".*{known}.*")
+        check_env(env.unwrapped, skip_render_check=True)
+    env.close()
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_runs_an_episode_of_its_horizon(name, preset):
+    env = gymnasium.make(name, preset=preset, k=5).unwrapped
+    observation, _ = env.reset(seed=0)
+    steps, over = 0, False
+    while not over:
+        observation, reward, over, truncated, info = env.step(np.zeros((5, 7)))
+        assert info["rewards"].shape == (5,)
+        assert reward == pytest.approx(info["rewards"].sum())
+        assert np.isfinite(observation).all() and not truncated
+        steps += 1
+    assert steps * 5 * env.control_dt == pytest.approx(env.config.horizon, abs=env.control_dt * 5)
+    assert {"success", "saturation", "max_joint_speed", "tracking_rms"} <= set(info["episode"])
+    with pytest.raises(TaskError, match="reset"):
+        env.step(np.zeros((5, 7)))
+
+
+def test_a_seed_means_one_episode(env):
+    histories = []
+    for _ in range(2):
+        rng = np.random.default_rng(1)
+        observation, _ = env.reset(seed=5)
+        history = [observation]
+        for _ in range(3):
+            observation, reward, *_ = env.step(smooth_actions(env, rng))
+            history.append(np.append(observation, reward))
+        # Without a seed the next start follows from this one.
+        history.append(env.reset()[0])
+        histories.append(history)
+    for one, other in zip(*histories, strict=True):
+        assert np.array_equal(one, other)
+    assert not np.array_equal(histories[0][0], histories[0][-1])
+
+
+def test_a_seed_starts_as_the_arm_under_ros_does(env):
+    env.reset(seed=11)
+    arm = MujocoArm(env.robot.config, env.robot.scene)
+    setpoint = arm.reset(11)
+    assert np.array_equal(env.robot.data.qpos, arm.data.qpos)
+    assert np.array_equal(env.setpoint[0], setpoint)
+
+
+def test_the_observation_holds_its_fields(env):
+    observation, _ = env.reset(seed=0)
+    assert observation.shape == (observation_size(env.fields),)
+    assert np.array_equal(observation[field_slice(env.fields, "setpoint")], env.setpoint[0])
+    cube = env.robot.objects()["cube"][:3]
+    assert observation[field_slice(env.fields, "object/cube")] == pytest.approx(cube)
+    assert {f.name for f in env.fields} <= {
+        "position", "velocity", "setpoint", "setpoint_velocity", "object/cube", "object/bin",
+    }  # fmt: skip
+
+
+def test_an_action_displaces_the_setpoint_by_its_scale(env):
+    env.reset(seed=0)
+    before = env.setpoint[0]
+    action = np.full((env.k, 7), 0.05)
+    action[:, 6] = 0.0
+    env.step(action)
+    # The last way points are reached with a velocity, the first ones within the
+    # acceleration limits: together they are the sum.
+    assert env.setpoint[0] - before == pytest.approx((action * env.action_scale).sum(axis=0))
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    scale=st.floats(0.1, 50.0), seed=st.integers(0, 2**31 - 1), task=st.sampled_from([Throw, Pick])
+)
+def test_setpoints_stay_inside_the_limits_whatever_the_action(scale, seed, task):
+    env = _ENVIRONMENTS.setdefault(task, task(k=4))
+    rng = np.random.default_rng(seed)
+    env.reset(seed=seed % 100)
+    info = env.robot.connect()
+    y, yd = env.setpoint
+    seen = [(y, yd)]
+    original = env._limit
+    env._limit = lambda wanted: _record(original(wanted), seen)
+    try:
+        for _ in range(3):
+            env.step(rng.normal(size=(4, 7)) * scale)
+    finally:
+        del env._limit
+    y, yd = (np.array([s[i] for s in seen]) for i in (0, 1))
+    slack = 1 + 1e-6
+    assert np.all(y >= info.lower - 1e-6) and np.all(y <= info.upper + 1e-6)
+    assert np.all(np.abs(yd) <= info.max_velocity * slack)
+    assert np.all(np.abs(np.diff(yd, axis=0)) <= info.max_acceleration * env.tick * slack)
+    assert np.diff(y, axis=0) == pytest.approx(
+        (yd[1:] + yd[:-1]) / 2 * env.tick, abs=info.max_acceleration.max() * env.tick**2
+    ), "velocity is the derivative of position"
+
+
+_ENVIRONMENTS: dict[type, ArmTask] = {}
+
+
+def _record(setpoints, seen):
+    seen.extend((row[0].copy(), row[1].copy()) for row in setpoints)
+    return setpoints
+
+
+def test_a_segment_executed_moves_the_arm_as_its_way_points_do(env):
+    # The deterministic NDP runs as a function of time, training samples way points of it.
+    config = DmpConfig(alpha=5.0, n_basis=5)
+    rng = np.random.default_rng(3)
+    y0 = env.reset(seed=2) and env.setpoint[0]
+    goal = y0 + np.append(rng.uniform(-0.2, 0.2, 6), 0.0)
+    weights = rng.normal(size=(7, 5)) * 5.0
+    duration = env.k * env.control_dt
+    motion = Segment(config, goal, weights, duration).bind(*env.setpoint)
+
+    way_points = motion.setpoints(env.control_dt * np.arange(1, env.k + 1))[:, 0]
+    action = np.diff(way_points, axis=0, prepend=y0[None]) / env.action_scale
+    ends = []
+    for run in (
+        lambda: env.execute(motion.setpoints(env.segment_times)),
+        lambda: env.step(action),
+    ):
+        env.reset(seed=2)
+        run()
+        ends.append((env.robot.data.qpos[:6].copy(), env.setpoint))
+    (q_execute, setpoint_execute), (q_step, setpoint_step) = ends
+    moved = np.abs(way_points[-1] - y0)[:6].max()
+    assert moved > 0.05
+    assert np.abs(q_execute - q_step).max() < 0.1 * moved
+    assert setpoint_execute[0] == pytest.approx(setpoint_step[0], abs=0.05 * moved)
+
+
+def test_a_stale_world_pays_the_same_for_a_whole_segment():
+    towards_the_bin = np.tile([0.0, 1.0, -1.0, 0.0, 0.0, 0.0, 0.0], (5, 1))
+    for stale in (True, False):
+        env = Throw(preset="paper", k=5, stale=stale)
+        env.reset(seed=0)
+        for _ in range(4):
+            *_, info = env.step(towards_the_bin)
+        assert info["rewards"][0] > 0.0
+        assert (np.ptp(info["rewards"]) == 0.0) == stale
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"k": 0}, "k is 0"),
+        ({"k": 2.5}, "k is 2.5"),
+        ({"control_dt": 0.015}, "multiple of tick"),
+        ({"timestep": 0.004}, "multiple of timestep"),
+        ({"render_mode": "human"}, "rgb_array"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_what_does(changes, message):
+    with pytest.raises(TaskError, match=message):
+        Throw(**changes)
+
+
+@pytest.mark.parametrize("bad", [np.zeros((5, 6)), np.zeros(7), np.full((5, 7), np.nan)])
+def test_a_bad_action_is_refused(bad):
+    env = Throw(k=5)
+    env.reset(seed=0)
+    with pytest.raises(TaskError, match=r"\(5, 7\)"):
+        env.step(bad)
+
+
+@pytest.mark.parametrize("task", [Throw, Pick])
+def test_it_draws_itself(task):
+    env = task(render_mode="rgb_array", size=(160, 120))
+    env.reset(seed=0)
+    try:
+        picture = env.render()
+    except TaskError as error:
+        pytest.skip(str(error))
+    assert picture.shape == (120, 160, 3)
+    assert picture.std() > 10, "more than one colour"
+    env.close()
+    env.close()
