@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 from ndp_ros.arms.arm import ArmConfig
+from ndp_ros.arms.kortex.emulator.config import EmulatorConfig
+from ndp_ros.arms.kortex.emulator.robot import CyclicCommand, Robot
+from ndp_ros.arms.kortex.schema import ServoingMode
 from ndp_ros.arms.mujoco import SCENES, MujocoArm
 from ndp_ros.errors import ArmError, TaskError
 from ndp_ros.tasks.throw import Throw
@@ -151,3 +154,24 @@ def test_a_scene_holds_one_arm():
     with pytest.raises(TaskError, match="throw-gen3"):
         Throw(scene="juggle")
     assert {SCENES[name].arm for name in ("throw", "throw-gen3")} == {"jaco", "gen3"}
+
+
+def test_the_emulated_arm_throws_the_same_cube(env):
+    env.reset(seed=2)
+    start, setpoints = env.setpoint[0], swing(env, opens=True)
+    due = np.r_[0.0, env.tick * np.arange(1, len(setpoints) + 1)]
+    position = np.vstack((start, setpoints[:, 0]))
+    settings = EmulatorConfig(scene="throw-gen3", scene_seed=2, timestep=0.001)
+    robot = Robot(settings, GEN3)
+    robot.set_servoing(ServoingMode.LOW_LEVEL)
+    zeros = [0.0] * 6
+    for frame in range(2000):
+        y = [np.interp(frame * settings.timestep, due, joint) for joint in position.T]
+        degrees = [float(np.degrees(v)) % 360.0 for v in y[:6]]
+        gripper = min(max(100.0 * y[6] / GEN3.upper[6], 0.0), 100.0), 100.0, 100.0
+        robot.command(CyclicCommand(frame, degrees, zeros, zeros, zeros, gripper))
+        robot.tick()
+        assert np.all(np.abs(robot.torque) <= TORQUE[:6])
+    assert not robot.in_fault
+    x, y, z = robot.data.body("cube").xpos - robot.data.body("bin").xpos
+    assert abs(x) < 0.15 and abs(y) < 0.15 and z < 0.1
