@@ -62,6 +62,7 @@ setup(
             "policy_node = ndp_ros.nodes.policy_node:main",
             "integrator_node = ndp_ros.nodes.integrator_node:main",
             "throw_node = ndp_ros.nodes.throw_node:main",
+            "viewer_node = ndp_ros.nodes.viewer_node:main",
         ]
     },
     zip_safe=False,

@@ -70,6 +70,8 @@ class ProcessSpec:
     """Whether the system is done when this process ends by itself."""
     respawn: bool = False
     """Whether it is started again when it dies."""
+    optional: bool = False
+    """Whether the system goes on without it."""
 
     @property
     def command(self) -> list[str]:
@@ -113,7 +115,7 @@ def simulation(config: SimConfig, saved: Checkpoint) -> list[ProcessSpec]:
         ProcessSpec(POLICY, {"checkpoint": folder, "arm": saved.spec.arm}, respawn=True),
     ]  # fmt: skip
     if config.viewer:
-        specs.append(ProcessSpec(VIEWER, {"arm": saved.spec.arm, "task": scene}))
+        specs.append(ProcessSpec(VIEWER, {"checkpoint": folder}, optional=True))
     if config.throws:
         values = {
             "checkpoint": folder, "throws": config.throws, "seed": config.seed,

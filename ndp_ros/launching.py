@@ -67,7 +67,7 @@ def _actions(spec: ProcessSpec) -> list[Any]:
         respawn=spec.respawn,
         respawn_delay=_RESPAWN_DELAY,
     )
-    if spec.respawn:
+    if spec.respawn or spec.optional:
         return [node]
 
     def ended(event: ProcessExited, context: LaunchContext) -> list[Any]:

@@ -105,7 +105,7 @@ class Supervisor:
             while not self._signal:
                 for spec in self._specs:
                     status = self._processes[spec.name].poll()
-                    if status is None:
+                    if status is None or spec.optional:
                         continue
                     if spec.ends_system:
                         return status if status >= 0 else 1

@@ -316,6 +316,16 @@ def test_a_killed_policy_is_started_again(
     assert "policy has ended (signal 9); it is started again" in capsys.readouterr().err
 
 
+def test_the_system_goes_on_without_what_is_optional(tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    wait = f"import os, time\nwhile not os.path.exists({str(seen)!r}): time.sleep(0.01)"
+    system = [
+        script("viewer", write_pid(seen, "pass"), optional=True),
+        script("last", f"{wait}\ntime.sleep(0.3)", ends_system=True),
+    ]
+    assert simulation.Supervisor(system).run() == 0
+
+
 def test_a_refusal_is_not_tried_again() -> None:
     system = [script("policy", "raise SystemExit(2)", respawn=True)]
     with pytest.raises(StreamError, match="status 2"):

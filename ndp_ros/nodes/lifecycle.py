@@ -232,7 +232,7 @@ def make_executor() -> Executor:
     it never returns.
     """
     try:
-        from rclpy.experimental import EventsExecutor
+        from rclpy.experimental.events_executor import EventsExecutor
     except ImportError:
         return SingleThreadedExecutor()
     return EventsExecutor()
