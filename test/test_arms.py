@@ -246,7 +246,29 @@ def test_stepping_never_writes_a_position(monkeypatch):
     arm.objects()
     arm.stop()
     arm.step(0.01)
-    assert len(steps) == 21
+    assert len(steps) == 25, "20 ticks in one call each, then 5 steps under the brake"
+
+
+def test_a_stopped_arm_comes_to_rest_and_stays():
+    arm = MujocoArm(JACO, timestep=0.005)
+    setpoint = arm.reset(0)
+    command = Command.zeros(7, "torque")
+    command.torque[:6] = arm.data.qfrc_bias[:6] + np.array([10, 15, 8, 1, 1, 1])
+    command.position[6] = setpoint[6]
+    arm.write(command)
+    arm.step(0.1)
+    assert np.abs(arm.data.qvel[:6]).max() > 0.5
+    arm.stop()
+    arm.step(2.0)
+    rest = arm.data.qpos[:6].copy()
+    assert np.abs(arm.data.qvel[:6]).max() < 0.01
+    arm.step(1.0)
+    assert arm.data.qpos[:6] == pytest.approx(rest, abs=0.005)
+
+
+def test_a_negative_seed_is_refused():
+    with pytest.raises(ArmError, match="seed"):
+        MujocoArm(JACO).reset(-1)
 
 
 @pytest.mark.parametrize("rate", [300, 500, 750, 1000, 2000, 5000])

@@ -30,6 +30,9 @@ FINGER = "finger_"
 LONGEST_TIMESTEP = 0.002
 """Physics step at run time [s]; training may use a longer one."""
 
+# The brake of a stopped joint, as shares of its torque limit per rad/s and per rad: a
+# wrist of little inertia stays stable at the longest physics step.
+_BRAKE_DAMPING, _BRAKE_STIFFNESS = 0.2, 2.0
 _GRASPS = 16
 _GRASP_SEED = 0
 
@@ -205,14 +208,13 @@ class MujocoArm:
         self._cube = int(self.model.joint("cube").qposadr[0])
         self._palm = self.model.body("palm").id
         self._base = self.model.body("base").id
-        self._connected = False
+        self._held: Array | None = None
         self.reset(0)
 
     # The arm protocol.
 
     def connect(self) -> ArmInfo:
         """Return what the arm is; a simulated arm can always be reached."""
-        self._connected = True
         return self._info
 
     def read(self, out: JointState) -> JointState:
@@ -239,15 +241,15 @@ class MujocoArm:
             raise ArmError(f"command is not finite: torque {torque}, gripper {grip}")
         ctrl[:n] = torque
         ctrl[n:] = grip
+        self._held = None
 
     def stop(self) -> None:
-        """Take the torque of the arm away but for what holds it against gravity."""
-        n = self._n
-        self.data.ctrl[:n] = self.data.qfrc_bias[:n]
+        """Hold where the arm is, as a drive's own brake would, until the next command."""
+        if self._held is None:
+            self._held = self.data.qpos[: self._n].copy()
 
     def close(self) -> None:
         """Release nothing: the model goes with the object."""
-        self._connected = False
 
     # The simulated arm.
 
@@ -261,7 +263,19 @@ class MujocoArm:
         n = round(duration / timestep)
         if n < 1 or abs(n * timestep - duration) > 1e-6 * timestep + 1e-12:
             raise ArmError(f"step of {duration} s is no multiple of the physics step {timestep} s")
-        mujoco.mj_step(self.model, self.data, n)
+        if self._held is None:
+            mujoco.mj_step(self.model, self.data, n)
+            return
+        for _ in range(n):
+            self._brake(self._held)
+            mujoco.mj_step(self.model, self.data)
+
+    def _brake(self, held: Array) -> None:
+        """Set torques that carry the arm's weight and pull it back to where it was held."""
+        n, data, limit = self._n, self.data, self._info.max_torque[: self._n]
+        torque = data.qfrc_bias[:n] - _BRAKE_DAMPING * limit * data.qvel[:n]
+        torque -= _BRAKE_STIFFNESS * limit * (data.qpos[:n] - held)
+        self._ctrl[:n] = np.clip(torque, -limit, limit)
 
     def reset(self, seed: int) -> Array:
         """Put arm, cube and bin into the start state of ``seed``.
@@ -269,7 +283,13 @@ class MujocoArm:
         Returns:
             The setpoint (dof,) that holds this state. For the gripper it is not the
             measured position: closed fingers press by the difference.
+
+        Raises:
+            ArmError: If the seed is negative.
         """
+        if seed < 0:
+            raise ArmError(f"seed is {seed}, must be 0 or more")
+        self._held = None
         rng = np.random.default_rng(seed)
         scene, data, n = self.scene, self.data, self._n
         start = np.array(scene.start)
