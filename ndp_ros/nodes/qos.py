@@ -7,6 +7,11 @@ STATE = QoSProfile(
 )
 """Joint states, setpoints, object poses: the newest counts, a lost one does not matter."""
 
+RECORD = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST, depth=1000, reliability=ReliabilityPolicy.BEST_EFFORT
+)
+"""The same topics for whoever wants every message, however late."""
+
 PARAMETERS = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE
 )

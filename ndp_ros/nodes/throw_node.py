@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from ndp_interfaces.msg import DmpParameters, Status
@@ -87,18 +88,18 @@ class ThrowNode(Node):
         self._figures: dict[str, str] = {}
         self._figures_stamp = 0.0
         self._segments = 0
-        self._poses: dict[str, Array] = {}
-        self._pose_stamps: dict[str, float] = {}
-        self._joints: tuple[float, Array] | None = None
+        self._samples: dict[float, dict[str, Array]] = {}
+        self._heard = 0.0
+        self._joint_names: tuple[str, ...] = ()
         self._recording: Recording | None = None
         self._start = math.inf
         self._executor = make_executor()
         self._executor.add_node(self)
-        self.create_subscription(JointState, JOINT_STATES, self._on_joints, qos.STATE)
-        self.create_subscription(JointTrajectory, SETPOINT, self._on_setpoint, qos.STATE)
+        self.create_subscription(JointState, JOINT_STATES, self._on_joints, qos.RECORD)
+        self.create_subscription(JointTrajectory, SETPOINT, self._on_setpoint, qos.RECORD)
         for name in Throw.objects:
             callback = partial(self._on_pose, name)
-            self.create_subscription(PoseStamped, pose_topic(name), callback, qos.STATE)
+            self.create_subscription(PoseStamped, pose_topic(name), callback, qos.RECORD)
         self.create_subscription(Status, "ndp/status", self._on_status, qos.LATCHED)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         self.create_subscription(
@@ -123,20 +124,34 @@ class ThrowNode(Node):
 
     def _on_pose(self, name: str, message: PoseStamped) -> None:
         p, q = message.pose.position, message.pose.orientation
-        self._poses[name] = np.array([p.x, p.y, p.z, q.w, q.x, q.y, q.z])
-        self._pose_stamps[name] = seconds(message.header.stamp)
+        self._gather(message.header.stamp, name, np.array([p.x, p.y, p.z, q.w, q.x, q.y, q.z]))
 
     def _on_joints(self, message: JointState) -> None:
-        stamp, position = seconds(message.header.stamp), np.array(message.position)
-        self._joints = stamp, position
+        self._joint_names = tuple(message.name)
+        self._gather(message.header.stamp, JOINT_STATES, np.array(message.position))
+
+    def _gather(self, at: Time, name: str, value: Array) -> None:
+        """Put joints and poses of one instant together; those that stay incomplete are dropped.
+
+        An arm of one instant with a cube of another would look as if the cube had left
+        the hand.
+        """
+        stamp = seconds(at)
+        sample = self._samples.setdefault(stamp, {})
+        sample[name] = value
+        if len(sample) <= len(Throw.objects):
+            return
+        self._samples = {later: s for later, s in self._samples.items() if later > stamp}
+        self._heard = stamp
         recording = self._recording
         if recording is None or stamp < self._start:
             return
-        recording.joint_names = tuple(message.name)
+        position = sample.pop(JOINT_STATES)
+        recording.joint_names = self._joint_names
         recording.times.append(stamp - self._start)
         recording.position.append(position)
-        recording.poses.append(dict(self._poses))
-        self.replay.feed(stamp - self._start, position, self._poses)
+        recording.poses.append(sample)
+        self.replay.feed(stamp - self._start, position, sample)
 
     def _on_setpoint(self, message: JointTrajectory) -> None:
         stamp = seconds(message.header.stamp)
@@ -195,7 +210,7 @@ class ThrowNode(Node):
         """
         ready = (Status.HOLDING, Status.WAITING, Status.FOLLOWING, Status.FAULT)
         self._until(lambda: self._state in ready, _START_TIMEOUT, "the integrator node")
-        self._until(lambda: self._joints is not None, _START_TIMEOUT, "joint states")
+        self._until(lambda: self._heard > 0.0, _START_TIMEOUT, "joint states and object poses")
         self._until(lambda: self._segments > 0, _START_TIMEOUT, "segments of the policy node")
         if self._status is not None and not self._status.simulated:
             raise StreamError(f"{self._status.arm} is no simulated arm: its throws are not judged")
@@ -213,7 +228,7 @@ class ThrowNode(Node):
         self._until(lambda: self._state in at_rest, _REST_TIMEOUT, "the arm to come to rest")
         asked = time.time()
         self._call(Reset, "reset", Reset.Request(seed=seed))
-        self._until(lambda: self._fresh(asked), _ANSWER_TIMEOUT, "the new start state")
+        self._until(lambda: self._heard > asked, _ANSWER_TIMEOUT, "the new start state")
         self.replay.begin(seed)
         self._start = math.inf
         self._recording = recording = Recording(seed)
@@ -250,11 +265,6 @@ class ThrowNode(Node):
             "missed_ticks": int(self._figure("missed_since_reset")),
             "problem": text,
         }
-
-    def _fresh(self, since: float) -> bool:
-        """Whether joints and objects are newer than a time."""
-        joints = self._joints is not None and self._joints[0] > since
-        return joints and all(self._pose_stamps.get(n, 0.0) > since for n in Throw.objects)
 
     def _figure(self, name: str) -> float:
         return float(self._figures.get(name, "nan"))
