@@ -12,7 +12,7 @@ from ndp_ros.config import add_arguments, from_mapping, parameters, read_yaml
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.errors import ConfigError
 from ndp_ros.paths import share_roots
-from ndp_ros.training.experiment import ImitationConfig, RunConfig
+from ndp_ros.training.experiment import ImitationConfig, RunConfig, SacConfig
 from ndp_ros.training.ppo import PpoConfig
 
 _EPILOG = """\
@@ -27,7 +27,7 @@ examples:
   ndp train throw --config my.yaml --learning-rate 1e-4 --task-options moving_bin=true
 """
 
-_NESTED = {"ppo": PpoConfig, "dmp": DmpConfig, "bc": ImitationConfig}
+_NESTED = {"ppo": PpoConfig, "dmp": DmpConfig, "sac": SacConfig, "bc": ImitationConfig}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

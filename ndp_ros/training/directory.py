@@ -119,7 +119,7 @@ class RunDirectory:
             "samples": samples,
             "evaluation": plain(evaluation),
         }
-        arrays = {n: np.ascontiguousarray(a) for n, a in state.arrays.items()}
+        arrays = {n: np.asarray(a, order="C") for n, a in state.arrays.items()}
         files = {
             _ARRAYS: safetensors.numpy.save(arrays),
             _COUNTERS: json.dumps(state.counters).encode(),

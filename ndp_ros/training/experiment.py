@@ -24,6 +24,8 @@ METHODS = {
     "ppo-multi": "ppo-multi",
     "bc-ndp": "ndp",
     "bc-nn": "ppo-multi",
+    "ndp-sac": "ndp",
+    "sac": "ppo-multi",
 }
 """What a method trains: the kind of policy, ``PolicySpec.method``, by name."""
 
@@ -41,6 +43,28 @@ class ImitationConfig:
         0.1, doc="Part of the episodes that is only measured.", minimum=0.0, maximum=0.9
     )
     only_successful: bool = param(True, doc="Leave out episodes that failed.")
+
+
+@dataclass(frozen=True)
+class SacConfig:
+    """Hyper-parameters of the off-policy methods."""
+
+    collect: int = param(640, doc="Control steps between rounds of learning.", minimum=1)
+    warm_up: int = param(5000, doc="Control steps before learning starts.", minimum=0)
+    memory: int = param(100_000, doc="Windows that are remembered.", minimum=1)
+    steps_per_window: float = param(
+        1.0, doc="Gradient steps per window collected.", minimum=0.0, maximum=100.0
+    )
+    replay_batch: int = param(256, doc="Windows per gradient step.", minimum=1)
+    actor_rate: float = param(3e-4, doc="Step size of actor and temperature.", minimum=0.0)
+    critic_rate: float = param(1e-3, doc="Step size of the critics.", minimum=0.0)
+    critic_hidden: tuple[int, ...] = param((256, 256), doc="Hidden layers of a critic.", minimum=1)
+    target_rate: float = param(
+        0.005, doc="Part by which target critics follow.", minimum=0.0, maximum=1.0
+    )
+    entropy_per_action: float = param(
+        -1.0, doc="Target entropy of one joint's displacement, in units of its bound."
+    )
 
 
 @dataclass(frozen=True)
@@ -75,6 +99,7 @@ class RunConfig:
     demonstrations: str = param("", doc="File of demonstrations, for bc-ndp and bc-nn.")
     ppo: PpoConfig = param(PpoConfig(), doc="Hyper-parameters of PPO.")
     dmp: DmpConfig = param(DmpConfig(), doc="Dynamical system of an NDP.")
+    sac: SacConfig = param(SacConfig(), doc="Hyper-parameters of the off-policy methods.")
     bc: ImitationConfig = param(ImitationConfig(), doc="Hyper-parameters of imitation.")
 
     @property

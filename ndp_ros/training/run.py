@@ -68,6 +68,10 @@ def _trainer(config: RunConfig, spec: PolicySpec, directory: RunDirectory, resum
         from ndp_ros.training.imitation import ImitationRun
 
         return ImitationRun(config, spec, directory, resume)
+    if config.method in ("ndp-sac", "sac"):
+        from ndp_ros.training.off_policy import SacRun
+
+        return SacRun(config, spec, directory, resume)
     from ndp_ros.training.on_policy import PpoRun
 
     return PpoRun(config, spec, directory, resume)

@@ -70,8 +70,13 @@ class RewardScale:
                 returns[t, :, i] = self._trace
             self._trace = np.where(ended[t], 0.0, self._trace)
         self._moments.update(returns.reshape(-1, 1))
-        scaled: Array = rewards / np.sqrt(self._moments.variance[0] + _FLOOR)
+        scaled: Array = rewards / self.scale
         return scaled.clip(-_REWARD_CLIP, _REWARD_CLIP)
+
+    @property
+    def scale(self) -> float:
+        """Deviation of the discounted return seen so far."""
+        return float(np.sqrt(self._moments.variance[0] + _FLOOR))
 
     def cut(self) -> None:
         """Forget the episodes under way: the environments start new ones."""

@@ -1,0 +1,362 @@
+"""NDPs and plain policies trained off-policy: soft actor-critic over windows.
+
+Section 3.4 leaves this open. A window of k actions is one action of the learner: its reward
+is the discounted sum of the window's rewards and the next value is discounted k times. The
+actor is the same policy that PPO trains, with one deviation a joint; its samples are
+squashed around the means into the task's bounds,
+
+    a = bound tanh(artanh(mean / bound) + sigma / bound noise),
+
+so that without noise they are the means themselves, clipped. Roll-outs act with the same
+means and deviations, clipped instead of squashed, which an off-policy learner may ignore.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ndp_ros.errors import TrainingError
+from ndp_ros.policies import make_policy
+from ndp_ros.policies.array_policy import ArrayPolicy
+from ndp_ros.policies.layout import initial_tensors
+from ndp_ros.policies.networks import Mlp
+from ndp_ros.policies.spec import PolicySpec
+from ndp_ros.training.directory import RunDirectory, State
+from ndp_ros.training.evaluation import EPISODE_FIGURES, EVALUATION_SEED, summarise
+from ndp_ros.training.experiment import RunConfig
+from ndp_ros.training.logs import ProgressLine, Row, RunLog, Watch, evaluation_columns
+from ndp_ros.training.rollouts import Block, Plan, Rollouts
+from ndp_ros.training.statistics import Moments, RewardScale
+
+Array = NDArray[Any]
+
+ACTION_BOUND = 3.0
+"""Largest action that the squashed policy takes, in units of ``action_scale``."""
+
+_INSIDE = 0.999
+_LOG_STD_RANGE = (-4.0, 1.0)
+_LEARN = 6
+"""Key of the generators that draw from the memory."""
+
+
+class Memory:
+    """The last windows, each with what it led to; old ones are overwritten."""
+
+    def __init__(self, size: int, n_obs: int, k: int, dof: int) -> None:
+        self.arrays: dict[str, Array] = {
+            "obs": np.zeros((size, n_obs), np.float32),
+            "next_obs": np.zeros((size, n_obs), np.float32),
+            "actions": np.zeros((size, k, dof), np.float32),
+            "rewards": np.zeros(size, np.float32),
+            "going_on": np.zeros(size, np.float32),
+        }
+        self.size, self.used, self._next = size, 0, 0
+
+    def add(self, block: Block, gamma: float) -> None:
+        """Take over all windows of a batch."""
+        k = block.rewards.shape[-1]
+        rows = {
+            "obs": block.obs,
+            "next_obs": block.next_obs,
+            "actions": block.actions,
+            "rewards": block.rewards @ gamma ** np.arange(k),
+            "going_on": 1.0 - block.terminated,
+        }
+        n = block.terminated.size
+        where = (self._next + np.arange(n)) % self.size
+        for name, values in rows.items():
+            self.arrays[name][where] = values.reshape(n, *self.arrays[name].shape[1:])
+        self._next = (self._next + n) % self.size
+        self.used = min(self.size, self.used + n)
+
+    def restore(self, arrays: dict[str, Array], added: int) -> None:
+        """Take back the windows in use, of as many as were ever added."""
+        self.used = min(self.size, added)
+        self._next = added % self.size
+        for name, array in arrays.items():
+            self.arrays[name][: self.used] = array
+
+    def draw(self, rng: np.random.Generator, n: int) -> dict[str, Tensor]:
+        """Return n windows drawn with replacement."""
+        index = rng.integers(self.used, size=n)
+        return {name: torch.from_numpy(array[index]) for name, array in self.arrays.items()}
+
+
+class SoftActorCritic(nn.Module):
+    """An actor, two critics, their targets and the temperature."""
+
+    def __init__(self, spec: PolicySpec, config: RunConfig) -> None:
+        super().__init__()
+        sac = config.sac
+        self.actor = make_policy(spec, seed=config.seed)
+        size = self.actor.normaliser.mean.numel() + spec.k * spec.dof
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.critics = nn.ModuleList(Mlp((size, *sac.critic_hidden, 1)) for _ in range(2))
+        self.targets = copy.deepcopy(self.critics).requires_grad_(False)
+        self.log_temperature = nn.Parameter(torch.tensor(-4.0))
+        self._target_entropy = sac.entropy_per_action * spec.k * spec.dof
+        self._gamma_k = config.ppo.gamma**spec.k
+        self._target_rate = sac.target_rate
+        phi = [*self.actor.actor.parameters(), self.actor.log_std]
+        self.optimisers = {
+            "actor": torch.optim.Adam(phi, lr=sac.actor_rate),
+            "critics": torch.optim.Adam(self.critics.parameters(), lr=sac.critic_rate),
+            "temperature": torch.optim.Adam([self.log_temperature], lr=sac.actor_rate),
+        }
+
+    def sample(self, obs: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return squashed actions ``(b, k, dof)`` and their log-densities ``(b,)``.
+
+        Densities are those of the actions in units of the bound.
+        """
+        centre = torch.atanh((self.actor.means(obs) / ACTION_BOUND).clamp(-_INSIDE, _INSIDE))
+        noise = torch.randn(centre.shape, generator=generator)
+        log_std = self.actor.log_std - math.log(ACTION_BOUND)
+        raw = centre + log_std.exp() * noise
+        squashed = torch.tanh(raw)
+        log_normal = -0.5 * (noise**2 + math.log(2.0 * math.pi)) - log_std
+        # log(1 - tanh(u)^2) without cancellation
+        slope = 2.0 * (math.log(2.0) - raw - nn.functional.softplus(-2.0 * raw))
+        return ACTION_BOUND * squashed, (log_normal - slope).sum((1, 2))
+
+    def values(self, critics: nn.ModuleList, obs: Tensor, actions: Tensor) -> Tensor:
+        """Return both critics' values ``(2, b)``."""
+        x = torch.cat((self.actor.normaliser(obs), actions.flatten(1) / ACTION_BOUND), dim=1)
+        return torch.stack([critic(x)[:, 0] for critic in critics])
+
+    def learn(
+        self, batch: dict[str, Tensor], scale: float, generator: torch.Generator
+    ) -> dict[str, float]:
+        """Take one gradient step of everything.
+
+        Args:
+            batch: Windows of the memory.
+            scale: What rewards are divided by.
+            generator: Source of the actor's noise.
+
+        Raises:
+            TrainingError: If a loss is not finite.
+        """
+        temperature = self.log_temperature.exp().detach()
+        with torch.no_grad():
+            following, log_density = self.sample(batch["next_obs"], generator)
+            ahead = self.values(self.targets, batch["next_obs"], following).amin(0)
+            soft = ahead - temperature * log_density
+            goal = batch["rewards"] / scale + self._gamma_k * batch["going_on"] * soft
+        bounded = batch["actions"].clamp(-ACTION_BOUND, ACTION_BOUND)
+        critic_loss = ((self.values(self.critics, batch["obs"], bounded) - goal) ** 2).mean()
+        self._descend("critics", critic_loss)
+
+        actions, log_density = self.sample(batch["obs"], generator)
+        worst = self.values(self.critics, batch["obs"], actions).amin(0)
+        actor_loss = (temperature * log_density - worst).mean()
+        self._descend("actor", actor_loss)
+        with torch.no_grad():
+            self.actor.log_std.clamp_(*_LOG_STD_RANGE)
+
+        surprise = (log_density.detach() + self._target_entropy).mean()
+        self._descend("temperature", -self.log_temperature * surprise)
+        with torch.no_grad():
+            for target, critic in zip(
+                self.targets.parameters(), self.critics.parameters(), strict=True
+            ):
+                target.lerp_(critic, self._target_rate)
+        return {
+            "policy_loss": actor_loss.item(),
+            "value_loss": critic_loss.item(),
+            "entropy": -log_density.mean().item(),
+        }
+
+    def _descend(self, name: str, loss: Tensor) -> None:
+        if not torch.isfinite(loss):
+            raise TrainingError(f"the loss of the {name} is not finite: lower actor_rate")
+        optimiser = self.optimisers[name]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+
+class SacRun:
+    """A run of soft actor-critic; one batch is one round of collecting and learning."""
+
+    def __init__(
+        self, config: RunConfig, spec: PolicySpec, directory: RunDirectory, resume: bool
+    ) -> None:
+        torch.set_num_threads(1)
+        self.config, self.spec = config, spec
+        self._directory = directory
+        self._learner = SoftActorCritic(spec, config)
+        self._acting = ArrayPolicy(spec, initial_tensors(spec, config.seed))
+        n_obs = len(self._acting.mean)
+        self._memory = Memory(config.sac.memory, n_obs, spec.k, spec.dof)
+        self._moments = Moments(n_obs)
+        self._reward_scale = RewardScale(config.environments, config.ppo.gamma)
+        self._windows = max(1, config.sac.collect // (config.environments * spec.k))
+        self._samples_per_batch = self._windows * config.environments * spec.k
+        self._batches = -(-config.samples // self._samples_per_batch)
+        self._every = max(
+            1, config.checkpoint_every * config.samples_per_batch // self._samples_per_batch
+        )
+        self._episode_numbers: Array = np.zeros(config.environments, np.int64)
+        self.batch = 0
+        self._episodes = 0
+        self._best = -1.0
+        self._seconds = 0.0
+        state = directory.restore(spec) if resume else None
+        if state is not None:
+            self._restore(state)
+
+    @property
+    def samples(self) -> int:
+        """Control steps taken so far."""
+        return self.batch * self._samples_per_batch
+
+    def go(self, quiet: bool = False, watch: Watch | None = None) -> None:
+        """Run to the end."""
+        config = self.config
+        plan = Plan(
+            config.choice, self.spec, config.seed, config.environments, self._windows,
+            config.processes,
+        )  # fmt: skip
+        total = self._batches * self._samples_per_batch
+        title = f"{config.task} {config.method} seed {config.seed}"
+        with (
+            contextlib.closing(RunLog(self._directory.folder, self.samples)) as log,
+            Rollouts(plan) as rollouts,
+            ProgressLine(title, total, self.samples, quiet) as line,
+        ):
+            rollouts.block.episodes[:] = self._episode_numbers
+            while self.batch < self._batches:
+                start = time.monotonic()
+                row = self._one_batch(rollouts)
+                due = self.batch % self._every == 0 or self.batch == self._batches
+                evaluation = self._evaluate(rollouts) if due else {}
+                spent = time.monotonic() - start
+                self._seconds += spent
+                row |= evaluation_columns(evaluation) | {
+                    "seconds": self._seconds,
+                    "samples_per_second": self._samples_per_batch / spent,
+                }
+                log.write(row)
+                if due:
+                    self._episode_numbers = rollouts.block.episodes.copy()
+                    self._save(evaluation)
+                success = row.get("success")
+                figures = [("success", f"{success:.2f}")] if success is not None else []
+                line.show(self.samples, figures)
+                if watch is not None:
+                    watch(row)
+
+    def _one_batch(self, rollouts: Rollouts) -> Row:
+        config, block = self.config, rollouts.block
+        fresh = self.batch % self._every == 0
+        if fresh:
+            self._reward_scale.cut()
+        self._publish(rollouts)
+        episodes = rollouts.collect(self.batch, fresh)
+        self._memory.add(block, config.ppo.gamma)
+        self._reward_scale(block.rewards, block.ended)
+        self._moments.update(block.obs.reshape(-1, block.obs.shape[-1]))
+        self.batch += 1
+        self._episodes += len(episodes)
+        row: Row = self._learn() if self.samples >= config.sac.warm_up else {}
+        means = summarise(episodes) if episodes else {}
+        return row | {
+            "samples": self.samples,
+            "observed": self.samples // self.spec.k,
+            "episodes": self._episodes,
+            "success": means.get("success_rate"),
+            **{name: means.get(name) for name in EPISODE_FIGURES},
+            "std": self._learner.actor.log_std.detach().exp().mean().item(),
+        }
+
+    def _learn(self) -> Row:
+        sac = self.config.sac
+        self._set_statistics()
+        rng = np.random.default_rng([self.config.seed, _LEARN, self.batch])
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        steps = max(1, round(sac.steps_per_window * self._windows * self.config.environments))
+        figures = [
+            self._learner.learn(
+                self._memory.draw(rng, sac.replay_batch), self._reward_scale.scale, generator
+            )
+            for _ in range(steps)
+        ]
+        return {name: sum(f[name] for f in figures) / steps for name in figures[0]}
+
+    def _set_statistics(self) -> None:
+        if self.config.ppo.normalise_observations:
+            normaliser = self._learner.actor.normaliser
+            normaliser.mean.copy_(torch.from_numpy(self._moments.mean))
+            normaliser.variance.copy_(torch.from_numpy(self._moments.variance))
+
+    def _publish(self, rollouts: Rollouts) -> None:
+        tensors = self._learner.actor.tensors()
+        acting = self._acting
+        acting.flat[:] = acting.layout.flatten(tensors)
+        acting.mean[:] = tensors["normaliser.mean"]
+        acting.variance[:] = tensors["normaliser.variance"]
+        rollouts.publish(acting)
+
+    def _evaluate(self, rollouts: Rollouts) -> Row:
+        n = self.config.evaluation_episodes
+        if n == 0:
+            return {}
+        self._publish(rollouts)
+        return summarise(rollouts.evaluate(range(EVALUATION_SEED, EVALUATION_SEED + n)))
+
+    def _save(self, evaluation: Row) -> None:
+        success = evaluation.get("success_rate")
+        better = success is None or success >= self._best
+        self._best = max(self._best, -1.0 if success is None else success)
+        arrays: dict[str, Array] = {
+            "episode_numbers": self._episode_numbers,
+            **{f"moments.{n}": a for n, a in self._moments.state().items()},
+            **{f"reward_scale.{n}": a for n, a in self._reward_scale.state().items()},
+            **{f"memory.{n}": a[: self._memory.used] for n, a in self._memory.arrays.items()},
+            **{f"learner.{n}": t.numpy() for n, t in self._learner.state_dict().items()},
+        }
+        for name, optimiser in self._learner.optimisers.items():
+            for i, parameter in optimiser.state_dict()["state"].items():
+                for part, value in parameter.items():
+                    arrays[f"optimiser.{name}.{i}.{part}"] = value.numpy()
+        counters = {
+            "batch": self.batch,
+            "episodes": self._episodes,
+            "best": self._best,
+            "seconds": self._seconds,
+        }
+        self._directory.save(
+            self.samples, self.spec, self._learner.actor.tensors(), State(arrays, counters),
+            evaluation, better,
+        )  # fmt: skip
+
+    def _restore(self, state: State) -> None:
+        learner = {n: torch.from_numpy(a.copy()) for n, a in state.part("learner").items()}
+        self._learner.load_state_dict(learner)
+        for name, optimiser in self._learner.optimisers.items():
+            parts: dict[int, dict[str, Tensor]] = {}
+            for key, array in state.part(f"optimiser.{name}").items():
+                index, _, part = key.partition(".")
+                parts.setdefault(int(index), {})[part] = torch.from_numpy(array.copy())
+            groups = optimiser.state_dict()["param_groups"]
+            optimiser.load_state_dict({"state": parts, "param_groups": groups})
+        self._moments.restore(state.part("moments"))
+        self._reward_scale.restore(state.part("reward_scale"))
+        self._episode_numbers = state.arrays["episode_numbers"]
+        counters = state.counters
+        self.batch, self._episodes = counters["batch"], counters["episodes"]
+        self._best, self._seconds = counters["best"], counters["seconds"]
+        self._memory.restore(
+            state.part("memory"), self.batch * self._windows * self.config.environments
+        )
