@@ -282,7 +282,7 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(tmp_path):
     assert whole == cut
     models = [(tmp_path / n / training.MODEL).read_bytes() for n in ("whole", "cut")]
     assert models[0] == models[1]
-    writer = training.load_writer(tmp_path / "cut", config.writer)
+    writer = training.load_writer(tmp_path / "cut")
     test = generate(SMALL)[1]
     assert training.score(training.predict(writer, test), test).px2 == cut["test"]["px2"]
 
@@ -294,7 +294,7 @@ def test_a_run_directory_is_not_shared_by_two_configurations(tmp_path):
         training.train(replace(config, seed=1), tmp_path)
     (tmp_path / training.MODEL).write_bytes(b"cut off")
     with pytest.raises(TrainingError, match="cannot load"):
-        training.load_writer(tmp_path, config.writer)
+        training.load_writer(tmp_path)
 
 
 # The queue and the table.

@@ -31,8 +31,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ndp_ros.config import param, to_mapping
-from ndp_ros.errors import TrainingError
+from ndp_ros.config import from_mapping, param, to_mapping
+from ndp_ros.errors import ConfigError, TrainingError
 from ndp_ros.policies.digits import CnnDmpWriter, DmpFit, Writer, WriterSpec, make_writer
 from ndp_ros.tasks.digits import CLASSES, DigitsConfig, DigitSet, generate
 from ndp_ros.training.experiment import provenance
@@ -192,16 +192,20 @@ def train(config: DigitsRun, folder: Path, command: str = "", say: Say | None = 
     _finish(folder, config, writer, curve, training, held_out, spent)
 
 
-def load_writer(folder: Path, spec: WriterSpec) -> Writer:
-    """Return the trained writer of a run directory.
+def load_writer(folder: Path) -> Writer:
+    """Return the trained writer of a run directory; nothing in it is executed.
 
     Raises:
-        TrainingError: If its file is missing, damaged or of another shape.
+        TrainingError: If a file is missing, damaged or of another shape.
     """
-    writer = make_writer(spec)
     try:
+        asked = json.loads((folder / RUN).read_text(encoding="utf-8"))["config"]
+        writer = make_writer(from_mapping(WriterSpec, asked["writer"], str(folder / RUN)))
         writer.load_state_dict(safetensors.torch.load_file(folder / MODEL))
-    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+    except (
+        OSError, ValueError, KeyError, TypeError, RuntimeError,
+        ConfigError, safetensors.SafetensorError,
+    ) as error:  # fmt: skip
         raise TrainingError(f"cannot load the writer of {folder}: {error}") from error
     return writer.eval()
 

@@ -180,7 +180,11 @@ def table(record: dict[str, Any]) -> str:
     lines += [
         "",
         "Roughness is the RMS third difference of the trajectory over that of the demonstrations.",
-        "The start of the pen is predicted unless a row says otherwise.",
+        "The start of the pen is predicted unless a row says otherwise. NDP is trained through its "
+        "system on the trajectory, CNN-DMP on parameters fitted to each demonstration; both in "
+        "whitened weights (orthogonal curves) unless a row says raw. CNN starts from nothing but "
+        "normalised targets. The rows with the released scaling also keep its optimiser, whose "
+        "budget is 71 epochs.",
     ]
     bad = [r for r in record["runs"] if r["status"] != "done"]
     lines += [f"Run {r['name']} {r['status']}: {r['error'] or 'not started'}." for r in bad]
@@ -286,7 +290,7 @@ def _examples(outcomes: Sequence[Outcome], data: DigitsConfig) -> list[dict[str,
     for row in _SHOWN:
         done = [o for o in outcomes if o.job.row == row and o.result]
         if done:
-            writer = load_writer(done[0].folder, done[0].job.config.writer)
+            writer = load_writer(done[0].folder)
             drawn[row] = predict(writer, test)[first]
     return [
         {
