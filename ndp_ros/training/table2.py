@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.policies.digits import WriterSpec
-from ndp_ros.tasks.digits import CLASSES, DigitsConfig, draw
+from ndp_ros.tasks.digits import CANVAS, CLASSES, DigitsConfig, draw
 from ndp_ros.training import digits
 from ndp_ros.training.digits import DigitsRun, data_set, load_writer, predict, references
 from ndp_ros.training.experiment import provenance
@@ -112,38 +112,45 @@ def report(scale: str, outcomes: Sequence[Outcome], out: Path, command: str) -> 
 def pictures(out: Path) -> list[Path]:
     """Draw Figure 4 and the learning curves from ``table2.json`` alone."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     record = json.loads((out / "table2.json").read_text(encoding="utf-8"))
     examples = record["examples"]
     methods = ["demonstration", *(m for m in _SHOWN if m in examples[0])]
-    figure = Figure(figsize=(CLASSES, len(methods) + 1.0), layout="constrained")
-    axes = figure.subplots(1 + len(methods), CLASSES, sharex=True, sharey=True)
+    figure = Figure(figsize=(CLASSES, len(methods) + 1.0), layout="tight")
+    ax = figure.subplots()  # one for all cells: fifty take seconds to lay out
     for column, example in enumerate(examples):
         truth = np.array(example["demonstration"])
-        ink = draw(truth[None])[0]
-        axes[0, column].imshow(ink, cmap="gray_r", extent=(0, 40, 40, 0))
-        for method, ax in zip(methods, axes[1:, column], strict=True):
-            ax.plot(*truth.T, color="0.8", lw=3)
-            ax.plot(*np.array(example[method]).T, color="tab:blue", lw=1)
-            ax.set_aspect("equal")
-    for ax, name in zip(axes[:, 0], ["input", *methods], strict=True):
-        ax.set_ylabel(ROWS[name][0] if name in ROWS else name, fontsize=8)
-    for ax in axes.flat:
-        ax.set(xticks=[], yticks=[], xlim=(4, 36), ylim=(36, 4))
+        x = CANVAS * column
+        ax.imshow(draw(truth[None])[0], cmap="gray_r", extent=(x, x + CANVAS, CANVAS, 0))
+        for row, method in enumerate(methods, start=1):
+            offset = (x, CANVAS * row)
+            ax.plot(*(truth + offset).T, color="0.8", lw=3)
+            ax.plot(*(np.array(example[method]) + offset).T, color="tab:blue", lw=1)
+    names = ["input", *(ROWS[m][0] if m in ROWS else m for m in methods)]
+    ax.set(
+        xlim=(0, CANVAS * CLASSES), ylim=(CANVAS * len(names), 0), xticks=[],
+        yticks=[CANVAS * (row + 0.5) for row in range(len(names))], yticklabels=names,
+    )  # fmt: skip
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
     paths = [out / "figure4.png", out / "curves.png"]
     figure.savefig(paths[0], dpi=110)
 
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(8, 4), layout="constrained")
     ax = figure.subplots()
-    for row in (r for r in record["rows"] if r["curve"]):
-        ax.semilogy(range(1, len(row["curve"]) + 1), row["curve"], label=row["label"], lw=1.2)
+    for number, row in enumerate(r for r in record["rows"] if r["curve"]):
+        style = "-" if row["row"] in PAPER else ("--", "-.")[number % 2]
+        epochs = range(1, len(row["curve"]) + 1)
+        ax.semilogy(epochs, row["curve"], style, label=row["label"], color=f"C{number % 10}")
     ax.axhline(TARGET, color="0.4", ls=":", label="paper's NDP, 0.74")
     ax.axhline(
         record["references"]["class mean, label given"]["px2"], color="0.7", ls="--",
         label="class mean",
     )  # fmt: skip
     ax.set(xlabel="epoch", ylabel="held-out error [px²], mean over seeds")
-    ax.legend(fontsize=7, ncols=2)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(fontsize=7, loc="outside right center")
     figure.savefig(paths[1], dpi=110)
     return paths
 
