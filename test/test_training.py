@@ -14,11 +14,11 @@ import pytest
 
 from ndp_ros import checkpoint
 from ndp_ros.errors import TrainingError
+from ndp_ros.training.evaluation import EVALUATION_SEED
 from ndp_ros.training.experiment import RunConfig, differences
 from ndp_ros.training.logs import TIME_COLUMNS, read_progress
 from ndp_ros.training.ppo import PpoConfig
 from ndp_ros.training.rollouts import Rollouts
-from ndp_ros.training.evaluation import EVALUATION_SEED
 from ndp_ros.training.run import train
 
 TOY = "toy_task:Toy-v0"
