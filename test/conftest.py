@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from ros_support import Ros, ros_system
 
+import ndp_ros.tasks  # noqa: F401  (chooses how MuJoCo draws, before a test imports it)
+
 
 @pytest.fixture
 def ros(tmp_path: Path) -> Iterator[Ros]:

@@ -33,6 +33,8 @@ from ndp_ros.streaming.streamer import DONE, FAILED, NOT_STARTED, start
 
 __all__ = ["emulator", "shared_emulator"]
 
+pytestmark = pytest.mark.realtime
+
 DOF, RATE, DURATION = 7, 500.0, 0.4
 DMP = DmpConfig(n_basis=3)
 PATIENCE = 120.0  # for a busy machine; nothing here takes more than seconds on an idle one
