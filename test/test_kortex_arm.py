@@ -48,6 +48,8 @@ from ndp_ros.errors import ArmError, ConfigError
 
 __all__ = ["emulator", "shared_emulator"]
 
+pytestmark = pytest.mark.realtime
+
 
 @pytest.fixture
 def arm(emulator):
@@ -440,7 +442,6 @@ def test_cut_tcp_is_named_and_the_arm_comes_to_rest(emulator):
     no_command_beyond_limits(emulator)
 
 
-@pytest.mark.realtime
 def test_fault_in_motion_is_named(emulator):
     error, _ = drive(
         emulator, lambda: emulator.control.do("fault", actuator=1, name="MAXIMUM_TORQUE")
