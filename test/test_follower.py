@@ -75,7 +75,8 @@ class Rig:
         self.sequence += 1
         segment = {
             "sequence": self.sequence, "stamp": self.now - age, "generation": 1, "slot": 0,
-            "n_basis": DMP.n_basis, "g": np.asarray(g, float), "w": np.zeros((DOF, 8)), **values,
+            "n_basis": DMP.n_basis, "g": np.asarray(g, float), "w": np.zeros((DOF, 8)),
+            "origin": np.full(DOF, np.nan), **values,
         }  # fmt: skip
         if w is not None:
             segment["w"][:, : DMP.n_basis] = w
@@ -215,6 +216,27 @@ def test_segments_from_before_a_reset_do_not_count_after_it() -> None:
     assert not rig.offer(HOME, age=0.01)
     rig.now += 0.02
     assert rig.offer(HOME, age=0.01)
+
+
+def test_a_goal_that_was_meant_from_an_origin_moves_along_with_the_start() -> None:
+    """The arm travels while phi computes; what phi meant is the way, not the place."""
+    rig, w = Rig(), np.full((DOF, DMP.n_basis), 2.0)
+    rig.follower.follow()
+    assert rig.offer(HOME + 0.2)
+    for _ in range(20):
+        rig.tick()
+    seen, way = HOME + 0.003, 0.1
+    start = rig.follower.setpoint.copy()
+    assert rig.offer(seen + way, w, age=0.01, origin=seen)
+    meant = np.array([rig.tick().copy() for _ in range(50)])
+
+    other = Rig()
+    other.follower.follow()
+    assert other.offer(HOME + 0.2)
+    for _ in range(20):
+        other.tick()
+    assert other.offer(start[0] + way, w)
+    np.testing.assert_allclose(meant, [other.tick().copy() for _ in range(50)], atol=1e-12)
 
 
 @pytest.mark.parametrize("where", ["g", "w"])

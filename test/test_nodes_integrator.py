@@ -56,6 +56,7 @@ class System:
     sequence: int = 0
     goal: np.ndarray | None = None
     """Goal of the segments that the stand-in policy sends; None while it is silent."""
+    origin: np.ndarray | None = None
     status: list[Status] = field(default_factory=list)
     joints: list[JointState] = field(default_factory=list)
     setpoints: list[JointTrajectory] = field(default_factory=list)
@@ -80,7 +81,7 @@ class System:
         goal = HOME if self.goal is None else self.goal
         return parameters_to_message(
             Parameters(ARM.joint_names, goal, np.zeros((7, 6)), DmpConfig(), self.duration,
-                       time.time(), self.sequence, "made-by-a-test")
+                       time.time(), self.sequence, "made-by-a-test", self.origin)
         )  # fmt: skip
 
     @property
@@ -176,9 +177,9 @@ def test_messages_that_do_not_fit_are_dropped_and_counted_by_reason(system: Syst
     wanted: dict[str, int] = {}
     start = {reason: int(system.figure(f"rejected_{reason}")) for reason, _ in BAD.values()}
     for reason, change in BAD.values():
-        system.goal = HOME + 0.2
+        system.goal, system.origin = HOME + 0.2, HOME
         message = system.message()
-        system.goal = None
+        system.goal = system.origin = None
         if reason in ("stale", "future"):
             message.header.stamp = stamp_of(time.time() + (-9.0 if reason == "stale" else 9.0))
         else:

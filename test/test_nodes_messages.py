@@ -47,6 +47,7 @@ def segment(config: DmpConfig | None = None, **changes: object) -> Parameters:
         "joint_names": JOINTS, "g": np.array([0.1, -0.2]),
         "w": np.arange(2.0 * config.n_basis).reshape(2, -1), "config": config, "duration": 0.25,
         "stamp": NOW, "sequence": 3, "checkpoint": "throw-ndp-0123456789ab",
+        "origin": np.array([0.05, -0.15]),
     }  # fmt: skip
     return Parameters(**(values | changes))
 
@@ -61,8 +62,15 @@ def test_a_segment_survives_the_message_unchanged(config, data, duration):
     assert got.config == sent.config
     np.testing.assert_array_equal(got.g, sent.g)
     np.testing.assert_array_equal(got.w, sent.w)
+    np.testing.assert_array_equal(got.origin, sent.origin)
     assert (got.duration, got.sequence, got.checkpoint) == (duration, 3, sent.checkpoint)
     assert got.stamp == pytest.approx(NOW, abs=1e-6)
+
+
+def test_without_an_origin_the_goal_stands_where_it_is():
+    message = parameters_to_message(segment(origin=None))
+    assert len(message.origin) == 0
+    assert parameters_from_message(message, JOINTS, NOW, 0.1).origin is None
 
 
 def spoil(name, value):
@@ -94,6 +102,8 @@ BAD = {
     "no weights": ("sizes", spoil("weights", [])),
     "a weight too many": ("sizes", lambda m: m.weights.append(0.0)),
     "more basis functions than weights": ("sizes", spoil("n_basis", 7)),
+    "an origin of another length": ("sizes", drop("origin")),
+    "NaN origin": ("non_finite", put("origin", math.nan)),
     "NaN goal": ("non_finite", put("goal", math.nan)),
     "infinite weight": ("non_finite", put("weights", math.inf)),
     "unknown kernel": ("dynamics", spoil("kernel", "triangular")),

@@ -116,6 +116,7 @@ def test_phi_runs_once_a_segment_on_a_complete_observation(system: System) -> No
     assert (len(first.goal), len(first.weights), first.n_basis) == (2, 12, 6)
     assert (first.kernel, first.solver, first.start) == ("gaussian", "exact", "desired")
     assert first.duration == pytest.approx(0.1)
+    np.testing.assert_array_equal(first.origin, [0.1, 0.2])  # the setpoint that phi saw
     # The depth of one may drop messages on a busy machine, never reorder them.
     sequences = [m.sequence for m in segments]
     assert sequences == sorted(set(sequences))

@@ -178,7 +178,7 @@ class IntegratorNode(NdpNode):
             self._ignored += 1
             return
         self._last = segment
-        stream.send(segment.g, segment.w, segment.stamp - _ros_offset())
+        stream.send(segment.g, segment.w, segment.stamp - _ros_offset(), segment.origin)
 
     def _warn(self, reason: str, text: str) -> None:
         """Log, at most once in five seconds for each reason."""

@@ -52,6 +52,8 @@ class Parameters:
     """ROS time at which the observation was taken [s]."""
     sequence: int
     checkpoint: str
+    origin: Array | None = None
+    """Setpoint (dof,) that Φ saw [rad], from which the goal is meant; None if it is absolute."""
 
 
 def parameters_to_message(parameters: Parameters) -> DmpParameters:
@@ -61,6 +63,7 @@ def parameters_to_message(parameters: Parameters) -> DmpParameters:
         checkpoint=parameters.checkpoint,
         joint_names=list(parameters.joint_names),
         goal=np.asarray(parameters.g, np.float64),
+        origin=[] if parameters.origin is None else np.asarray(parameters.origin, np.float64),
         weights=np.asarray(parameters.w, np.float64).ravel(),
         duration=float(parameters.duration),
         start=DmpParameters.START_DESIRED,
@@ -97,16 +100,17 @@ def parameters_from_message(
         config = from_mapping(DmpConfig, {name: getattr(message, name) for name in _DYNAMICS})
     except ConfigError as error:
         raise RejectedError("dynamics", str(error)) from error
-    sizes = len(message.goal), len(message.weights)
-    if sizes != (dof, dof * config.n_basis):
+    sizes = len(message.goal), len(message.weights), len(message.origin)
+    if sizes[:2] != (dof, dof * config.n_basis) or sizes[2] not in (0, dof):
         raise RejectedError(
             "sizes",
-            f"goal and weights have {sizes[0]} and {sizes[1]} values, expected "
-            f"{dof} and {dof} x {config.n_basis} = {dof * config.n_basis}",
+            f"goal, weights and origin have {sizes[0]}, {sizes[1]} and {sizes[2]} values, expected "
+            f"{dof}, {dof} x {config.n_basis} = {dof * config.n_basis} and {dof} or none",
         )
     g, w = np.array(message.goal, np.float64), np.array(message.weights, np.float64)
-    if not (np.isfinite(g).all() and np.isfinite(w).all()):
-        raise RejectedError("non_finite", "goal or weights hold NaN or infinity")
+    origin = np.array(message.origin, np.float64) if sizes[2] else None
+    if not all(np.isfinite(a).all() for a in (g, w, origin) if a is not None):
+        raise RejectedError("non_finite", "goal, weights or origin hold NaN or infinity")
     if not 0.0 < message.duration <= MAX_DURATION:
         raise RejectedError(
             "duration", f"{message.duration:g} s, expected more than 0 and at most {MAX_DURATION} s"
@@ -119,8 +123,8 @@ def parameters_from_message(
     if stamp - now > CLOCK_TOLERANCE:
         raise RejectedError("future", f"the observation is {stamp - now:.3f} s in the future")
     return Parameters(
-        joint_names=joint_names, g=g, w=w.reshape(dof, config.n_basis), config=config,
-        duration=float(message.duration), stamp=stamp, sequence=int(message.sequence),
+        joint_names=joint_names, g=g, w=w.reshape(dof, config.n_basis), origin=origin,
+        config=config, duration=float(message.duration), stamp=stamp, sequence=int(message.sequence),
         checkpoint=str(message.checkpoint),
     )  # fmt: skip
 

@@ -35,6 +35,7 @@ from ndp_ros.nodes import lifecycle, parameters, qos
 from ndp_ros.nodes.lifecycle import Health, NdpNode
 from ndp_ros.nodes.messages import Parameters, parameters_to_message
 from ndp_ros.nodes.observer import JOINT_STATES, SETPOINT, Observer, pose_topic
+from ndp_ros.observation import field_slice
 from ndp_ros.paths import find_checkpoint
 from ndp_ros.policies import PolicySpec
 
@@ -78,6 +79,7 @@ class Phi:
             raise CheckpointError(
                 f"{name} holds method {self.spec.method!r}: only 'ndp' yields DMP parameters"
             )
+        self.setpoint = field_slice(self.spec.observation, "setpoint")
         # Late, so that a refusal and a Ctrl-C need not wait for torch.
         import torch
 
@@ -173,7 +175,7 @@ class PolicyNode(NdpNode):
                 Parameters(
                     joint_names=phi.spec.joint_names, g=g, w=w, config=phi.spec.dmp,
                     duration=phi.spec.segment_duration, stamp=stamp,
-                    sequence=self._sequence, checkpoint=phi.id,
+                    sequence=self._sequence, checkpoint=phi.id, origin=obs[phi.setpoint],
                 )
             )
         )  # fmt: skip

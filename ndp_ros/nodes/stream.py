@@ -124,17 +124,19 @@ class Stream:
             self._handles.popitem(last=False)
         self._current = key
 
-    def send(self, g: Array, w: Array, stamp: float) -> None:
+    def send(self, g: Array, w: Array, stamp: float, origin: Array | None) -> None:
         """Hand over a segment of the system that was prepared last.
 
         Args:
             g: Goal (dof,) [rad].
             w: Weights (dof, N).
             stamp: When its observation was taken [s, CLOCK_MONOTONIC].
+            origin: Setpoint (dof,) from which the goal was meant; None if it is absolute.
         """
         assert self._current is not None
         self._sent += 1
-        self.mailbox.send_segment(g, w, stamp, self._sent, self._handles[self._current])
+        handle = self._handles[self._current]
+        self.mailbox.send_segment(g, w, stamp, self._sent, handle, origin)
 
     # -- figures ----------------------------------------------------------------------------
 

@@ -148,7 +148,7 @@ class Follower:
         """Take a segment over if it is good, and say in ``reason`` why it is not.
 
         Args:
-            segment: Record with ``stamp, sequence, slot, generation, n_basis, g, w``.
+            segment: Record with ``stamp, sequence, slot, generation, n_basis, g, origin, w``.
             look: The response's place in the mailbox (``look``, ``unchanged``).
             now: CLOCK_MONOTONIC [s].
         """
@@ -204,10 +204,15 @@ class Follower:
         """Return the setpoints (dof, 3, rows) of a segment that lasts ``duration`` [s]."""
         C, dof, rows = self._columns[:, : 3 + n], self._dof, B.shape[1]
         y, yd = self.setpoint[0], self.setpoint[1]
+        g, origin = segment["g"], segment["origin"]
+        if not np.isnan(origin[0]):
+            # What counts is the way from the start: without this, a segment that begins a
+            # few milliseconds after its observation is as many milliseconds' travel too short.
+            g = g + (y - origin)
         C[:, 0] = y
         C[:, 1] = yd * duration
-        C[:, 2] = segment["g"]
-        np.multiply(segment["w"][:, :n], (segment["g"] - y)[:, None], out=C[:, 3:])
+        C[:, 2] = g
+        np.multiply(segment["w"][:, :n], (g - y)[:, None], out=C[:, 3:])
         table = self._memory[1 - self._active][: dof * 3 * rows].reshape(dof, 3 * rows)
         np.matmul(C, B.reshape(3 * rows, 3 + n).T, out=table)
         setpoints = table.reshape(dof, 3, rows)

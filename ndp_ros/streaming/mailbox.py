@@ -221,7 +221,13 @@ class Mailbox:
         return ResponseHandle(slot, self._generation, B.shape[1], B.shape[2] - 3, duration)
 
     def send_segment(
-        self, g: Array, w: Array, stamp: float, sequence: int, response: ResponseHandle
+        self,
+        g: Array,
+        w: Array,
+        stamp: float,
+        sequence: int,
+        response: ResponseHandle,
+        origin: Array | None = None,
     ) -> None:
         """Hand a segment over; a newer one replaces one that was not taken yet.
 
@@ -233,6 +239,9 @@ class Mailbox:
             stamp: When the observation was taken [s, CLOCK_MONOTONIC].
             sequence: Number of the segment, 1 or more.
             response: Where its response matrix lies; fixes its duration.
+            origin: Setpoint (dof,) [rad] from which the goal was meant: whoever chose it
+                saw that one, and the segment starts later, from another. The goal then
+                moves along. None for a goal that stands where it is.
 
         Raises:
             StreamError: If a shape does not fit layout and response.
@@ -243,12 +252,15 @@ class Mailbox:
             raise StreamError(
                 f"segment has g {g.shape} and w {w.shape}, expected ({dof},) and ({dof}, {n})"
             )
+        origin = np.full(dof, np.nan) if origin is None else np.asarray(origin, np.float64)
+        if origin.shape != (dof,):
+            raise StreamError(f"segment has an origin {origin.shape}, expected ({dof},)")
         value = self.segment.value
         self._sent += 1
         value["stamp"], value["sequence"] = stamp, sequence
         value["slot"], value["generation"] = response.slot, response.generation
         value["n_basis"] = n
-        value["g"] = g
+        value["g"], value["origin"] = g, origin
         value["w"][:, :n] = w
         self.segment.publish()
 
@@ -446,7 +458,8 @@ def _types(layout: MailboxLayout) -> dict[str, np.dtype[Any]]:
     fields: dict[str, list[Any]] = {
         "segment": [
             ("stamp", "f8"), ("sequence", "u8"), ("slot", "i8"), ("generation", "i8"),
-            ("n_basis", "i8"), ("g", "f8", dof), ("w", "f8", (layout.dof, layout.max_basis)),
+            ("n_basis", "i8"), ("g", "f8", dof), ("origin", "f8", dof),
+            ("w", "f8", (layout.dof, layout.max_basis)),
         ],
         "state": [
             ("time", "f8"), ("arm_time", "f8"), ("ticks", "u8"), ("sequence", "u8"),
