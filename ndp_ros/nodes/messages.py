@@ -124,8 +124,8 @@ def parameters_from_message(
         raise RejectedError("future", f"the observation is {stamp - now:.3f} s in the future")
     return Parameters(
         joint_names=joint_names, g=g, w=w.reshape(dof, config.n_basis), origin=origin,
-        config=config, duration=float(message.duration), stamp=stamp, sequence=int(message.sequence),
-        checkpoint=str(message.checkpoint),
+        config=config, duration=float(message.duration), stamp=stamp,
+        sequence=int(message.sequence), checkpoint=str(message.checkpoint),
     )  # fmt: skip
 
 
