@@ -4,7 +4,7 @@
 
     <folder>/config.json         schema, specification, provenance, digest of the numbers
     <folder>/model.safetensors   weights and normaliser, float32
-    <folder>/card.md             what it is and how it was made, for people (optional)
+    <folder>/README.md           what it is and how it was made, for people (optional)
 
 Loading executes nothing that the folder contains and needs no torch.
 """
@@ -34,7 +34,7 @@ from ndp_ros.policies.spec import PolicySpec
 SCHEMA = 1
 CONFIG = "config.json"
 MODEL = "model.safetensors"
-CARD = "card.md"
+CARD = "README.md"
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ class Subcommand:
 SUBCOMMANDS = {
     "train": Subcommand("ndp_ros.commands.train", "train a policy on a task"),
     "eval": Subcommand("ndp_ros.commands.evaluate", "measure a checkpoint's success"),
+    "export": Subcommand("ndp_ros.commands.export", "ship a run's checkpoint with its figures"),
     "collect": Subcommand("ndp_ros.commands.collect", "write down what an expert does"),
     "plot": Subcommand("ndp_ros.commands.plot", "draw learning curves of runs"),
     "reproduce": Subcommand("ndp_ros.commands.reproduce", "remake a table or figure of the paper"),

@@ -106,6 +106,12 @@ def test_a_run_can_be_extended(tmp_path: Path) -> None:
     assert_same_run(tmp_path / "short", tmp_path / "long")
 
 
+def test_a_run_that_ended_between_checkpoints_can_be_extended(tmp_path: Path) -> None:
+    train(toy(480), tmp_path / "run", quiet=True)  # 3 batches, a checkpoint every 2
+    train(toy(960), tmp_path / "run", resume=True, quiet=True)
+    assert [int(row["samples"]) for row in curve(tmp_path / "run")] == list(range(160, 961, 160))
+
+
 def test_a_run_records_what_made_it(tmp_path: Path) -> None:
     train(toy(320, seed=5), tmp_path / "run", command="ndp train toy", quiet=True)
     origin = json.loads((tmp_path / "run" / "provenance.json").read_text())

@@ -9,11 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ndp_ros.config import add_arguments, from_mapping, parameters, read_yaml
-from ndp_ros.dmp.config import DmpConfig
-from ndp_ros.errors import ConfigError
-from ndp_ros.paths import share_roots
-from ndp_ros.training.experiment import ImitationConfig, RunConfig, SacConfig
-from ndp_ros.training.ppo import PpoConfig
+from ndp_ros.training.experiment import NESTED, RunConfig, merge, shipped_values
 
 _EPILOG = """\
 Values come from, in this order: the defaults below, the shipped
@@ -26,8 +22,6 @@ examples:
   ndp train throw --method bc-ndp --demonstrations throws.safetensors
   ndp train throw --config my.yaml --learning-rate 1e-4 --task-options moving_bin=true
 """
-
-_NESTED = {"ppo": PpoConfig, "dmp": DmpConfig, "sac": SacConfig, "bc": ImitationConfig}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     add_arguments(parser, RunConfig, skip=("task",))
-    for cls in _NESTED.values():
+    for cls in NESTED.values():
         add_arguments(parser, cls)
 
 
@@ -79,33 +73,13 @@ def read_config(args: argparse.Namespace) -> RunConfig:
     given = {p.name: getattr(args, p.name) for p in parameters(RunConfig) if p.name in args}
     given.update({
         name: {p.name: getattr(args, p.name) for p in parameters(cls) if p.name in args}
-        for name, cls in _NESTED.items()
+        for name, cls in NESTED.items()
     })  # fmt: skip
     mine = read_yaml(args.config) if args.config is not None else {}
     method = given.get("method", mine.get("method", RunConfig().method))
-    shipped = shipped_experiment(args.task, str(method))
+    shipped = shipped_values(args.task, str(method))
     values: dict[str, Any] = {}
     for layer, source in ((shipped, "shipped"), (mine, str(args.config)), (given, "")):
         values = merge(values, layer, source)
     values["task"] = args.task
     return from_mapping(RunConfig, values, source=str(args.config or ""))
-
-
-def shipped_experiment(task: str, method: str) -> dict[str, Any]:
-    """Return the tuned values that ship for a task and method, none if there are none."""
-    for root in share_roots():
-        path = root / "config" / "experiments" / f"{task}-{method}.yaml"
-        if path.is_file():
-            return read_yaml(path)
-    return {}
-
-
-def merge(values: dict[str, Any], over: dict[str, Any], source: str) -> dict[str, Any]:
-    """Return values with others on top; nested configurations are merged field by field."""
-    merged = {**values, **over}
-    for name in _NESTED:
-        layers = [layer.get(name) or {} for layer in (values, over)]
-        if not all(isinstance(layer, dict) for layer in layers):
-            raise ConfigError(f"{source}: {name} is {over.get(name)!r}, expected a mapping")
-        merged[name] = {**layers[0], **layers[1]}
-    return merged

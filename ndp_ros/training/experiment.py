@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ndp_ros import __version__
-from ndp_ros.config import param
+from ndp_ros.config import from_mapping, param, read_yaml
 from ndp_ros.dmp.config import DmpConfig
+from ndp_ros.errors import ConfigError
+from ndp_ros.paths import share_roots
 from ndp_ros.policies.spec import PolicySpec
 from ndp_ros.training.environment import TaskChoice, TaskEnvironment
 from ndp_ros.training.ppo import PpoConfig
@@ -138,6 +140,48 @@ class RunConfig:
     def name(self) -> str:
         """Name of the run's folder."""
         return f"{self.task.rpartition('/')[2]}-{self.method}-{self.seed}"
+
+
+NESTED = {"ppo": PpoConfig, "dmp": DmpConfig, "sac": SacConfig, "bc": ImitationConfig}
+"""Configurations inside a :class:`RunConfig`, by field."""
+
+
+def shipped(task: str, method: str, also: str = "") -> RunConfig:
+    """Return the configuration that ships for a task and method.
+
+    Args:
+        task: Short name of the task.
+        method: What is trained, and how.
+        also: Name of a shipped experiment whose values come on top.
+    """
+    values = {**shipped_values(task, method), "task": task, "method": method}
+    if also:
+        values = merge(values, _shipped(also), also)
+    return from_mapping(RunConfig, values, source=f"{task}-{method}")
+
+
+def shipped_values(task: str, method: str) -> dict[str, Any]:
+    """Return the tuned values that ship for a task and method, none if there are none."""
+    return _shipped(f"{task}-{method}")
+
+
+def _shipped(name: str) -> dict[str, Any]:
+    for root in share_roots():
+        path = root / "config" / "experiments" / f"{name}.yaml"
+        if path.is_file():
+            return read_yaml(path)
+    return {}
+
+
+def merge(values: dict[str, Any], over: dict[str, Any], source: str) -> dict[str, Any]:
+    """Return values with others on top; nested configurations are merged field by field."""
+    merged = {**values, **over}
+    for name in NESTED:
+        layers = [layer.get(name) or {} for layer in (values, over)]
+        if not all(isinstance(layer, dict) for layer in layers):
+            raise ConfigError(f"{source}: {name} is {over.get(name)!r}, expected a mapping")
+        merged[name] = {**layers[0], **layers[1]}
+    return merged
 
 
 def make_spec(config: RunConfig, env: TaskEnvironment) -> PolicySpec:

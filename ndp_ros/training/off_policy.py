@@ -210,6 +210,7 @@ class SacRun:
         self._episode_numbers: Array = np.zeros(config.environments, np.int64)
         self.batch = 0
         self._episodes = 0
+        self._fresh = True
         self._best = -1.0
         self._seconds = 0.0
         state = directory.restore(spec) if resume else None
@@ -236,6 +237,7 @@ class SacRun:
             ProgressLine(title, total, self.samples, quiet) as line,
         ):
             rollouts.block.episodes[:] = self._episode_numbers
+            self._fresh = True  # whatever the last checkpoint was
             while self.batch < self._batches:
                 start = time.monotonic()
                 row = self._one_batch(rollouts)
@@ -259,7 +261,8 @@ class SacRun:
 
     def _one_batch(self, rollouts: Rollouts) -> Row:
         config, block = self.config, rollouts.block
-        fresh = self.batch % self._every == 0
+        fresh = self._fresh or self.batch % self._every == 0
+        self._fresh = False
         if fresh:
             self._reward_scale.cut()
         self._publish(rollouts)

@@ -51,6 +51,7 @@ class PpoRun:
         self._episodes = 0
         self._best = -1.0
         self._seconds = 0.0
+        self._fresh = True
         state = directory.restore(spec) if resume else None
         if state is not None:
             self._restore(state)
@@ -75,6 +76,8 @@ class PpoRun:
             ProgressLine(title, total, self.samples, quiet) as line,
         ):
             rollouts.block.episodes[:] = self._episode_numbers
+            # The last checkpoint may be that of a shorter run's end, between two regular ones.
+            self._fresh = True
             while self.batch < config.batches:
                 start = time.monotonic()
                 row = self._one_batch(rollouts)
@@ -97,7 +100,8 @@ class PpoRun:
     def _one_batch(self, rollouts: Rollouts) -> Row:
         """Collect, learn and return the row of the log."""
         config, policy, block = self.config, self.policy, rollouts.block
-        fresh = self.batch % config.checkpoint_every == 0
+        fresh = self._fresh or self.batch % config.checkpoint_every == 0
+        self._fresh = False
         if fresh:
             self._reward_scale.cut()
         if config.final_log_std is not None:

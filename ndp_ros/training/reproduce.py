@@ -37,6 +37,7 @@ SCALES = ("smoke", "short", "full")
 
 EXPERIMENTS = {
     "table2": ("ndp_ros.training.table2", "digit writing: NDP, CNN and CNN-DMP (Table 2, Fig. 4)"),
+    "figure5": ("ndp_ros.training.figure5", "Throw and Pick: NDP, PPO and PPO-multi (Fig. 5 a, b)"),
 }
 """Module and summary of every experiment, by name."""
 
