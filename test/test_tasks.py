@@ -37,7 +37,7 @@ def smooth_actions(env: ArmTask, rng: np.random.Generator, scale: float = 0.2) -
     return np.cumsum(rng.normal(size=(env.k, len(env.joint_names))), axis=0) * scale / env.k
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", [*TASKS, "ndp_ros/Throw-Gen3-v0"])
 def test_gymnasium_s_checker_finds_nothing(name):
     env = gymnasium.make(name, k=2)
     with warnings.catch_warnings():

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -209,6 +210,62 @@ def test_a_full_disk_ends_the_run_and_spares_the_checkpoint(
     monkeypatch.undo()
     assert checkpoint.load(tmp_path / "run" / "checkpoints" / "last").provenance["samples"] == 320
     assert no_children()
+
+
+LIMITED = """
+import resource, signal, sys
+from pathlib import Path
+from test_training import toy
+from ndp_ros.errors import NdpError
+from ndp_ros.training.run import train
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+    try:
+        train(toy(160_000), Path(sys.argv[1]), quiet=True)
+    except NdpError as error:
+        sys.exit(str(error))
+"""
+
+
+def test_a_file_that_cannot_grow_ends_the_run_and_spares_the_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "limited.py").write_text(LIMITED)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "limited.py", tmp_path / "run"],
+        env={**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parent}"},
+        capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "File too large" in done.stderr
+    assert "the last checkpoint is intact" in done.stderr
+    samples = checkpoint.load(tmp_path / "run" / "checkpoints" / "last").provenance["samples"]
+    assert 320 <= samples < 160_000
+    train(toy(samples + 160), tmp_path / "run", resume=True, quiet=True)
+
+
+def test_a_run_in_a_read_only_directory_is_refused_and_left_as_it_was() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        run = Path(name) / "run"
+        train(toy(320), run, quiet=True)
+        folders = [run, *(p for p in run.rglob("*") if p.is_dir() and not p.is_symlink())]
+        before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+        me = os.geteuid()
+        for folder in folders:
+            folder.chmod(0o555)
+        if me == 0:
+            os.seteuid(65534)  # root may write anywhere
+        try:
+            with pytest.raises(TrainingError, match=r"cannot write to .*run: Permission denied"):
+                train(toy(640), run, resume=True, quiet=True)
+        finally:
+            os.seteuid(me)
+            for folder in folders:
+                folder.chmod(0o755)
+        assert no_children()
+        assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+        checkpoint.load(run / "checkpoints" / "last")
 
 
 def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
