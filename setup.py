@@ -61,6 +61,7 @@ setup(
             "ndp = ndp_ros.cli:main",
             "policy_node = ndp_ros.nodes.policy_node:main",
             "integrator_node = ndp_ros.nodes.integrator_node:main",
+            "objects_node = ndp_ros.nodes.objects_node:main",
             "throw_node = ndp_ros.nodes.throw_node:main",
             "viewer_node = ndp_ros.nodes.viewer_node:main",
         ]

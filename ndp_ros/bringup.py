@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from ndp_ros.domain import claim, domain_id
 from ndp_ros.errors import CheckpointError, ConfigError
 from ndp_ros.paths import find_checkpoint
 
-INTEGRATOR, POLICY, THROW, VIEWER = "integrator_node", "policy_node", "throw_node", "viewer_node"
+INTEGRATOR, POLICY, OBJECTS = "integrator_node", "policy_node", "objects_node"
+THROW, VIEWER = "throw_node", "viewer_node"
 NODES = (INTEGRATOR, POLICY, THROW)
 
 _TASKS = ("throw", "throw-gen3")
@@ -72,6 +73,10 @@ class ProcessSpec:
     """Whether it is started again when it dies."""
     optional: bool = False
     """Whether the system goes on without it."""
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Variables for this process alone: what must stand on no command line."""
+    remappings: tuple[tuple[str, str], ...] = ()
+    """Names of topics that are others in this process."""
 
     @property
     def command(self) -> list[str]:
@@ -81,6 +86,7 @@ class ProcessSpec:
             for name, value in self.parameters.items()
             for part in ("-p", f"{name}:={json.dumps(value)}")
         ]
+        arguments += [part for old, new in self.remappings for part in ("-r", f"{old}:={new}")]
         return [sys.executable, "-m", f"ndp_ros.nodes.{self.name}", "--ros-args", *arguments]
 
 
@@ -146,30 +152,52 @@ def preflight(config: SimConfig) -> Checkpoint:
             folder cannot be written.
         CheckpointError: If the checkpoint is missing, damaged, or for something else.
     """
-    saved = checkpoint.load(find_checkpoint(config.checkpoint))
-    if saved.spec.method != "ndp":
-        raise CheckpointError(
-            f"{config.checkpoint} holds method {saved.spec.method!r}: only 'ndp' yields DMP "
-            "parameters"
-        )
+    saved = require_checkpoint(config.checkpoint)
     if saved.spec.task not in _TASKS:
         raise CheckpointError.choice(f"{config.checkpoint}: task", saved.spec.task, _TASKS)
-    saved.require_arm(saved.spec.arm, ArmConfig.named(saved.spec.arm).joint_names)
-    for module, remedy in (
-        ("rclpy", "install ROS 2 and source its setup.bash, or run `make setup`"),
-        ("ndp_interfaces", "build the workspace with colcon, or `pip install ./interfaces`"),
-        ("mujoco", _INSTALL),
-        ("pinocchio", _INSTALL),
-        ("torch", _INSTALL),
-    ):
-        if importlib.util.find_spec(module) is None:
-            raise ConfigError(f"the Python module {module} is missing: {remedy}")
+    require_modules()
     if config.viewer and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise ConfigError("viewer needs a screen: neither DISPLAY nor WAYLAND_DISPLAY is set")
     if config.throws:
         _require_writable(Path(config.out))
     require_free_domain()
     return saved
+
+
+def require_checkpoint(name: str) -> Checkpoint:
+    """Return a checkpoint that a policy node can run.
+
+    Raises:
+        CheckpointError: If it is missing, damaged, no NDP or for other joints.
+    """
+    saved = checkpoint.load(find_checkpoint(name))
+    if saved.spec.method != "ndp":
+        raise CheckpointError(
+            f"{name} holds method {saved.spec.method!r}: only 'ndp' yields DMP parameters"
+        )
+    saved.require_arm(saved.spec.arm, ArmConfig.named(saved.spec.arm).joint_names)
+    return saved
+
+
+def require_modules(*more: tuple[str, str]) -> None:
+    """Check that every Python module is there that the processes need.
+
+    Args:
+        more: Modules beside the usual ones, each with how to get it.
+
+    Raises:
+        ConfigError: If one is missing; the message says how to get it.
+    """
+    for module, remedy in (
+        ("rclpy", "install ROS 2 and source its setup.bash, or run `make setup`"),
+        ("ndp_interfaces", "build the workspace with colcon, or `pip install ./interfaces`"),
+        ("mujoco", _INSTALL),
+        ("pinocchio", _INSTALL),
+        ("torch", _INSTALL),
+        *more,
+    ):
+        if importlib.util.find_spec(module) is None:
+            raise ConfigError(f"the Python module {module} is missing: {remedy}")
 
 
 def require_free_domain() -> None:

@@ -41,6 +41,7 @@ SUBCOMMANDS = {
     "reproduce": Subcommand("ndp_ros.commands.reproduce", "remake a table or figure of the paper"),
     "check": Subcommand("ndp_ros.commands.check", "check YAML files and checkpoints"),
     "sim": Subcommand("ndp_ros.simulation", "run a checkpoint under ROS 2 in simulation"),
+    "run": Subcommand("ndp_ros.commands.run", "run a checkpoint under ROS 2 on a real arm"),
     "emulate": Subcommand("ndp_ros.arms.kortex.emulate", "emulate a Kortex arm on this machine"),
     "bench": Subcommand("ndp_ros.commands.bench", "measure speed and timing"),
 }

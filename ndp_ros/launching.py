@@ -8,6 +8,7 @@ from typing import Any
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
+    LogInfo,
     OpaqueFunction,
     RegisterEventHandler,
     SetEnvironmentVariable,
@@ -19,6 +20,7 @@ from launch.launch_context import LaunchContext
 from launch.launch_description import LaunchDescription
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 
 from ndp_ros.bringup import ProcessSpec, environment, from_text
 from ndp_ros.config import parameters
@@ -27,7 +29,9 @@ _RESPAWN_DELAY = 1.0
 
 
 def description(
-    config_class: type[Any], processes: Callable[[Any], Sequence[ProcessSpec]]
+    config_class: type[Any],
+    processes: Callable[[Any], Sequence[ProcessSpec]],
+    notice: Callable[[Any], str] | None = None,
 ) -> LaunchDescription:
     """Return what a launch file has to return.
 
@@ -35,6 +39,7 @@ def description(
         config_class: Configuration class; its fields become launch arguments.
         processes: Checks a configuration and returns what it starts; an NdpError ends
             the launch before anything runs.
+        notice: What the user is told once everything is checked.
     """
     arguments = [
         DeclareLaunchArgument(
@@ -47,8 +52,9 @@ def description(
         given = {
             p.name: LaunchConfiguration(p.name).perform(context) for p in parameters(config_class)
         }
-        specs = processes(from_text(config_class, given))
-        return [action for spec in specs for action in _actions(spec)]
+        config = from_text(config_class, given)
+        actions = [action for spec in processes(config) for action in _actions(spec)]
+        return actions if notice is None else [LogInfo(msg=notice(config)), *actions]
 
     defaults = [
         SetEnvironmentVariable(name, EnvironmentVariable(name, default_value=value))
@@ -62,7 +68,11 @@ def _actions(spec: ProcessSpec) -> list[Any]:
         package="ndp_ros",
         executable=spec.name,
         name=spec.name,
-        parameters=[dict(spec.parameters)],
+        # Text stays text: left alone it would be read as YAML.
+        parameters=[{name: ParameterValue(value, value_type=str) if isinstance(value, str)
+                     else value for name, value in spec.parameters.items()}],
+        remappings=list(spec.remappings),
+        additional_env=dict(spec.environment),
         output="screen",
         respawn=spec.respawn,
         respawn_delay=_RESPAWN_DELAY,

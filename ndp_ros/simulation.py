@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -50,7 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run the simulation and return the exit status."""
     config = from_arguments(SimConfig, args)
-    _default_environment()
+    default_environment()
     saved = preflight(config)
     specs = simulation(config, saved)
     result = Path(config.out) / _RESULT
@@ -64,7 +64,7 @@ def main(args: argparse.Namespace) -> int:
     return status
 
 
-def _default_environment() -> None:
+def default_environment() -> None:
     """Keep all traffic on this machine unless the user has said otherwise."""
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.setdefault("ROS_DOMAIN_ID", "0")
@@ -76,7 +76,11 @@ class Supervisor:
     """Starts processes, watches them, and leaves none behind."""
 
     def __init__(
-        self, specs: Sequence[ProcessSpec], quiet: bool = False, verbose: bool = False
+        self,
+        specs: Sequence[ProcessSpec],
+        quiet: bool = False,
+        verbose: bool = False,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         """Prepare.
 
@@ -84,7 +88,9 @@ class Supervisor:
             specs: What to start, in order.
             quiet: Keep standard output free.
             verbose: Let the nodes log more than warnings.
+            say: Takes what the user is told, a line at a time.
         """
+        self._say = say or _say
         self._specs = list(specs)
         self._quiet = quiet
         self._verbose = verbose
@@ -125,7 +131,8 @@ class Supervisor:
         self._processes[spec.name] = subprocess.Popen(
             [*spec.command, *logs],
             env={
-                **os.environ, "RCUTILS_CONSOLE_OUTPUT_FORMAT": "{name}: {severity}: {message}",
+                **os.environ, **spec.environment,
+                "RCUTILS_CONSOLE_OUTPUT_FORMAT": "{name}: {severity}: {message}",
             },
             stdin=subprocess.DEVNULL, stdout=_STANDARD_ERROR if self._quiet else None,
             # Ctrl-C reaches this process alone, which then ends the others in order.
@@ -138,7 +145,7 @@ class Supervisor:
         # Status 2 is a refusal: it would refuse again.
         if spec.respawn and status != 2 and self._respawns < _MAX_RESPAWNS:
             self._respawns += 1
-            _say(f"{spec.name} has ended ({how}); it is started again")
+            self._say(f"{spec.name} has ended ({how}); it is started again")
             time.sleep(_RESPAWN_DELAY)
             self._start(spec)
             return

@@ -15,8 +15,8 @@ from ndp_ros.errors import ConfigError, NdpError
 
 _EPILOG = """\
 The folder or the content of a file tells what it is: an arm (config/arms), a set of run-time
-parameters (config/runtime), an experiment (config/experiments, runs/*/config.yaml) or a
-checkpoint folder. Exit status 0 only if all are sound.
+parameters (config/runtime), what stands around an arm (config/surroundings), an experiment
+(config/experiments, runs/*/config.yaml) or a checkpoint folder. Exit status 0 only if all are sound.
 
 examples:
   ndp check config/arms/jaco.yaml
@@ -88,10 +88,17 @@ def _runtime(path: Path, values: dict[str, Any]) -> None:
     from_mapping(RuntimeConfig, values, source=str(path))
 
 
+def _surroundings(path: Path, values: dict[str, Any]) -> None:
+    from ndp_ros.surroundings import Surroundings
+
+    from_mapping(Surroundings, values, source=str(path))
+
+
 _Belongs = Callable[[Path, dict[str, Any]], bool]
 _Verify = Callable[[Path, dict[str, Any]], None]
 _KINDS: tuple[tuple[str, _Belongs, _Verify], ...] = (
     ("run-time parameters", lambda p, v: p.parent.name == "runtime" or "rate" in v, _runtime),
+    ("surroundings of a task", lambda p, v: p.parent.name == "surroundings", _surroundings),
     ("arm", lambda p, v: p.parent.name == "arms" or "joint_names" in v, _arm),
     ("experiment", lambda p, v: p.parent.name == "experiments" or "ppo" in v or "method" in v,
      _experiment),

@@ -63,6 +63,11 @@ class IntegratorConfig:
         ("cube", "bin"), doc="Objects whose poses a simulated arm publishes, if it has them."
     )
     base_frame: str = param("base", doc="Frame of the arm's base, in which poses are given.")
+    follow_for: float = param(
+        0.0,
+        doc="The arm holds again by itself this long after ~/follow; 0: when it is told to.",
+        unit="s", minimum=0.0, maximum=3600.0,
+    )  # fmt: skip
     node_priority: int = param(
         40, doc="SCHED_FIFO priority of this node where permitted; 0 asks for none.",
         minimum=0, maximum=98,
@@ -81,6 +86,7 @@ class IntegratorNode(NdpNode):
         self._claim: socket | None = None
         self._stream: Stream | None = None
         self._state_timer: Timer | None = None
+        self._follow_until = math.inf
         self._waiting: dict[int, tuple[Future[str], float]] = {}
         self._scheduler = ""
         self._following = False
@@ -194,6 +200,9 @@ class IntegratorNode(NdpNode):
         if stream is None:
             return
         stream.mailbox.beat()
+        if self._following and time.monotonic() > self._follow_until:
+            self._following = False
+            stream.mailbox.request("hold")
         if stream.alive and stream.mailbox.state.load():
             self._publish_state(stream)
         self._answer(stream)
@@ -291,6 +300,7 @@ class IntegratorNode(NdpNode):
         self._following = self._following and request.data
         refusal = await self._ask("follow" if request.data else "hold")
         self._following = request.data and not refusal
+        self._follow_until = time.monotonic() + (self._config.follow_for or math.inf)
         return self._conclude(response, refusal, "follows" if request.data else "holds")
 
     async def _on_reset(self, request: Reset.Request, response: Reset.Response) -> Reset.Response:

@@ -46,6 +46,8 @@ _SHARE_OF_PERIOD = 0.6
 """Share of a tick that ``read`` may spend waiting."""
 _CALM_WAIT = 0.02
 """Longest wait for feedback outside the loop's pace, as when the arm is taken [s]."""
+_GRIP_TIME = 3.0
+"""Longest time for closing the gripper [s]."""
 _GRIPPER_CHANGE = 1e-3
 """Change of the gripper's command after which it is sent [rad]."""
 _SETTLED = 0.02
@@ -81,6 +83,11 @@ class KortexConfig:
     gripper_force: float = param(
         100.0, doc="Force of the gripper, percent.", minimum=0.0, maximum=100.0
     )
+    grip: float | None = param(
+        None,
+        doc="Close the gripper to this when connecting, and start from there; none: leave it.",
+        unit="rad", minimum=0.0, maximum=GRIPPER_CLOSED,
+    )  # fmt: skip
 
     def credentials(self) -> Credentials:
         """Return who logs in.
@@ -162,6 +169,8 @@ class KortexArm:
             feedback = client.feedback()
             self._units = JointUnits(np.array([a.position for a in feedback.actuators]))
             self._take(feedback, time.monotonic())
+            if s.grip is not None and client.has_gripper and not s.dry_run:
+                self._close_gripper(s.grip)
         except BaseException:
             client.close()
             raise
@@ -195,6 +204,9 @@ class KortexArm:
         out.effort[:n] = self._effort
         if self._gripper:
             out.position[n], out.velocity[n], out.effort[n] = self._grip, self._grip_rate, 0.0
+            if self._settings.grip is not None and not self._mode:
+                # Whoever starts from here must go on pressing what the gripper holds.
+                out.position[n], out.velocity[n] = self._settings.grip, 0.0
         out.time = self._measured_at
         return out
 
@@ -282,6 +294,17 @@ class KortexArm:
             self._mode = ""
             raise
         self._mode = command.mode
+
+    def _close_gripper(self, position: float) -> None:
+        """Close the gripper and wait until it has stopped, on an object or on its goal."""
+        self.client.move_gripper(position / GRIPPER_CLOSED)
+        end, before = time.monotonic() + _GRIP_TIME, -1.0
+        while time.monotonic() < end:
+            time.sleep(0.2)
+            motors = self.client.feedback().interconnect.gripper_feedback.motor
+            if not motors or abs(motors[0].position - before) < 0.2:
+                return
+            before = motors[0].position
 
     def _require_free_arm(self, client: KortexClient) -> None:
         """Refuse an arm that another client drives; one that died lets go by itself.

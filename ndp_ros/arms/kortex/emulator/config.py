@@ -66,4 +66,7 @@ class EmulatorConfig:
     actuator_ids: tuple[int, ...] = param(
         (1, 2, 3, 4, 5, 6), doc="Device identifiers of the actuators.", minimum=1, maximum=255
     )
+    priority: int = param(
+        70, doc="SCHED_FIFO priority where permitted; 0 asks for none.", minimum=0, maximum=98
+    )
     network: NetworkConfig = param(NetworkConfig(), doc="Disturbances.")

@@ -134,6 +134,12 @@ def serve(config: EmulatorConfig, watch: int | None = None, announce: Any = None
         for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
+        if config.priority:
+            # An arm has its own processor: a busy machine must not keep it waiting.
+            with contextlib.suppress(OSError):
+                os.sched_setscheduler(
+                    0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(config.priority)
+                )
         if announce is not None:
             announce(emulator)
         emulator.run(watch)

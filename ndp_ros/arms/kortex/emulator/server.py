@@ -52,9 +52,12 @@ from ndp_ros.errors import ArmError
 
 log = logging.getLogger(__name__)
 
-_CATCH_UP = 0.05
+_CATCH_UP = 0.02
 """Physics that is made up for in one go [s]."""
 _TICKS_A_TURN = 2
+_DATAGRAMS_A_TURN = 16
+"""Datagrams that are answered before physics goes on: after a pause of this process they wait
+in a row, and the newest must not get its answer late for as long as physics is behind."""
 _PEERS = 64
 """Senders of datagrams that are remembered without a session."""
 _REFRESH = METHODS["BaseCyclic.Refresh"].uid
@@ -129,7 +132,7 @@ class Emulator:
             self._tcp = self._listen(config.port, self._accept)
             self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             self._udp.setblocking(False)
-            self._watch(self._udp, self._read_datagram)
+            self._watch(self._udp, self._read_datagrams)
             self._udp.bind((config.host, config.udp_port))
             self._control = self._listen(config.control_port, self._accept_control)
         except OSError as error:
@@ -289,11 +292,17 @@ class Emulator:
         for connection in list(self._streams):
             self._hang_up(connection)
 
-    def _read_datagram(self) -> None:
-        try:
-            data, address = self._udp.recvfrom(MAX_DATAGRAM)
-        except OSError:  # a reply found its port closed
-            return
+    def _read_datagrams(self) -> None:
+        for _ in range(_DATAGRAMS_A_TURN):
+            try:
+                data, address = self._udp.recvfrom(MAX_DATAGRAM)
+            except BlockingIOError:
+                return
+            except OSError:  # a reply found its port closed
+                continue
+            self._read_datagram(data, address)
+
+    def _read_datagram(self, data: bytes, address: Any) -> None:
         peer = self._datagram_peers.get(address) or self._new_datagram_peer(address)
         if not self.network.idle:
             answer = functools.partial(self._answer, peer, data)

@@ -1,0 +1,12 @@
+"""An arm throws: ``ros2 launch ndp_ros jaco_throw.launch.py robot_ip:=192.168.1.10``.
+
+Without robot_ip the simulated arm does. ``--show-args`` explains the arguments, and
+docs/hardware.md what to do before the first start.
+"""
+
+from ndp_ros.hardware import HardwareConfig, notice, processes
+from ndp_ros.launching import description
+
+
+def generate_launch_description():
+    return description(HardwareConfig, processes, notice)

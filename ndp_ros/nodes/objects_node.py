@@ -1,0 +1,196 @@
+"""The objects node: poses of what nothing sees, from a file and from the arm's own joints.
+
+A fixed object is where the file says. The held one is in the hand, at the grip, until the
+fingers open; from then on it is where a thrown body would be, as long as nothing is heard
+of the fingers closing again.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+from geometry_msgs.msg import PoseStamped
+from numpy.typing import NDArray
+from rclpy.publisher import Publisher
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import JointState
+
+from ndp_ros.arms.arm import ArmConfig, arm_scene
+from ndp_ros.config import param
+from ndp_ros.errors import ConfigError
+from ndp_ros.nodes import lifecycle, parameters, qos
+from ndp_ros.nodes.lifecycle import Health, NdpNode
+from ndp_ros.nodes.messages import seconds
+from ndp_ros.nodes.observer import JOINT_STATES, pose_topic
+from ndp_ros.surroundings import Surroundings
+
+NAME = "objects_node"
+
+Array = NDArray[np.float64]
+
+_GRAVITY = 9.81
+_SPEED_SPAN = 0.03
+"""The hand's velocity is its displacement over this time [s]."""
+_STALE = 1.0
+"""Silence of the arm that is worth a warning [s]."""
+
+
+@dataclass(frozen=True)
+class ObjectsConfig:
+    """Parameters of the objects node."""
+
+    arm: str = param(doc="Arm, as in config/arms/.")
+    task: str = param(doc="Task whose objects these are, as in config/surroundings/.")
+    base_frame: str = param("base", doc="Frame of the arm's base, in which poses are given.")
+    autostart: bool = param(True, doc="Configure and activate without being asked.")
+
+
+class Held:
+    """An object that is in the hand or on its way: position by time and joints.
+
+    Attributes:
+        free: Whether it has left the hand.
+    """
+
+    def __init__(self, arm: ArmConfig, surroundings: Surroundings) -> None:
+        """Build the arm's kinematics.
+
+        Raises:
+            ConfigError: If the arm has no gripper, or its model no place named ``grip``.
+        """
+        if not arm.gripper:
+            raise ConfigError(f"{arm.name} has no gripper that could hold {surroundings.held}")
+        self.free = False
+        self._n = len(arm.joint_names) - 1
+        self._surroundings = surroundings
+        model = mujoco.MjModel.from_xml_path(str(arm_scene(arm)))
+        names = [model.site(i).name for i in range(model.nsite)]
+        if "grip" not in names:
+            raise ConfigError.choice(f"{arm.model}: site", "grip", names)
+        self._model, self._data = model, mujoco.MjData(model)
+        self._joints = [int(model.joint(name).qposadr[0]) for name in arm.joint_names[: self._n]]
+        self._grip, self._base = names.index("grip"), model.body("base").id
+        self._track: deque[tuple[float, Array]] = deque()
+        self._left: tuple[float, Array, Array] = (0.0, np.zeros(3), np.zeros(3))
+
+    def __call__(self, time: float, joints: Array) -> Array:
+        """Return the position (3,) [m] in the base frame, given joints (dof,) at a time [s]."""
+        hand = self._hand(joints)
+        if joints[self._n] >= self._surroundings.released:
+            self.free = False
+        elif not self.free:
+            self.free = True
+            earlier, place = self._track[0] if self._track else (time, hand)
+            velocity = (hand - place) / (time - earlier) if time > earlier else np.zeros(3)
+            self._left = time, hand, velocity
+        track = self._track
+        track.append((time, hand))
+        while len(track) > 2 and time - track[1][0] >= _SPEED_SPAN:
+            track.popleft()
+        return self._flight(time) if self.free else hand
+
+    def _hand(self, joints: Array) -> Array:
+        data = self._data
+        data.qpos[self._joints] = joints[: self._n]
+        mujoco.mj_kinematics(self._model, data)
+        frame = data.xmat[self._base].reshape(3, 3)
+        place: Array = frame.T @ (data.site_xpos[self._grip] - data.xpos[self._base])
+        return place
+
+    def _flight(self, time: float) -> Array:
+        """Return where a body would be that left the hand when this one did."""
+        start, place, velocity = self._left
+        floor = min(self._surroundings.floor, float(place[2]))
+        rise = velocity[2] ** 2 + 2.0 * _GRAVITY * (place[2] - floor)
+        t = min(max(time - start, 0.0), (velocity[2] + float(np.sqrt(rise))) / _GRAVITY)
+        flown: Array = place + t * velocity
+        flown[2] -= 0.5 * _GRAVITY * t**2
+        return flown
+
+
+class ObjectsNode(NdpNode):
+    """Publishes a pose for every object with each joint state that comes."""
+
+    def __init__(self) -> None:
+        super().__init__(NAME, ObjectsConfig)
+        self._config = parameters.read(self, ObjectsConfig)
+        self._surroundings = Surroundings()
+        self._names: tuple[str, ...] = ()
+        self._held: Held | None = None
+        self._joints: Subscription[JointState] | None = None
+        self._poses: dict[str, Publisher[PoseStamped]] = {}
+        self._heard = 0.0
+
+    def configure(self) -> None:
+        """Load the file and the arm's kinematics."""
+        arm = ArmConfig.named(self._config.arm)
+        self._surroundings = surroundings = Surroundings.named(self._config.task)
+        self._names = arm.joint_names
+        self._held = Held(arm, surroundings) if surroundings.held else None
+
+    def activate(self) -> None:
+        """Publish from now on."""
+        surroundings = self._surroundings
+        for name in (*surroundings.fixed, *([surroundings.held] if self._held else [])):
+            self._poses[name] = self.create_publisher(PoseStamped, pose_topic(name), qos.STATE)
+        self._joints = self.create_subscription(
+            JointState, JOINT_STATES, self._on_joint_states, qos.STATE
+        )
+
+    def deactivate(self) -> None:
+        """Publish no more."""
+        if self._joints is not None:
+            self.destroy_subscription(self._joints)
+            self._joints = None
+        for publisher in self._poses.values():
+            self.destroy_publisher(publisher)
+        self._poses.clear()
+
+    def _on_joint_states(self, message: JointState) -> None:
+        order = {name: place for place, name in enumerate(message.name)}
+        if not all(name in order for name in self._names):
+            return
+        if len(message.position) != len(message.name):
+            return
+        joints = np.array([message.position[order[name]] for name in self._names])
+        if not np.isfinite(joints).all():
+            return
+        self._heard = self.now()
+        surroundings, time = self._surroundings, seconds(message.header.stamp)
+        for name, place in zip(surroundings.fixed, surroundings.positions, strict=True):
+            self._publish(name, message, np.array(place))
+        if self._held is not None:
+            self._publish(surroundings.held, message, self._held(time, joints))
+
+    def _publish(self, name: str, heard: JointState, place: Array) -> None:
+        message = PoseStamped()
+        # As old as the joints that it follows from.
+        message.header.stamp, message.header.frame_id = heard.header.stamp, self._config.base_frame
+        p = message.pose.position
+        p.x, p.y, p.z = map(float, place)
+        message.pose.orientation.w = 1.0
+        self._poses[name].publish(message)
+
+    def health(self) -> Health:
+        """Return what is published, and on what it rests."""
+        values: dict[str, object] = {
+            "state": self.state, "fixed": ", ".join(self._surroundings.fixed),
+        }  # fmt: skip
+        if self._held is not None:
+            values[self._surroundings.held] = "thrown" if self._held.free else "in the hand"
+        if self.state == "active" and self.now() - self._heard > _STALE:
+            return Health(lifecycle.WARN, f"no {JOINT_STATES}: no poses", values)
+        return Health(lifecycle.OK, self.state, values)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the objects node."""
+    return lifecycle.run(ObjectsNode, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
