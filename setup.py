@@ -1,10 +1,17 @@
 """Builds ndp_ros for colcon (ament_python) and for pip alike."""
 
+import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.develop import develop
+from setuptools.command.install import install
 
 NAME = "ndp_ros"
+MESSAGES = "ndp_interfaces"
 
 EXTRAS = {
     "sim": [
@@ -38,6 +45,53 @@ def shared(*folders: str) -> list[tuple[str, list[str]]]:
     return list(found.items())
 
 
+def build_messages(prefix: str | None) -> None:
+    """Build ``interfaces/`` into the same prefix when colcon builds this package.
+
+    colcon looks for no package inside another one, so it never sees the messages' folder.
+    Nothing is done for pip, nor where the messages come from another prefix.
+    """
+    if "COLCON" not in os.environ or prefix is None:
+        return
+    own = Path(prefix).resolve()
+    prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(":") if p]
+    others = {Path(p).resolve() for p in prefixes}
+    index = Path("share/ament_index/resource_index/packages") / MESSAGES
+    if any((other / index).exists() for other in others - {own}):
+        return
+    source = Path(__file__).resolve().parent / "interfaces"
+    build = own.parent.parent / "build" / NAME / "messages"
+    configure = [
+        "cmake", "-S", str(source), "-B", str(build), f"-DCMAKE_INSTALL_PREFIX={own}",
+        "-DCMAKE_BUILD_TYPE=Release", f"-DPython3_EXECUTABLE={sys.executable}",
+        *shlex.split(os.environ.get("CMAKE_ARGS", "")),
+    ]  # fmt: skip
+    # ROS names its prefixes for ament alone; handing them to CMake is what colcon does.
+    known = os.environ.get("CMAKE_PREFIX_PATH")
+    env = os.environ | {"CMAKE_PREFIX_PATH": ":".join(prefixes + ([known] if known else []))}
+    for command in configure, ["cmake", "--build", str(build), "-j2", "--target", "install"]:
+        subprocess.run(command, check=True, env=env)
+
+
+class Install(install):  # type: ignore[misc]
+    """Installs the messages as well, under colcon."""
+
+    def run(self) -> None:
+        """Run the command."""
+        build_messages(self.prefix)
+        super().run()
+
+
+class Develop(develop):  # type: ignore[misc]
+    """Installs the messages as well, under ``colcon build --symlink-install``."""
+
+    def run(self) -> None:
+        """Run the command."""
+        # colcon says where by way of sys.prefix here.
+        build_messages(self.prefix or sys.prefix)
+        super().run()
+
+
 setup(
     name=NAME,
     version="0.1.0",
@@ -66,5 +120,6 @@ setup(
             "viewer_node = ndp_ros.nodes.viewer_node:main",
         ]
     },
+    cmdclass={"install": Install, "develop": Develop},
     zip_safe=False,
 )

@@ -340,6 +340,11 @@ class ThrowNode(Node):
 
         return show
 
+    def destroy_node(self) -> None:
+        """Leave the graph at once: an executor that knows the node keeps it there."""
+        self._executor.shutdown()
+        super().destroy_node()
+
     def hold(self) -> None:
         """Ask the arm to hold, without waiting long; for an end before time."""
         client: Any = self.create_client(SetBool, f"{self.config.integrator}/follow")
