@@ -6,6 +6,7 @@ real-time loop, up to 5 kHz.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -132,3 +133,62 @@ class InverseDynamics:
         command.torque[:n] = clipped
         command.position[:] = y
         command.velocity[:] = yd
+
+
+class InverseDynamicsOfMany:
+    """The tracking laws of several arms of one kind at once, number for number the same.
+
+    It counts ticks and saturation in the laws it is made of.
+    """
+
+    def __init__(self, laws: Sequence[InverseDynamics]) -> None:
+        """Join laws (E,), which must have the same gains and limits.
+
+        Raises:
+            ConfigError: If there are none or they differ.
+        """
+        if not laws:
+            raise ConfigError("no laws to join")
+        first = laws[0]
+        for law in laws:
+            same = law._stiffness == first._stiffness and np.array_equal(law._upper, first._upper)
+            if not same or law._friction is not None or law._n != first._n:
+                raise ConfigError("laws of arms with other gains or limits, or with dry friction")
+        self._laws, self._first, self._n = tuple(laws), first, first._n
+        shape = (len(laws), first._n)
+        self._a, self._e, self._clipped = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        self._tau = np.zeros(shape)
+
+    def __call__(
+        self, y: Array, yd: Array, ydd: Array, position: Array, velocity: Array, torque: Array
+    ) -> None:
+        """Fill the torques (E, dof) of the model's joints.
+
+        Args:
+            y: Desired positions (E, dof) [rad].
+            yd: Desired velocities (E, dof) [rad/s].
+            ydd: Desired accelerations (E, dof) [rad/s^2].
+            position: Measured (E, dof) [rad].
+            velocity: Measured (E, dof) [rad/s].
+            torque: Overwritten [N m].
+        """
+        n, a, e, one = self._n, self._a, self._e, self._first
+        q, v = position[:, :n], velocity[:, :n]
+        np.subtract(y[:, :n], q, out=a)
+        a *= one._stiffness
+        np.subtract(yd[:, :n], v, out=e)
+        e *= one._damping
+        a += e
+        a += ydd[:, :n]
+        for i, law in enumerate(self._laws):
+            self._tau[i] = law._model.inverse_dynamics(q[i], v[i], a[i])
+            law.ticks += 1
+        np.multiply(one._viscous, v, out=e)
+        e += self._tau
+        clipped = self._clipped
+        np.minimum(e, one._upper, out=clipped)
+        np.maximum(clipped, one._lower, out=clipped)
+        if clipped.tobytes() != e.tobytes():
+            for row in np.flatnonzero((clipped != e).any(axis=1)):
+                self._laws[row].saturated += 1
+        torque[:, :n] = clipped

@@ -8,8 +8,9 @@ position and velocity of the setpoint are continuous, also from segment to segme
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium
 import mujoco
@@ -24,6 +25,9 @@ from ndp_ros.control.omega import InverseDynamics
 from ndp_ros.control.rigid_body import RigidBody
 from ndp_ros.errors import TaskError
 from ndp_ros.observation import OBJECT_PREFIX, arm_observation, assemble, observation_size
+
+if TYPE_CHECKING:
+    from ndp_ros.tasks.together import Together
 
 Array = NDArray[np.float64]
 
@@ -182,12 +186,7 @@ class ArmTask(gymnasium.Env[Array, Array]):
         Raises:
             TaskError: If the action has another shape or is not finite.
         """
-        action = np.asarray(action, dtype=float)
-        if action.shape != (self.k, self._dof) or not np.isfinite(action).all():
-            raise TaskError(
-                f"action must be {(self.k, self._dof)} finite values, got {action.shape}"
-            )
-        return self._run(self._join(action * self.action_scale))
+        return self._run(self.join(action))
 
     def execute(self, setpoints: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         """Run k control steps along given setpoints, such as those of an NDP's segment.
@@ -202,11 +201,20 @@ class ArmTask(gymnasium.Env[Array, Array]):
         Raises:
             TaskError: If the setpoints have another shape or are not finite.
         """
-        setpoints = np.asarray(setpoints, dtype=float)
-        shape = (len(self.segment_times), 3, self._dof)
-        if setpoints.shape != shape or not np.isfinite(setpoints).all():
-            raise TaskError(f"setpoints must be {shape} finite values, got {setpoints.shape}")
-        return self._run(setpoints)
+        return self._run(self._checked(setpoints))
+
+    def join(self, action: Array) -> Array:
+        """Return the setpoints (n_ticks, 3, dof) that :meth:`step` runs for an action (k, dof).
+
+        Raises:
+            TaskError: If the action has another shape or is not finite.
+        """
+        action = np.asarray(action, dtype=float)
+        if action.shape != (self.k, self._dof) or not np.isfinite(action).all():
+            raise TaskError(
+                f"action must be {(self.k, self._dof)} finite values, got {action.shape}"
+            )
+        return self._join(action * self.action_scale)
 
     def deviation(self, action: Array) -> Array:
         """Return what an action's displacements add to setpoints (n_ticks, 3, dof).
@@ -250,6 +258,13 @@ class ArmTask(gymnasium.Env[Array, Array]):
             self._renderer = None
         self.robot.close()
 
+    @staticmethod
+    def together(envs: Sequence[ArmTask]) -> Together:
+        """Return environments of one configuration as one that advances them side by side."""
+        from ndp_ros.tasks.together import Together
+
+        return Together(envs)
+
     # What a task adds.
 
     def _begin(self) -> None:
@@ -281,16 +296,22 @@ class ArmTask(gymnasium.Env[Array, Array]):
 
     # The loop.
 
+    def _checked(self, setpoints: Array) -> Array:
+        """Return setpoints as an array, or say what is wrong with them."""
+        setpoints = np.asarray(setpoints, dtype=float)
+        shape = (len(self.segment_times), 3, self._dof)
+        if setpoints.shape != shape or not np.isfinite(setpoints).all():
+            raise TaskError(f"setpoints must be {shape} finite values, got {setpoints.shape}")
+        return setpoints
+
     def _run(self, wanted: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         """Track setpoints (n_ticks, 3, dof) and collect the rewards of k control steps."""
-        if self._windows_left <= 0:
-            raise TaskError("the episode is over: call reset() before step()")
+        self._require_running()
         robot, omega, measured, command = self.robot, self._omega, self._measured, self._command
-        n, tick, track = self._n, self.tick, self._track
+        tick, track = self.tick, self._track
         rewards = np.zeros(self.k)
         setpoints = self._limit(wanted)
-        missing = np.abs(wanted[:, 1, :n] - setpoints[:, 1, :n]) / self._limits.max_velocity[:n]
-        missing = missing.max(axis=1).reshape(self.k, -1).mean(axis=1)
+        missing = self._shortfall(wanted, setpoints)
         y, yd = self._y, self._yd
         # Within a tick the acceleration is what joins one yd to the next.
         accelerations = np.diff(setpoints[:, 1], axis=0, prepend=yd[None]) / tick
@@ -307,11 +328,36 @@ class ArmTask(gymnasium.Env[Array, Array]):
                 self._watch()
                 i += 1
             rewards[j] = self._reward(first=j == 0)
+        return self._finish(rewards, setpoints, track)
+
+    def _require_running(self) -> None:
+        """Refuse to go on with an episode that is over."""
+        if self._windows_left <= 0:
+            raise TaskError("the episode is over: call reset() before step()")
+
+    def _shortfall(self, wanted: Array, setpoints: Array) -> Array:
+        """Return by what share of the velocity limits each control step (k,) falls short."""
+        n = self._n
+        missing = np.abs(wanted[:, 1, :n] - setpoints[:, 1, :n]) / self._limits.max_velocity[:n]
+        shares: Array = missing.max(axis=1).reshape(self.k, -1).mean(axis=1)
+        return shares
+
+    def _finish(
+        self, rewards: Array, setpoints: Array, track: Array
+    ) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        """Close a segment whose ticks have been run.
+
+        Args:
+            rewards: (k,).
+            setpoints: What was tracked (n_ticks, 3, dof).
+            track: Measured positions and velocities (2, n_ticks, dof).
+        """
+        n, omega = self._n, self._omega
         error = track[0, :, :n] - setpoints[:, 0, :n]
         self._squared_error += float(np.vdot(error, error))
         self._n_errors += error.size
         self._max_speed = max(self._max_speed, float(np.abs(track[1, :, :n]).max()))
-        self._y, self._yd = y.copy(), yd.copy()
+        self._y, self._yd = setpoints[-1, 0].copy(), setpoints[-1, 1].copy()
         self._windows_left -= 1
         if self._over():
             self._windows_left = 0

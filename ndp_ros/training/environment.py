@@ -73,6 +73,40 @@ class Explorable(Protocol):
         ...
 
 
+class Crowd(Protocol):
+    """Environments that advance side by side, faster than one after the other."""
+
+    def step(self, actions: Sequence[Array]) -> list[Step]:
+        """Run ``step`` of every environment."""
+        ...
+
+    def execute(self, setpoints: Sequence[Array]) -> list[Step]:
+        """Run ``execute`` of every environment."""
+        ...
+
+
+class OneByOne:
+    """Environments of any kind, one after the other."""
+
+    def __init__(self, envs: Sequence[TaskEnvironment]) -> None:
+        self._envs = tuple(envs)
+
+    def step(self, actions: Sequence[Array]) -> list[Step]:
+        """Run ``step`` of every environment."""
+        return [env.step(action) for env, action in zip(self._envs, actions, strict=True)]
+
+    def execute(self, setpoints: Sequence[Array]) -> list[Step]:
+        """Run ``execute`` of every environment."""
+        return [env.execute(s) for env, s in zip(self._envs, setpoints, strict=True)]
+
+
+def crowd(envs: Sequence[TaskEnvironment]) -> Crowd:
+    """Return environments of one kind as a crowd, side by side if their class can do that."""
+    together = getattr(type(envs[0]), "together", None)
+    made: Crowd = OneByOne(envs) if together is None or len(envs) == 1 else together(envs)
+    return made
+
+
 @dataclass(frozen=True)
 class TaskChoice:
     """A task with its options, as plain data that a worker process can be given.

@@ -18,7 +18,7 @@ from ndp_ros.errors import TaskError
 from ndp_ros.observation import field_slice
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.policies.spec import PolicySpec
-from ndp_ros.training.environment import Step, TaskEnvironment
+from ndp_ros.training.environment import Crowd, Step, TaskEnvironment
 
 Array = NDArray[Any]
 Episode = dict[str, Any]
@@ -78,20 +78,82 @@ def run_episode(
     Raises:
         TaskError: If an observation is not finite.
     """
-    obs, _ = env.reset(seed=seed)
-    total, windows, ended = 0.0, 0, False
-    while not ended:
-        if not np.isfinite(obs).all():
-            raise TaskError(f"episode with seed {seed}: an observation is not finite")
+    return _go_on(env, actor, seed, env.reset(seed=seed)[0], 0.0, 0, watch)
+
+
+def _go_on(
+    env: TaskEnvironment, actor: Actor, seed: int, obs: NDArray[np.float64], total: float,
+    windows: int, watch: Callable[[], None] | None = None,
+) -> Episode:  # fmt: skip
+    """Return the figures of an episode that is under way."""
+    while True:
+        _require_finite(seed, obs)
         if watch is not None:
             watch()
         obs, reward, terminated, truncated, info = actor(env, obs)
         total += reward
         windows += 1
-        ended = terminated or truncated
+        if terminated or truncated:
+            break
     if watch is not None:
         watch()
-    return {"seed": seed, **info["episode"], "return": total, "windows": windows}
+    return _episode(seed, info, total, windows)
+
+
+def _episode(seed: int, info: dict[str, Any], total: float, windows: int) -> Episode:
+    return {"seed": seed, **info["episode"], "return": float(total), "windows": windows}
+
+
+def _require_finite(seed: int, obs: NDArray[np.float64]) -> None:
+    if not np.isfinite(obs).all():
+        raise TaskError(f"episode with seed {seed}: an observation is not finite")
+
+
+def run_episodes(
+    envs: Sequence[TaskEnvironment], together: Crowd, policy: ArrayPolicy, seeds: Sequence[int]
+) -> list[Episode]:
+    """Return the figures of deterministic episodes, the same as of :func:`run_episode`.
+
+    Args:
+        envs: Environments of one kind.
+        together: The same ones as a crowd.
+        policy: Who acts.
+        seeds: Start states, one an episode.
+
+    Raises:
+        TaskError: If an observation is not finite.
+    """
+    actor, spec = make_actor(policy), policy.spec
+    many = len(seeds) // len(envs) * len(envs)
+    done: list[Episode] = []
+    for first in range(0, many, len(envs)):
+        part = [int(seed) for seed in seeds[first : first + len(envs)]]
+        observed = [env.reset(seed=seed)[0] for env, seed in zip(envs, part, strict=True)]
+        totals, windows = np.zeros(len(envs)), 0
+        ended: list[Episode | None] = [None] * len(envs)
+        while not any(ended):
+            for seed, obs in zip(part, observed, strict=True):
+                _require_finite(seed, obs)
+            if spec.method == "ndp":
+                wanted = []
+                for env, obs in zip(envs, observed, strict=True):
+                    g, w = policy.parameters_of(obs[None])
+                    wanted.append(segment_setpoints(spec, env, obs, g[0], w[0]))
+                steps = together.execute(wanted)
+            else:
+                steps = together.step([
+                    policy.means(obs[None])[0].astype(np.float64) for obs in observed
+                ])  # fmt: skip
+            windows += 1
+            for e, (obs, reward, terminated, truncated, info) in enumerate(steps):
+                observed[e] = obs
+                totals[e] += reward
+                if terminated or truncated:
+                    ended[e] = _episode(part[e], info, totals[e], windows)
+        # Where one ends before the others, these go on alone.
+        for e, env in enumerate(envs):
+            done.append(ended[e] or _go_on(env, actor, part[e], observed[e], totals[e], windows))
+    return done + [run_episode(envs[0], actor, int(seed)) for seed in seeds[many:]]
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:

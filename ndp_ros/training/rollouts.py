@@ -32,8 +32,14 @@ from ndp_ros.observation import observation_size
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.policies.layout import LOG_STD, Layout, initial_tensors
 from ndp_ros.policies.spec import PolicySpec
-from ndp_ros.training.environment import Explorable, Step, TaskChoice, TaskEnvironment
-from ndp_ros.training.evaluation import Episode, make_actor, run_episode, segment_setpoints
+from ndp_ros.training.environment import (
+    Explorable,
+    Step,
+    TaskChoice,
+    TaskEnvironment,
+    crowd,
+)
+from ndp_ros.training.evaluation import Episode, run_episodes, segment_setpoints
 
 Array = NDArray[Any]
 
@@ -260,6 +266,7 @@ class Worker:
         self._block = Block(plan, memory)
         self._mine = plan.share(index)
         self._environments: list[TaskEnvironment] = [plan.choice.make() for _ in self._mine]
+        self._crowd = crowd(self._environments)
         self._obs = np.zeros((len(self._mine), observation_size(plan.spec.observation)))
         self._returns = np.zeros(len(self._mine))
         self._policy = ArrayPolicy(plan.spec, initial_tensors(plan.spec, 0))
@@ -298,7 +305,7 @@ class Worker:
                     self._reset(i)
         return episodes
 
-    def _explore(self, actions: Array, noise: Array) -> Iterator[Step]:
+    def _explore(self, actions: Array, noise: Array) -> list[Step]:
         """Advance every environment by one window of noisy actions (e, k, dof).
 
         An NDP's window is the segment itself, the very function of time that the streamer
@@ -306,19 +313,18 @@ class Worker:
         """
         spec, environments = self._plan.spec, self._environments
         if spec.method != "ndp" or not isinstance(environments[0], Explorable):
-            for i, env in enumerate(environments):
-                yield env.step(actions[i].astype(np.float64))
-            return
+            return self._crowd.step(list(actions.astype(np.float64)))
         g, w = self._policy.parameters_of(self._obs)
-        for i, env in enumerate(environments):
-            setpoints = segment_setpoints(spec, env, self._obs[i], g[i], w[i])
-            yield env.execute(setpoints + cast(Explorable, env).deviation(noise[i]))
+        return self._crowd.execute([
+            segment_setpoints(spec, env, self._obs[i], g[i], w[i])
+            + cast(Explorable, env).deviation(noise[i])
+            for i, env in enumerate(environments)
+        ])  # fmt: skip
 
     def evaluate(self, seeds: Sequence[int]) -> list[Episode]:
         """Run one deterministic episode per seed."""
         self._update_policy()
-        actor = make_actor(self._policy)
-        return [run_episode(self._environments[0], actor, int(seed)) for seed in seeds]
+        return run_episodes(self._environments, self._crowd, self._policy, seeds)
 
     def _update_policy(self) -> None:
         self._policy.flat[:] = self._block.flat
