@@ -216,3 +216,14 @@ def _track_sine(dt, natural_frequency=25.0, friction=0.0, compensate=True):
         mujoco.mj_step(model, data, round(dt / model.opt.timestep))
     assert omega.saturated == 0
     return worst
+
+
+def test_torques_of_setpoints_are_those_of_each_setpoint() -> None:
+    model = load_model("models/jaco.xml")
+    body = RigidBody(model, JOINTS)
+    setpoints = np.random.default_rng(0).normal(size=(7, 3, 5))
+    torques = body.torques(setpoints)
+    for r in range(5):
+        y, yd, ydd = setpoints[:6, :, r].T
+        expected = body.inverse_dynamics(y, yd, ydd) + body.damping * yd
+        np.testing.assert_allclose(torques[r], expected + body.friction * np.sign(yd), atol=1e-12)

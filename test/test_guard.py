@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ndp_ros.arms.arm import ArmInfo, Command, JointState
+from ndp_ros.arms.arm import ArmConfig, ArmInfo, Command, JointState
 from ndp_ros.errors import ConfigError
 from ndp_ros.streaming.config import RuntimeConfig
 from ndp_ros.streaming.guard import BRAKE, CLAMP, COUNT, FAULT, Guard
@@ -261,12 +261,42 @@ def test_one_value_that_is_not_finite_is_enough_to_refuse(bad: float) -> None:
 
 def test_torques_over_the_horizon_count_where_they_can_be_computed() -> None:
     def torque_of(setpoints: np.ndarray) -> np.ndarray:
-        return np.stack((setpoints[0, 2], setpoints[1, 2]), axis=1)
+        return np.stack((setpoints[0, 2], 9.0 * setpoints[1, 2]), axis=1)
 
     guard = Guard(INFO, RuntimeConfig(on_fast_segment="stretch"), torque_of)
-    assert guard.judge(table([0, 1, 0.5], 0.0, [30.0, 4.0, 0.0])).stretch == 1.0
-    verdict = guard.judge(table([0, 1, 0.5], 0.0, [30.0, 36.0, 0.0]))
+    assert guard.judge(table([0, 1, 0.5], 0.0, [30.0, 0.9, 0.0])).stretch == 1.0
+    verdict = guard.judge(table([0, 1, 0.5], 0.0, [30.0, 4.0, 0.0]))
     assert verdict.stretch == pytest.approx(2.0), "torque falls with the square of the time"
+
+
+def test_peak_of_acceleration_that_is_clamped_on_the_way_is_no_torque() -> None:
+    def torque_of(setpoints: np.ndarray) -> np.ndarray:
+        assert setpoints.shape[2] <= 20, "a few samples are enough"
+        return setpoints[:2, 2].T
+
+    guard = Guard(INFO, RuntimeConfig(on_fast_segment="stretch"), torque_of)
+    values = table([0, 1, 0.5], 0.0, [1.0, 1.0, 0.0])
+    values[0, 2, 0] = 1e6
+    assert guard.judge(values).stretch == 1.0
+
+
+def test_arm_that_cannot_carry_a_motion_gets_it_slower() -> None:
+    from ndp_ros.arms.kortex import make as make_kortex
+
+    config = ArmConfig.named("gen3")
+    _, omega = make_kortex(config, task="", command_mode="position", rate=1000.0, seed=0,
+                           robot_ip="192.0.2.1")  # fmt: skip
+    info = ArmInfo.from_config(config, ("position",))
+    guard = Guard(info, RuntimeConfig.named("hardware"), omega.torque_of)
+    slow = np.zeros((7, 3, 100))
+    slow[:, 0] = np.array(config.home)[:, None]
+    assert guard.judge(slow).stretch == 1.0
+    strong = slow.copy()
+    strong[1:3, 0] = [[-1.5], [0.0]]  # stretched out
+    strong[1, 2] = 9.0  # and lifted as fast as its limits have it
+    verdict = guard.judge(strong)
+    assert verdict.name == "segment_stretched" and "torque" in verdict.text
+    assert verdict.stretch > 1.0
 
 
 # -- commands and measurements ---------------------------------------------------------------------
@@ -352,7 +382,7 @@ def test_the_runtime_files_load(name: str) -> None:
 
 
 def test_an_unknown_runtime_file_or_value_is_named() -> None:
-    with pytest.raises(ConfigError, match="default, hardware"):
+    with pytest.raises(ConfigError, match="default, emulator, hardware"):
         RuntimeConfig.named("warp")
     with pytest.raises(ConfigError, match="rate is 0"):
         RuntimeConfig.named("default", rate=0)

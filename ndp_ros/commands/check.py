@@ -16,7 +16,8 @@ from ndp_ros.errors import ConfigError, NdpError
 _EPILOG = """\
 The folder or the content of a file tells what it is: an arm (config/arms), a set of run-time
 parameters (config/runtime), what stands around an arm (config/surroundings), an experiment
-(config/experiments, runs/*/config.yaml) or a checkpoint folder. Exit status 0 only if all are sound.
+(config/experiments, runs/*/config.yaml) or a checkpoint folder. Exit status 0 only if all are
+sound.
 
 examples:
   ndp check config/arms/jaco.yaml

@@ -6,7 +6,7 @@ real-time loop, up to 5 kHz.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -26,9 +26,18 @@ _FRICTION_SPEED = 0.02
 
 
 class Omega(Protocol):
-    """The tracking law. ``mode`` is the command mode that it needs from the arm."""
+    """The tracking law. ``mode`` is the command mode that it needs from the arm.
+
+    ``torque_of`` tells the torques (r, n) that setpoints (dof, 3, r) take, None where no
+    model of the arm does.
+    """
 
     mode: str
+
+    @property
+    def torque_of(self) -> Callable[[Array], Array] | None:
+        """The model's answer, if there is a model."""
+        ...
 
     def __call__(
         self, y: Array, yd: Array, ydd: Array, measured: JointState, command: Command
@@ -49,6 +58,15 @@ class Identity:
     """For an arm that tracks positions itself: the command is the setpoint."""
 
     mode = "position"
+
+    def __init__(self, model: RigidBody | None = None) -> None:
+        """Take the arm's model, where there is one, to know the torques behind setpoints."""
+        self._model = model
+
+    @property
+    def torque_of(self) -> Callable[[Array], Array] | None:
+        """As in :class:`Omega`."""
+        return None if self._model is None else self._model.torques
 
     def __call__(
         self, y: Array, yd: Array, ydd: Array, measured: JointState, command: Command
@@ -101,6 +119,11 @@ class InverseDynamics:
         self._a, self._e, self._clipped = np.zeros(n), np.zeros(n), np.zeros(n)
         self.ticks = 0
         self.saturated = 0
+
+    @property
+    def torque_of(self) -> Callable[[Array], Array] | None:
+        """As in :class:`Omega`."""
+        return self._model.torques
 
     def clear(self) -> None:
         """Start counting ticks anew."""

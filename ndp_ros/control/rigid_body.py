@@ -89,6 +89,19 @@ class RigidBody:
         ordered: Array = pin.rnea(self._model, self._data, self._q, self._v, self._a)
         return ordered[self._order]
 
+    def torques(self, setpoints: Array) -> Array:
+        """Return the torques (r, n) that setpoints take, damping and friction included.
+
+        Args:
+            setpoints: y, yd, ydd of each joint (n or more, 3, r); joints beyond the n are ignored.
+        """
+        y, yd, ydd = np.ascontiguousarray(setpoints[: self.n].transpose(1, 2, 0))
+        torque: Array = np.empty_like(y)
+        for r in range(len(torque)):
+            torque[r] = self.inverse_dynamics(y[r], yd[r], ydd[r])
+        torque += self.damping * yd + self.friction * np.sign(yd)
+        return torque
+
     def bias(self, q: Array, v: Array) -> Array:
         """Return gravity, Coriolis and centrifugal torques (n,): MuJoCo's ``qfrc_bias``."""
         return self.inverse_dynamics(q, v, np.zeros(self.n))

@@ -28,6 +28,8 @@ _INDEX = {name: place for place, name in enumerate(GUARD_NAMES)}
 _TOO_FAST = 1.02
 """Excess up to which a segment runs as it is, clamped on the way: a start at the limit is
 no reason to slow down."""
+_TORQUE_SAMPLES = 8
+"""Setpoints of a segment whose torques are looked at."""
 
 
 @dataclass
@@ -230,10 +232,17 @@ class Guard:
             )  # fmt: skip
         name = "velocity"
         ratio = float((np.maximum(high[1], -low[1])[:n] / self.max_velocity[:n]).max())
+        if self.config.on_fast_segment == "clamp":
+            return Verdict(1.0)
         if self._torque_of is not None and ratio <= _TOO_FAST:
-            torque = np.abs(self._torque_of(setpoints)).max(axis=0)[:n]
+            rows = np.linspace(0, setpoints.shape[2] - 1, _TORQUE_SAMPLES).astype(int)
+            sample = setpoints[:, :, rows]
+            limit = self.max_acceleration[:, None]
+            # Peaks of acceleration are clamped on the way; what is clamped takes no torque.
+            np.clip(sample[:, 2], -limit, limit, out=sample[:, 2])
+            torque = np.abs(self._torque_of(sample)).max(axis=0)[:n]
             name, ratio = "torque", float(np.sqrt((torque / self._command_high[1, :n]).max()))
-        if ratio <= _TOO_FAST or self.config.on_fast_segment == "clamp":
+        if ratio <= _TOO_FAST:
             return Verdict(1.0)
         if self.config.on_fast_segment == "refuse":
             return Verdict(0.0, "segment_impossible", f"{name} is {ratio:.2f} times too fast")

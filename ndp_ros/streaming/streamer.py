@@ -86,7 +86,7 @@ class Streamer:
             raise StreamError(
                 f"mailbox is for {mailbox.layout.dof} joints, {spec.arm} has {info.dof}"
             )
-        self.guard = Guard(info, config)
+        self.guard = Guard(info, config, omega.torque_of)
         layout = mailbox.layout
         self.follower = Follower(self.guard, config, layout.max_rows, layout.max_basis)
         self.clock = Clock(config.rate, config.spin)

@@ -33,9 +33,7 @@ def make(
 
     settings = from_mapping(KortexConfig, options, source="kortex")
     arm = KortexArm(config, settings, rate)
-    if command_mode == "position":
-        return arm, Identity()
-    if command_mode != "torque":
+    if command_mode not in ("position", "torque"):
         raise ConfigError.choice("command_mode", command_mode, ("position", "torque"))
     import mujoco
     import numpy as np
@@ -46,4 +44,6 @@ def make(
     n = len(config.joint_names) - int(config.gripper)
     model = mujoco.MjModel.from_xml_path(str(arm_scene(config)))
     body = RigidBody(model, config.joint_names[:n])
+    if command_mode == "position":
+        return arm, Identity(body)
     return arm, InverseDynamics(body, config.natural_frequency, np.array(config.max_torque[:n]))

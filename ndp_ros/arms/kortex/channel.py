@@ -302,7 +302,7 @@ class DatagramChannel:
         sent: When something was last sent, on the monotonic clock [s].
     """
 
-    def __init__(self, host: str, port: int, timeout: float = 1.0) -> None:
+    def __init__(self, host: str, port: int, timeout: float = 3.0) -> None:
         """Open the socket; nothing is sent yet.
 
         Args:
@@ -341,19 +341,28 @@ class DatagramChannel:
         request: Any = None,
         device: int = 0,
         timeout: float | None = None,
-        attempts: int = 3,
+        attempts: int = 12,
     ) -> Any:
         """Call a procedure and return its answer; a lost datagram is sent again.
+
+        Args:
+            method: Name in ``METHODS``.
+            request: Its message; an empty one unless given.
+            device: Device to ask, 0 for the base.
+            timeout: Time for the answer, all attempts together [s].
+            attempts: How often it is asked within that time.
 
         Raises:
             KortexError: What the arm refuses, by cause.
             Unreachable: If no answer comes, however often it is asked.
         """
         payload = b"" if request is None else request.SerializeToString()
-        limit = self._timeout if timeout is None else timeout
+        limit = (self._timeout if timeout is None else timeout) / attempts
+        numbers = set()
         for _ in range(attempts):
             self._calls = self._calls % _CALLS + 1
             number = _CYCLES + self._calls
+            numbers.add(number)
             header = Header(FrameType.REQUEST, METHODS[method].uid, number, self.session, device)
             self._transmit(encode_frame(header, payload))
             end = time.monotonic() + limit
@@ -365,7 +374,7 @@ class DatagramChannel:
                     answer, data = decode_frame(datagram)
                 except ProtocolError:
                     continue
-                if answer.kind != FrameType.RESPONSE or answer.message != number:
+                if answer.kind != FrameType.RESPONSE or answer.message not in numbers:
                     self.stale += 1
                     continue
                 if answer.session:

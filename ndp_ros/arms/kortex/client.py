@@ -125,7 +125,7 @@ class KortexClient:
         try:
             log.info("logging in at %s:%d as %s", host, port, credentials.username)
             self._log_in(self.stream, credentials)
-            self.datagrams = DatagramChannel(host, udp_port, min(timeout, 1.0))
+            self.datagrams = DatagramChannel(host, udp_port, timeout)
             self._opened.append(self.datagrams)
             self._log_in(self.datagrams, credentials)
             self.devices = self._read_devices()
@@ -277,16 +277,18 @@ class KortexClient:
     # Sessions.
 
     def _log_in(self, channel: StreamChannel | DatagramChannel, credentials: Credentials) -> None:
-        channel.call(
-            "Session.CreateSession",
-            message(
-                "CreateSessionInfo",
-                username=credentials.username,
-                password=credentials.password,
-                session_inactivity_timeout=int(SESSION_TIMEOUT * 1000),
-                connection_inactivity_timeout=int(CONNECTION_TIMEOUT * 1000),
-            ),
+        info = message(
+            "CreateSessionInfo",
+            username=credentials.username,
+            password=credentials.password,
+            session_inactivity_timeout=int(SESSION_TIMEOUT * 1000),
+            connection_inactivity_timeout=int(CONNECTION_TIMEOUT * 1000),
         )
+        if isinstance(channel, DatagramChannel):
+            # Each attempt begins another session: the arm gets time to answer the first.
+            channel.call("Session.CreateSession", info, attempts=3)
+        else:
+            channel.call("Session.CreateSession", info)
 
     def _read_devices(self) -> tuple[Device, ...]:
         handles = self.stream.call("DeviceManager.ReadAllDevices").device_handle
@@ -302,7 +304,7 @@ class KortexClient:
             if channel.session:
                 with contextlib.suppress(KortexError):
                     if isinstance(channel, DatagramChannel):
-                        channel.call("Session.CloseSession", timeout=0.2)
+                        channel.call("Session.CloseSession", timeout=0.6)
                     else:
                         channel.call("Session.CloseSession", timeout=0.5)
             channel.close()

@@ -43,7 +43,9 @@ def main(args: argparse.Namespace) -> int:
     """
     from ndp_ros.arms.kortex.emulator.process import serve
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    # Others' libraries have nothing to say here.
+    logging.getLogger("ndp_ros").setLevel(logging.INFO)
     network = from_arguments(NetworkConfig, args)
     config = dataclasses.replace(from_arguments(EmulatorConfig, args), network=network)
 

@@ -82,7 +82,7 @@ class Services:
         self.devices = (*others, *reversed(actuators), Device(DeviceKind.BASE, BASE, 0))
         self.actuators = {device.identifier: device.order for device in actuators}
         self._feedback = self._new_feedback()
-        self._fed = -1.0
+        self._fed: tuple[float, int, int] | None = None
         self._handlers: dict[str, Callable[[Caller, Any, int], Any]] = {
             "Base.ReadAllActions": self._read_all_actions,
             "Base.ExecuteActionFromReference": self._execute_reference,
@@ -235,9 +235,11 @@ class Services:
     def feedback(self) -> Any:
         """Return the feedback message of this moment; the next call overwrites it."""
         robot, feedback = self.robot, self._feedback
-        if self._fed == robot.time:
+        # What happens between two steps, such as a fault, is told as well.
+        moment = (robot.time, robot.servoing, robot.base_faults)
+        if self._fed == moment:
             return feedback
-        self._fed = robot.time
+        self._fed = moment
         state = robot.state
         faults, warnings = robot.faults.tolist(), robot.warnings.tolist()
         rows = zip(
