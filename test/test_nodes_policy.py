@@ -29,7 +29,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from ndp_ros import checkpoint
 from ndp_ros.nodes import policy_node, qos
-from ndp_ros.nodes.messages import stamp_of
+from ndp_ros.nodes.messages import duration_of, stamp_of
 from ndp_ros.observation import arm_observation
 from ndp_ros.policies import make_policy
 
@@ -46,10 +46,12 @@ class World:
         self.cube = ros.node.create_publisher(PoseStamped, "objects/cube/pose", qos.STATE)
         self.silent: set[str] = set()
         self.delay = 0.0
+        self.clock, self.speed = 100.0, 1.0
         ros.node.create_timer(0.02, self.publish)
 
     def publish(self) -> None:
         stamp = stamp_of(time.time() - self.delay)
+        self.clock += 0.02 * self.speed
         if "joint_states" not in self.silent:
             # The order of the joints is the robot's own, and it may have more of them.
             message = JointState(name=["other", "b", "a"], position=[9.0, 0.2, 0.1])
@@ -58,6 +60,7 @@ class World:
             self.joints.publish(message)
         if "ndp/setpoint" not in self.silent:
             point = JointTrajectoryPoint(positions=[0.1, 0.2], velocities=[0.0, 0.0])
+            point.time_from_start = duration_of(self.clock)
             message = JointTrajectory(joint_names=["a", "b"], points=[point])
             message.header.stamp = stamp
             self.setpoint.publish(message)
@@ -120,6 +123,23 @@ def test_phi_runs_once_a_segment_on_a_complete_observation(system: System) -> No
     # The depth of one may drop messages on a busy machine, never reorder them.
     sequences = [m.sequence for m in segments]
     assert sequences == sorted(set(sequences))
+
+
+def test_segments_keep_to_the_clock_of_the_arm(system: System) -> None:
+    world = system.world
+    try:
+        began, first = world.clock, system.next_segments(1)[0].sequence
+        last = system.next_segments(15)[-1].sequence
+        assert (last - first) * 0.1 <= world.clock - began + 0.1
+        world.speed = 0.0  # a simulation that stands still
+        system.ros.spin(0.3)
+        system.segments.clear()
+        system.ros.spin(0.5)
+        assert not system.segments
+        world.speed, world.clock = 1.0, 0.0  # and one that was started again
+        system.next_segments(2)
+    finally:
+        world.speed = 1.0
 
 
 def test_what_is_published_is_what_the_network_says(system: System) -> None:

@@ -108,7 +108,7 @@ def recording(n: int = 30) -> Recording:
     task.robot.read(state)
     times = list(np.linspace(0.0, 0.1, n))
     return Recording(
-        0, task.joint_names, times, [state.position] * n, [task.robot.objects()] * n, times,
+        0, task.joint_names, times, [state.position] * n, [task.robot.objects()] * n,
         [state.position + 0.01] * n,
     )  # fmt: skip
 

@@ -32,7 +32,13 @@ from ndp_ros.domain import claim
 from ndp_ros.errors import NdpError
 from ndp_ros.nodes import lifecycle, parameters, qos
 from ndp_ros.nodes.lifecycle import Health, NdpNode
-from ndp_ros.nodes.messages import Parameters, RejectedError, parameters_from_message, stamp_of
+from ndp_ros.nodes.messages import (
+    Parameters,
+    RejectedError,
+    duration_of,
+    parameters_from_message,
+    stamp_of,
+)
 from ndp_ros.nodes.observer import JOINT_STATES, SETPOINT, pose_topic
 from ndp_ros.nodes.stream import Stream
 from ndp_ros.streaming.config import StreamSpec
@@ -200,11 +206,11 @@ class IntegratorNode(NdpNode):
         if stream is None:
             return
         stream.mailbox.beat()
-        if self._following and time.monotonic() > self._follow_until:
-            self._following = False
-            stream.mailbox.request("hold")
         if stream.alive and stream.mailbox.state.load():
             self._publish_state(stream)
+        if self._following and stream.arm_clock() > self._follow_until:
+            self._following = False
+            stream.mailbox.request("hold")
         self._answer(stream)
         state = self._state()
         if state != self._told:
@@ -220,12 +226,6 @@ class IntegratorNode(NdpNode):
         )  # fmt: skip
         joints.header.stamp = stamp
         self._joints.publish(joints)
-        point = JointTrajectoryPoint(
-            positions=state["y"], velocities=state["yd"], accelerations=state["ydd"]
-        )
-        setpoint = JointTrajectory(joint_names=names, points=[point])
-        setpoint.header.stamp = stamp
-        self._setpoint.publish(setpoint)
         for name, place in stream.objects.items():
             pose = state["poses"][place]
             if not math.isfinite(pose[0]):
@@ -235,6 +235,14 @@ class IntegratorNode(NdpNode):
             p, q = message.pose.position, message.pose.orientation
             p.x, p.y, p.z, q.w, q.x, q.y, q.z = map(float, pose)
             self._poses[name].publish(message)
+        point = JointTrajectoryPoint(
+            positions=state["y"], velocities=state["yd"], accelerations=state["ydd"],
+            time_from_start=duration_of(stream.arm_clock()),
+        )  # fmt: skip
+        setpoint = JointTrajectory(joint_names=names, points=[point])
+        setpoint.header.stamp = stamp
+        # Last: it is what phi waits for, and by then everything else of this instant is there.
+        self._setpoint.publish(setpoint)
 
     def _state(self) -> tuple[str, str]:
         """Return the state and its reason, as in ``ndp_interfaces/Status``."""
@@ -300,7 +308,8 @@ class IntegratorNode(NdpNode):
         self._following = self._following and request.data
         refusal = await self._ask("follow" if request.data else "hold")
         self._following = request.data and not refusal
-        self._follow_until = time.monotonic() + (self._config.follow_for or math.inf)
+        now = self._stream.arm_clock() if self._stream is not None else math.inf
+        self._follow_until = now + (self._config.follow_for or math.inf)
         return self._conclude(response, refusal, "follows" if request.data else "holds")
 
     async def _on_reset(self, request: Reset.Request, response: Reset.Response) -> Reset.Response:

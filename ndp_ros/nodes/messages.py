@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from builtin_interfaces.msg import Time
+from builtin_interfaces.msg import Duration, Time
 from ndp_interfaces.msg import DmpParameters
 from numpy.typing import NDArray
 
@@ -129,8 +129,8 @@ def parameters_from_message(
     )  # fmt: skip
 
 
-def seconds(stamp: Time) -> float:
-    """Return a ROS time stamp in seconds."""
+def seconds(stamp: Time | Duration) -> float:
+    """Return a ROS time stamp, or a duration, in seconds."""
     return float(stamp.sec) + float(stamp.nanosec) * 1e-9
 
 
@@ -138,6 +138,12 @@ def stamp_of(time: float) -> Time:
     """Return seconds as a ROS time stamp."""
     nanoseconds = round(time * 1e9)
     return Time(sec=nanoseconds // 1_000_000_000, nanosec=nanoseconds % 1_000_000_000)
+
+
+def duration_of(time: float) -> Duration:
+    """Return seconds as a ROS duration."""
+    nanoseconds = round(time * 1e9)
+    return Duration(sec=nanoseconds // 1_000_000_000, nanosec=nanoseconds % 1_000_000_000)
 
 
 def _short(names: Any) -> str:

@@ -1,12 +1,14 @@
 """The policy node: observation in, DMP parameters out, once per segment.
 
-Φ runs on a free timer of period k · control_dt while its observation is complete and
-fresh. A new checkpoint is loaded off to the side and taken over at the next segment; one
-that does not fit is refused and the old one goes on.
+Φ runs every k · control_dt of the arm's clock while its observation is complete and
+fresh. That clock comes with the setpoints, and a simulated arm's is as slow as its
+simulation. A new checkpoint is loaded off to the side and taken over at the next segment;
+one that does not fit is refused and the old one goes on.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
@@ -24,7 +26,6 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.parameter import Parameter
 from rclpy.subscription import Subscription
 from rclpy.task import Future
-from rclpy.timer import Timer
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
@@ -33,7 +34,7 @@ from ndp_ros.config import param
 from ndp_ros.errors import CheckpointError, NdpError
 from ndp_ros.nodes import lifecycle, parameters, qos
 from ndp_ros.nodes.lifecycle import Health, NdpNode
-from ndp_ros.nodes.messages import Parameters, parameters_to_message
+from ndp_ros.nodes.messages import Parameters, parameters_to_message, seconds
 from ndp_ros.nodes.observer import JOINT_STATES, SETPOINT, Observer, pose_topic
 from ndp_ros.observation import field_slice
 from ndp_ros.paths import find_checkpoint
@@ -109,8 +110,10 @@ class PolicyNode(NdpNode):
         self._next: Phi | None = None
         self._observer: Observer | None = None
         self._inputs: list[Subscription[Any]] = []
-        self._segment_timer: Timer | None = None
-        self._missing: list[str] = []
+        self._running = False
+        self._due = -math.inf
+        """When the next segment is due on the arm's clock [s]."""
+        self._trouble: list[str] = []
         self._sequence = 0
         self._forward: deque[float] = deque(maxlen=200)
         self._refusal = ""
@@ -133,17 +136,17 @@ class PolicyNode(NdpNode):
         self._adopt(Phi(self._config.checkpoint, self._config.arm))
 
     def activate(self) -> None:
-        """Start the segment timer."""
+        """Run Φ from the next setpoint on."""
         self._scheduler = lifecycle.prefer(self._config.node_priority)
-        self._restart_timer()
+        self._running, self._due = True, -math.inf
 
     def deactivate(self) -> None:
-        """Stop the segment timer."""
-        self._stop_timer()
+        """Let Φ rest."""
+        self._running = False
 
     def cleanup(self) -> None:
         """Forget the checkpoint."""
-        self._stop_timer()
+        self._running = False
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs.clear()
@@ -151,24 +154,40 @@ class PolicyNode(NdpNode):
 
     # -- one segment ------------------------------------------------------------------------
 
-    def _segment(self) -> None:
-        if self._next is not None:
-            self._adopt(self._next)
-            self._restart_timer()
+    def _on_setpoint(self, message: JointTrajectory) -> None:
+        """Run Φ if a segment is due; what is missing now is asked for again next time."""
         phi, observer = self._phi, self._observer
         if phi is None or observer is None:
             return
-        now = self.now()
-        self._missing = observer.missing(now, self._config.max_observation_age)
-        if self._missing:
+        observer.on_setpoint(message)
+        if not self._running or not message.points:
             return
+        now, period = seconds(message.points[0].time_from_start), phi.spec.segment_duration
+        # A clock that was set back is a new one.
+        if self._due - period <= now < self._due:
+            return
+        if not self._segment():
+            return
+        late = now - self._due
+        self._due = self._due + period if 0.0 <= late < 0.5 * period else now + period
+
+    def _segment(self) -> bool:
+        """Run Φ and publish what it yields; return whether the observation allowed it."""
+        if self._next is not None:
+            self._adopt(self._next)
+        phi, observer = self._phi, self._observer
+        if phi is None or observer is None:
+            return False
+        if observer.missing(self.now(), self._config.max_observation_age):
+            return False
         started = time.perf_counter()
         obs, stamp = observer.observe()
         g, w = phi(obs)
         self._forward.append(time.perf_counter() - started)
         if not (np.isfinite(g).all() and np.isfinite(w).all()):
-            self._missing = ["phi (its output is not finite)"]
-            return
+            self._trouble = ["phi (its output is not finite)"]
+            return True
+        self._trouble = []
         self._sequence += 1
         self._output.publish(
             parameters_to_message(
@@ -179,6 +198,7 @@ class PolicyNode(NdpNode):
                 )
             )
         )  # fmt: skip
+        return True
 
     def _adopt(self, phi: Phi) -> None:
         """Make a loaded checkpoint the one that runs."""
@@ -198,28 +218,15 @@ class PolicyNode(NdpNode):
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs.clear()
-        joints = (
-            (JOINT_STATES, JointState, observer.on_joint_states),
-            (SETPOINT, JointTrajectory, observer.on_setpoint),
-        )
-        for topic, kind, callback in joints:
-            if topic in observer.topics:
-                self._inputs.append(self.create_subscription(kind, topic, callback, qos.STATE))
+        self._inputs += [
+            self.create_subscription(JointState, JOINT_STATES, observer.on_joint_states, qos.STATE),
+            self.create_subscription(JointTrajectory, SETPOINT, self._on_setpoint, qos.STATE),
+        ]
         for name in observer.objects:
             callback = partial(observer.on_pose, name)
             self._inputs.append(
                 self.create_subscription(PoseStamped, pose_topic(name), callback, qos.STATE)
             )
-
-    def _restart_timer(self) -> None:
-        self._stop_timer()
-        assert self._phi is not None
-        self._segment_timer = self.create_timer(self._phi.spec.segment_duration, self._segment)
-
-    def _stop_timer(self) -> None:
-        if self._segment_timer is not None:
-            self.destroy_timer(self._segment_timer)
-            self._segment_timer = None
 
     # -- another checkpoint -----------------------------------------------------------------
 
@@ -290,7 +297,7 @@ class PolicyNode(NdpNode):
     def _take(self, phi: Phi) -> None:
         """Let a checkpoint take over at the next segment."""
         self._refusal = ""
-        if self._segment_timer is None:
+        if not self._running:
             self._adopt(phi)
         else:
             self._next = phi
@@ -315,9 +322,12 @@ class PolicyNode(NdpNode):
             values["refused"] = self._refusal
         if self.state != "active":
             return Health(lifecycle.OK, self.state, values)
-        if self._missing:
-            values["missing"] = "; ".join(self._missing)
-            topics = ", ".join(phrase.split(" ")[0] for phrase in self._missing)
+        missing = list(self._trouble)
+        if self._observer is not None:
+            missing += self._observer.missing(self.now(), self._config.max_observation_age)
+        if missing:
+            values["missing"] = "; ".join(missing)
+            topics = ", ".join(phrase.split(" ")[0] for phrase in missing)
             return Health(lifecycle.WARN, f"observation incomplete: {topics}", values)
         return Health(lifecycle.OK, "running", values)
 

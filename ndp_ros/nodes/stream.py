@@ -92,6 +92,14 @@ class Stream:
         """Whether the process runs."""
         return self._process.poll() is None
 
+    def arm_clock(self) -> float:
+        """Return the time by which the arm moves [s], as of the state that was loaded last.
+
+        A simulated arm's own: on a machine too slow for it, its seconds are longer than
+        ours. CLOCK_MONOTONIC for a real one.
+        """
+        return float(self.mailbox.state["arm_time" if self.simulated else "time"])
+
     def obituary(self) -> str:
         """Return how the process ended, in one line."""
         status = self._process.poll() or 0

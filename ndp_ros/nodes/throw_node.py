@@ -92,7 +92,7 @@ class ThrowNode(Node):
         self._heard = 0.0
         self._joint_names: tuple[str, ...] = ()
         self._recording: Recording | None = None
-        self._start = math.inf
+        self._follows_at = self._start = math.inf
         self._executor = make_executor()
         self._executor.add_node(self)
         self.create_subscription(JointState, JOINT_STATES, self._on_joints, qos.RECORD)
@@ -109,8 +109,8 @@ class ThrowNode(Node):
     # -- what is heard ----------------------------------------------------------------------
 
     def _on_status(self, message: Status) -> None:
-        if message.state == Status.FOLLOWING and not math.isfinite(self._start):
-            self._start = seconds(message.header.stamp)
+        if message.state == Status.FOLLOWING and not math.isfinite(self._follows_at):
+            self._follows_at = seconds(message.header.stamp)
         self._status = message
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
@@ -130,34 +130,37 @@ class ThrowNode(Node):
         self._joint_names = tuple(message.name)
         self._gather(message.header.stamp, JOINT_STATES, np.array(message.position))
 
+    def _on_setpoint(self, message: JointTrajectory) -> None:
+        point = message.points[0]
+        clock = seconds(point.time_from_start)
+        self._gather(message.header.stamp, SETPOINT, np.array([clock, *point.positions]))
+
     def _gather(self, at: Time, name: str, value: Array) -> None:
         """Put joints and poses of one instant together; those that stay incomplete are dropped.
 
         An arm of one instant with a cube of another would look as if the cube had left
-        the hand.
+        the hand. A throw is timed by the arm's clock, which comes with the setpoint.
         """
         stamp = seconds(at)
         sample = self._samples.setdefault(stamp, {})
         sample[name] = value
-        if len(sample) <= len(Throw.objects):
+        if len(sample) < 2 + len(Throw.objects):
             return
         self._samples = {later: s for later, s in self._samples.items() if later > stamp}
         self._heard = stamp
         recording = self._recording
-        if recording is None or stamp < self._start:
+        if recording is None or stamp < self._follows_at:
             return
-        position = sample.pop(JOINT_STATES)
+        position, setpoint = sample.pop(JOINT_STATES), sample.pop(SETPOINT)
+        clock = float(setpoint[0])
+        if not math.isfinite(self._start):
+            self._start = clock
         recording.joint_names = self._joint_names
-        recording.times.append(stamp - self._start)
+        recording.times.append(clock - self._start)
         recording.position.append(position)
+        recording.setpoint.append(setpoint[1:])
         recording.poses.append(sample)
-        self.replay.feed(stamp - self._start, position, sample)
-
-    def _on_setpoint(self, message: JointTrajectory) -> None:
-        stamp = seconds(message.header.stamp)
-        if self._recording is not None and stamp >= self._start:
-            self._recording.setpoint_times.append(stamp - self._start)
-            self._recording.setpoint.append(np.array(message.points[0].positions))
+        self.replay.feed(clock - self._start, position, sample)
 
     # -- waiting ----------------------------------------------------------------------------
 
@@ -230,7 +233,7 @@ class ThrowNode(Node):
         self._call(Reset, "reset", Reset.Request(seed=seed))
         self._until(lambda: self._heard > asked, _ANSWER_TIMEOUT, "the new start state")
         self.replay.begin(seed)
-        self._start = math.inf
+        self._follows_at = self._start = math.inf
         self._recording = recording = Recording(seed)
         text = ""
         try:

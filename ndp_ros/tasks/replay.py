@@ -26,7 +26,7 @@ _SPEED_SPAN = 0.03
 
 @dataclass
 class Recording:
-    """What was heard of one throw; times in seconds from the first segment."""
+    """What was heard of one throw; times by the arm's clock [s] from the first segment."""
 
     seed: int
     joint_names: tuple[str, ...] = ()
@@ -35,9 +35,8 @@ class Recording:
     """Measured joints (dof,) [rad], one per time."""
     poses: list[dict[str, Array]] = field(default_factory=list)
     """Pose (7,) of each object in the arm's base frame, one per time."""
-    setpoint_times: list[float] = field(default_factory=list)
     setpoint: list[Array] = field(default_factory=list)
-    """Planned joints (dof,) [rad], one per setpoint time."""
+    """Planned joints (dof,) [rad], one per time."""
 
 
 class Replay:
@@ -171,7 +170,7 @@ def plot(recording: Recording, path: Path) -> None:
     Raises:
         TaskError: If nothing was recorded, or the file cannot be written.
     """
-    if not recording.times or not recording.setpoint_times:
+    if not recording.times:
         raise TaskError(f"no plot {path}: nothing was recorded")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -182,10 +181,9 @@ def plot(recording: Recording, path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots(dof, 1, sharex=True, squeeze=False)[:, 0]
     for joint, ax in enumerate(axes):
-        ax.plot(recording.setpoint_times, planned[:, joint], lw=2.5, alpha=0.5, label="planned")
+        ax.plot(recording.times, planned[:, joint], lw=2.5, alpha=0.5, label="planned")
         ax.plot(recording.times, measured[:, joint], lw=1.0, color="black", label="measured")
-        at = np.interp(recording.times, recording.setpoint_times, planned[:, joint])
-        rms = float(np.sqrt(np.mean((measured[:, joint] - at) ** 2)))
+        rms = float(np.sqrt(np.mean((measured[:, joint] - planned[:, joint]) ** 2)))
         ax.set_ylabel(f"{recording.joint_names[joint]}\n[rad]", fontsize=8)
         ax.set_title(f"rms {rms:.3f} rad", fontsize=7, loc="right", pad=2)
         ax.grid(alpha=0.3)
