@@ -21,10 +21,11 @@ import yaml
 from ndp_ros import checkpoint
 from ndp_ros.arms.arm import ArmConfig
 from ndp_ros.checkpoint import Checkpoint
-from ndp_ros.config import Parameter, from_mapping, param, parameters
+from ndp_ros.config import Parameter, from_mapping, param, parameters, to_mapping
 from ndp_ros.domain import claim, domain_id
 from ndp_ros.errors import CheckpointError, ConfigError
 from ndp_ros.paths import find_checkpoint
+from ndp_ros.streaming.config import RuntimeConfig
 
 INTEGRATOR, POLICY, OBJECTS = "integrator_node", "policy_node", "objects_node"
 THROW, VIEWER = "throw_node", "viewer_node"
@@ -110,12 +111,13 @@ def simulation(config: SimConfig, saved: Checkpoint) -> list[ProcessSpec]:
     folder = str(find_checkpoint(config.checkpoint))
     arguments = task_arguments(saved)
     scene = saved.spec.task + ("-moving" if arguments.get("moving_bin") else "")
+    runtime = RuntimeConfig.named("default", rate=config.rate)
     specs = [
         ProcessSpec(
             INTEGRATOR,
             {
                 "hardware": "mujoco", "arm": saved.spec.arm, "task": scene,
-                "command_mode": "torque", "seed": config.seed, "rate": config.rate,
+                "command_mode": "torque", "seed": config.seed, **to_mapping(runtime),
             },
         ),
         ProcessSpec(POLICY, {"checkpoint": folder, "arm": saved.spec.arm}, respawn=True),
