@@ -6,7 +6,7 @@ THROWS ?= 10
 RATE ?= 1000
 TESTS ?= test
 
-.PHONY: help sim test realtime lint setup clean
+.PHONY: help sim test lint setup clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,10 +21,7 @@ sim: $(VENV)/.ready  ## Ten throws in real time without a screen; video and plot
 	@$(BIN)/ndp sim --throws $(THROWS) --rate $(RATE)
 
 test: $(VENV)/.ready  ## Run the whole test suite.
-	@$(BIN)/python -m pytest -m "not realtime" $(TESTS)
-
-realtime: $(VENV)/.ready  ## Run the tests that need an otherwise idle machine.
-	@$(BIN)/python -m pytest -m realtime $(TESTS)
+	@$(BIN)/python -m pytest $(TESTS)
 
 lint: $(VENV)/.ready  ## ruff and mypy.
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

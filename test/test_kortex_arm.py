@@ -48,8 +48,6 @@ from ndp_ros.errors import ArmError, ConfigError
 
 __all__ = ["emulator", "shared_emulator"]
 
-pytestmark = pytest.mark.realtime
-
 
 @pytest.fixture
 def arm(emulator):

@@ -33,8 +33,6 @@ from ndp_ros.streaming.streamer import DONE, FAILED, NOT_STARTED, start
 
 __all__ = ["emulator", "shared_emulator"]
 
-pytestmark = pytest.mark.realtime
-
 DOF, RATE, DURATION = 7, 500.0, 0.4
 DMP = DmpConfig(n_basis=3)
 PATIENCE = 120.0  # for a busy machine; nothing here takes more than seconds on an idle one
@@ -52,7 +50,9 @@ class Rig:
     def start(self, mode: str = "position", options=None, wait: bool = True, **runtime) -> "Rig":
         patient = {"rate": RATE, "priority": 0, "heartbeat_timeout": 30.0, "parent_timeout": 60.0,
                    "max_parameter_age": 5.0, "stall_timeout": 4.0, "feedback_timeout": 4.0,
-                   "max_following_error": 0.2}  # fmt: skip
+                   "max_following_error": 0.2,
+                   # All joints at their limits at once take more torque than the arm has.
+                   "velocity_margin": 0.8, "acceleration_margin": 0.3}  # fmt: skip
         arm = {"robot_ip": HOST, "port": self.emulator.port, "udp_port": self.emulator.udp_port,
                "reply_timeout": 0.1, "feedback_timeout": 5.0, "timeout": 20.0}  # fmt: skip
         spec = StreamSpec(
