@@ -437,6 +437,36 @@ def test_a_simulated_arm_is_stepped_reset_and_shows_its_objects(rig) -> None:
     assert rig.ended() == DONE
 
 
+def test_the_clock_of_a_simulated_arm_waits_for_an_overdue_segment_but_not_for_ever(rig) -> None:
+    runtime = RuntimeConfig(
+        rate=RATE, priority=0, heartbeat_timeout=60.0, parent_timeout=60.0, patience=0.6
+    )
+    rig.box = Mailbox.create(MailboxLayout(DOF, max_rows=runtime.max_rows, max_basis=4))
+    rig.process = start(StreamSpec(runtime=runtime), rig.box)
+    times = np.arange(runtime.rows(DURATION)) / (RATE * DURATION)
+    rig.handle = rig.box.send_response(response(DMP, times), DURATION)
+    rig.until(lambda: rig.box.hello() is not None)
+    rig.ask("follow")
+    for _ in range(3):
+        sent = time.monotonic()
+        rig.send(0.0)
+        rig.until(lambda: rig.box.report()["accepted"] == rig.sequence)
+        rig.until(lambda: rig.box.state.load())
+        before = float(rig.box.state["arm_time"])
+        rig.until(lambda s=sent: time.monotonic() > s + DURATION + 0.2)
+        rig.until(lambda: rig.box.state.load())
+        after = float(rig.box.state["arm_time"])
+        waited = time.monotonic() - sent
+        if waited < DURATION + 0.5:  # else this process was the late one
+            assert rig.phase("following")
+            assert after - before < DURATION + 0.05
+    rig.until(lambda: rig.phase("waiting"))
+    assert rig.box.report()["reason"].startswith("starved")
+    assert rig.box.report()["missed"] > 0
+    rig.ask("quit")
+    assert rig.ended() == DONE
+
+
 def test_a_real_arm_cannot_be_reset(rig) -> None:
     rig.start()
     with pytest.raises(StreamError, match="no simulated arm"):

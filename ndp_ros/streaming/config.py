@@ -59,6 +59,14 @@ class RuntimeConfig:
         minimum=0.002,
         maximum=5,
     )
+    patience: float = param(
+        0.0,
+        doc="How long the clock of a simulated arm stands still for an overdue segment; 0: it "
+        "goes on, as that of a real arm always does.",
+        unit="s",
+        minimum=0.0,
+        maximum=10.0,
+    )
 
     position_margin: float = param(
         0.0, doc="Distance kept from position limits.", unit="rad", minimum=0.0, maximum=1.0

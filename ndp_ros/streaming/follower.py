@@ -36,6 +36,8 @@ Array = NDArray[np.float64]
 STARTING, HOLDING, WAITING, FOLLOWING, BRAKING, FAULTY, STOPPED = range(len(PHASES))
 
 _ATTEMPTS = 6
+_LATENCY = 0.015
+"""By how much a segment may outlast its duration before the next counts as overdue [s]."""
 
 
 class Follower:
@@ -72,7 +74,7 @@ class Follower:
         self._columns = np.zeros((dof, 3 + max_basis))
         self._wanted = np.zeros((3, dof))
         self._index = 0
-        self._end = 0
+        self._end = self._due = 0
         self._stretch = 1.0
         self._hermite = _Hermite(dof)
         self._ignore_before = -math.inf
@@ -142,6 +144,11 @@ class Follower:
         """Whether the setpoint is in motion."""
         return bool(self.setpoint[1].any())
 
+    @property
+    def overdue(self) -> bool:
+        """Whether the segment that is followed should have been replaced by now."""
+        return self.phase == FOLLOWING and self._index >= self._due
+
     # -- segments ----------------------------------------------------------------------------
 
     def offer(self, segment: Any, look: Any, now: float) -> bool:
@@ -194,6 +201,7 @@ class Follower:
         self._active = 1 - self._active
         self._table = table.transpose(1, 0, 2)
         self._index, self._stretch = 0, stretch
+        self._due = math.ceil((duration * stretch + _LATENCY) * self._config.rate)
         past = (duration * stretch + self._config.grace) * self._config.rate
         self._end = min(math.floor(past + 1e-6), math.floor((rows - 1) * stretch))
         self.phase, self.sequence = FOLLOWING, sequence

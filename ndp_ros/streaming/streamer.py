@@ -98,6 +98,7 @@ class Streamer:
         self._closing = ""
         self._exit = DONE
         self._parent_silent = False
+        self._waits_since = 0
         self._started = 0
         self._every_sample = max(1, round(config.rate / config.record_rate))
         self._every_status = max(1, round(config.rate / _STATUS_RATE))
@@ -156,6 +157,13 @@ class Streamer:
             previous = began
             mailbox.streamer_beat(began)
             self._listen(began, now)
+            if simulated is not None and self._patient(began):
+                clock.missed += 1
+                mailbox.publish_state(
+                    now, measured.time, clock.ticks, follower.sequence, follower.phase, vectors,
+                    setpoint,
+                )  # fmt: skip
+                continue
             follower.tick()
             omega(setpoint[0], setpoint[1], setpoint[2], measured, command)
             policy = guard.command(command)
@@ -224,6 +232,13 @@ class Streamer:
             follower.offer(
                 mailbox.segment.value, mailbox.response(int(mailbox.segment["slot"])), now
             )
+
+    def _patient(self, began: int) -> bool:
+        """Whether a simulated arm's clock stands still for a segment that is overdue."""
+        if not self.follower.overdue:
+            self._waits_since = began
+            return False
+        return (began - self._waits_since) * 1e-9 < self._config.patience
 
     def _answer(self, record: Any, now: float) -> None:
         follower, kind, refusal = self.follower, REQUESTS[int(record["kind"])], ""
