@@ -27,6 +27,7 @@ from ndp_ros.arms.kortex.emulator.process import EmulatorProcess
 from ndp_ros.arms.kortex.schema import ServoingMode
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.dmp.response import response
+from ndp_ros.errors import StreamError
 from ndp_ros.streaming.config import RuntimeConfig, StreamSpec
 from ndp_ros.streaming.mailbox import Mailbox, MailboxLayout
 from ndp_ros.streaming.streamer import DONE, FAILED, NOT_STARTED, start
@@ -201,9 +202,10 @@ def test_signal_leaves_the_arm_at_rest_and_the_sessions_closed(rig, number):
     assert rig.emulator.control.do("state")["sessions"] == 0
 
 
-def test_lost_datagrams_are_no_reason_to_stop(rig):
+@pytest.mark.parametrize("loss", [0.05, 0.3])
+def test_lost_datagrams_are_no_reason_to_stop(rig, loss):
     rig.follow(options={"reply_timeout": 0.002})
-    rig.emulator.control.do("network", loss=0.3, seed=1)
+    rig.emulator.control.do("network", loss=loss, seed=1)
     rig.swing()
     rig.emulator.control.do("network", loss=0.0)
     assert rig.quit() == DONE, rig.reason
@@ -284,6 +286,33 @@ def test_stalled_streamer_finds_its_arm_gone_and_says_so(rig):
     rig.streamer.send_signal(signal.SIGCONT)
     assert rig.ended() == FAILED
     assert "left low-level servoing" in rig.reason
+    assert_safe(rig.emulator)
+
+
+def test_streamer_that_stood_still_for_half_a_second_goes_on_from_rest(rig):
+    """Its arm has more patience here than a real one; what it must not do is jump."""
+    rig.follow(stall_timeout=0.3)
+    rig.streamer.send_signal(signal.SIGSTOP)
+    time.sleep(0.5)
+    rig.streamer.send_signal(signal.SIGCONT)
+    rig.until(lambda: rig.box.report()["guard"].get("stalled", 0) > 0)
+    assert "stalled: the loop stood still" in rig.reason
+    rig.swing(lambda: rig.moving())
+    assert rig.quit() == DONE, rig.reason
+    assert_safe(rig.emulator)
+
+
+def test_following_error_brakes_latches_and_can_be_cleared(rig):
+    rig.start(max_following_error=0.004)
+    rig.box.wait(rig.box.request("follow"), PATIENCE)
+    rig.swing(lambda: rig.box.report()["fault"] != "")
+    assert "following_error: " in rig.reason
+    rig.until(lambda: not rig.moving())
+    with pytest.raises(StreamError, match="in fault .following_error"):
+        rig.box.wait(rig.box.request("follow"), PATIENCE)
+    rig.box.wait(rig.box.request("clear_fault"), PATIENCE)
+    rig.box.wait(rig.box.request("follow"), PATIENCE)
+    assert rig.quit() == DONE, rig.reason
     assert_safe(rig.emulator)
 
 
