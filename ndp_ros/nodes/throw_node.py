@@ -50,6 +50,7 @@ RESULT, VIDEO, PLOT = "throws.json", "throws.mp4", "throw.png"
 
 _START_TIMEOUT = 90.0
 _ANSWER_TIMEOUT = 15.0
+_ASK_AGAIN = 3.0
 _FOLLOW_TIMEOUT = 20.0
 _REST_TIMEOUT = 10.0
 _FRAME = (480, 360)
@@ -93,6 +94,10 @@ class ThrowNode(Node):
         self._joint_names: tuple[str, ...] = ()
         self._recording: Recording | None = None
         self._follows_at = self._start = math.inf
+        self._integrator: dict[str, Any] = {
+            name: self.create_client(kind, f"{self.config.integrator}/{name}")
+            for kind, name in ((SetBool, "follow"), (Reset, "reset"), (Trigger, "clear_fault"))
+        }
         self._executor = make_executor()
         self._executor.add_node(self)
         self.create_subscription(JointState, JOINT_STATES, self._on_joints, qos.RECORD)
@@ -181,19 +186,26 @@ class ThrowNode(Node):
                 raise StreamError(f"waited {timeout:g} s for {what}")
             self._executor.spin_once(timeout_sec=0.1)
 
-    def _call(self, kind: Any, name: str, request: Any) -> Any:
+    def _call(self, name: str, request: Any) -> Any:
         """Call a service of the integrator and return its response.
 
         Raises:
             StreamError: If it does not answer, or refuses.
         """
-        client: Any = self.create_client(kind, f"{self.config.integrator}/{name}")
-        try:
-            self._until(client.service_is_ready, _START_TIMEOUT, f"the service ~/{name}")
+        client = self._integrator[name]
+        self._until(client.service_is_ready, _START_TIMEOUT, f"the service ~/{name}")
+        deadline = time.monotonic() + _ANSWER_TIMEOUT
+        while True:
+            # A server that has not yet found its client answers into the void: a machine that
+            # is busy enough makes that likely, and asking twice does no harm here.
             future = client.call_async(request)
-            self._until(future.done, _ANSWER_TIMEOUT, f"an answer from ~/{name}")
-        finally:
-            self.destroy_client(client)
+            try:
+                self._until(future.done, _ASK_AGAIN, f"an answer from ~/{name}")
+                break
+            except StreamError:
+                client.remove_pending_request(future)
+                if time.monotonic() > deadline:
+                    raise
         response: Any = future.result()
         if not response.success:
             raise StreamError(f"~/{name} refused: {response.message}")
@@ -225,19 +237,19 @@ class ThrowNode(Node):
             StreamError: If the system does not do its part.
         """
         if self._state == Status.FAULT:
-            self._call(Trigger, "clear_fault", Trigger.Request())
-        self._call(SetBool, "follow", SetBool.Request(data=False))
+            self._call("clear_fault", Trigger.Request())
+        self._call("follow", SetBool.Request(data=False))
         at_rest = (Status.HOLDING,)
         self._until(lambda: self._state in at_rest, _REST_TIMEOUT, "the arm to come to rest")
         asked = time.time()
-        self._call(Reset, "reset", Reset.Request(seed=seed))
+        self._call("reset", Reset.Request(seed=seed))
         self._until(lambda: self._heard > asked, _ANSWER_TIMEOUT, "the new start state")
         self.replay.begin(seed)
         self._follows_at = self._start = math.inf
         self._recording = recording = Recording(seed)
         text = ""
         try:
-            self._call(SetBool, "follow", SetBool.Request(data=True))
+            self._call("follow", SetBool.Request(data=True))
             self._until(
                 lambda: math.isfinite(self._start), _FOLLOW_TIMEOUT, "a segment that is followed"
             )
@@ -253,7 +265,7 @@ class ThrowNode(Node):
         summary = self.replay.summary()
         self.recordings.append(recording)
         ended = time.time()
-        self._call(SetBool, "follow", SetBool.Request(data=False))
+        self._call("follow", SetBool.Request(data=False))
         self._until(
             lambda: self._figures_stamp >= ended, _ANSWER_TIMEOUT, "the integrator's figures"
         )
@@ -350,7 +362,7 @@ class ThrowNode(Node):
 
     def hold(self) -> None:
         """Ask the arm to hold, without waiting long; for an end before time."""
-        client: Any = self.create_client(SetBool, f"{self.config.integrator}/follow")
+        client = self._integrator["follow"]
         if client.service_is_ready():
             future = client.call_async(SetBool.Request(data=False))
             self._executor.spin_until_future_complete(future, timeout_sec=1.0)
