@@ -82,7 +82,7 @@ def test_a_moving_bin_is_all_that_its_row_adds_but_samples():
 
 def test_an_exported_checkpoint_has_a_card_and_no_state_of_training(tmp_path, capsys):
     run, out, results = tmp_path / "run", tmp_path / "shipped", tmp_path / "results"
-    train(toy(320), run, command="ndp train toy", quiet=True)
+    train(toy(320), run, command="ndp train toy --out here", quiet=True)
     command = ["export", str(run), "-o", str(out), "--results", str(results), "--episodes", "5"]
     assert cli.main([*command, "--json"]) == 0
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -90,7 +90,9 @@ def test_an_exported_checkpoint_has_a_card_and_no_state_of_training(tmp_path, ca
     assert checkpoint.load(out).id == report["checkpoint"]
     text = (out / "README.md").read_text()
     assert f"success {report['success_rate']:.3f}" in text
-    assert "ndp train toy" in text
+    assert "`ndp train toy`, seed 0" in text
+    for path in (out / "config.json", results / "provenance.json"):
+        assert '"command": "ndp train toy"' in path.read_text()
     assert "320 control steps of 50 ms, 64 of them observed" in text
     assert len((results / "evaluation.jsonl").read_text().splitlines()) == 5
     assert (results / "curve.png").stat().st_size > 0

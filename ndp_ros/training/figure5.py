@@ -21,7 +21,8 @@ from ndp_ros import checkpoint
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.training.curves import Band, bands, interquartile_mean, read_curve
 from ndp_ros.training.directory import BEST, CHECKPOINTS, CONFIG, LAST, PROVENANCE
-from ndp_ros.training.evaluation import make_actor, plain, run_episode, summarise, wilson
+from ndp_ros.training.environment import crowd
+from ndp_ros.training.evaluation import plain, run_episodes, summarise, wilson
 from ndp_ros.training.experiment import RunConfig, provenance, shipped
 from ndp_ros.training.logs import read_progress
 from ndp_ros.training.reproduce import RESULT, Job, Outcome
@@ -38,6 +39,7 @@ FIRST_SEED = 1000
 """First start state of those episodes."""
 
 _RUN = "run"
+_SIDE_BY_SIDE = 10
 
 
 @dataclass(frozen=True)
@@ -115,12 +117,14 @@ def work(job: Job, folder: Path, command: str, say: Callable[[str], None]) -> No
 def measure(config: RunConfig, folder: Path, episodes: int) -> dict[str, Any]:
     """Return the figures of a checkpoint over start states of their own."""
     saved = checkpoint.load(folder)
-    actor = make_actor(ArrayPolicy(saved.spec, saved.tensors))
-    env = config.choice.make()
+    envs = [config.choice.make() for _ in range(min(_SIDE_BY_SIDE, episodes))]
     try:
-        done = [run_episode(env, actor, FIRST_SEED + n) for n in range(episodes)]
+        policy = ArrayPolicy(saved.spec, saved.tensors)
+        seeds = range(FIRST_SEED, FIRST_SEED + episodes)
+        done = run_episodes(envs, crowd(envs), policy, seeds)
     finally:
-        env.close()
+        for env in envs:
+            env.close()
     return {"checkpoint": saved.id, "at": saved.provenance.get("samples"), **summarise(done)}
 
 
