@@ -15,7 +15,7 @@ from ndp_ros.dmp.segment import Segment
 from ndp_ros.streaming.config import RuntimeConfig
 from ndp_ros.streaming.follower import Follower
 from ndp_ros.streaming.guard import Guard
-from ndp_ros.streaming.mailbox import PHASES
+from ndp_ros.streaming.layout import PHASES
 
 DOF = 3
 INFO = ArmInfo(

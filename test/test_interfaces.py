@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from ndp_ros.dmp.config import DmpConfig
-from ndp_ros.streaming.mailbox import PHASES
+from ndp_ros.streaming.layout import PHASES
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "interfaces"

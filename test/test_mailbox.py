@@ -11,14 +11,8 @@ import numpy as np
 import pytest
 
 from ndp_ros.errors import StreamError
-from ndp_ros.streaming.mailbox import (
-    ANSWERS,
-    GUARD_NAMES,
-    PHASES,
-    REQUESTS,
-    Mailbox,
-    MailboxLayout,
-)
+from ndp_ros.streaming.layout import ANSWERS, GUARD_NAMES, PHASES, REQUESTS, MailboxLayout
+from ndp_ros.streaming.mailbox import Mailbox
 
 LAYOUT = MailboxLayout(dof=7, objects=("cube", "bin"), max_basis=8, max_rows=50, samples=64)
 

@@ -23,7 +23,8 @@ from ndp_ros.errors import ConfigError, StreamError
 from ndp_ros.streaming import bench
 from ndp_ros.streaming.backends import make
 from ndp_ros.streaming.config import RuntimeConfig, StreamSpec
-from ndp_ros.streaming.mailbox import PHASES, Mailbox, MailboxLayout
+from ndp_ros.streaming.layout import PHASES, MailboxLayout
+from ndp_ros.streaming.mailbox import Mailbox
 from ndp_ros.streaming.streamer import DONE, FAILED, NOT_STARTED, ORPHANED, start
 
 JACO = ArmConfig.named("jaco")
@@ -234,7 +235,8 @@ from ndp_ros.config import from_mapping
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.dmp.response import response
 from ndp_ros.streaming.config import StreamSpec
-from ndp_ros.streaming.mailbox import Mailbox, MailboxLayout
+from ndp_ros.streaming.layout import MailboxLayout
+from ndp_ros.streaming.mailbox import Mailbox
 from ndp_ros.streaming.streamer import start
 
 spec = from_mapping(StreamSpec, json.loads(sys.argv[1]))

@@ -16,7 +16,8 @@ from ndp_ros.errors import StreamError
 from ndp_ros.streaming import streamer
 from ndp_ros.streaming.clock import bin_edges
 from ndp_ros.streaming.config import StreamSpec
-from ndp_ros.streaming.mailbox import RESPONSES, Mailbox, MailboxLayout, ResponseHandle, text
+from ndp_ros.streaming.layout import RESPONSES, MailboxLayout
+from ndp_ros.streaming.mailbox import Mailbox, ResponseHandle, text
 
 Array = NDArray[np.float64]
 

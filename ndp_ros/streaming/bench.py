@@ -25,7 +25,8 @@ from ndp_ros.dmp.response import response
 from ndp_ros.errors import StreamError
 from ndp_ros.streaming.clock import quantile
 from ndp_ros.streaming.config import RuntimeConfig, StreamSpec
-from ndp_ros.streaming.mailbox import Mailbox, MailboxLayout
+from ndp_ros.streaming.layout import MailboxLayout
+from ndp_ros.streaming.mailbox import Mailbox
 from ndp_ros.streaming.streamer import start
 
 RATES = (500.0, 1000.0, 2000.0, 5000.0)

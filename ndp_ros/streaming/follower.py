@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from ndp_ros.streaming.config import RuntimeConfig
 from ndp_ros.streaming.guard import BRAKE, FAULT, Guard
-from ndp_ros.streaming.mailbox import PHASES
+from ndp_ros.streaming.layout import PHASES
 
 Array = NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from ndp_ros.arms.arm import ArmInfo, Command, JointState
 from ndp_ros.control.limiter import ROWS, Limiter
 from ndp_ros.errors import ConfigError
 from ndp_ros.streaming.config import POLICIES, RuntimeConfig
-from ndp_ros.streaming.mailbox import GUARD_NAMES
+from ndp_ros.streaming.layout import GUARD_NAMES
 
 Array = NDArray[np.float64]
 

@@ -23,53 +23,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_ros.errors import StreamError
-from ndp_ros.streaming.clock import BINS, quantile
+from ndp_ros.streaming.clock import quantile
+from ndp_ros.streaming.layout import (
+    ANSWERS,
+    GUARD_NAMES,
+    HEADER,
+    PHASES,
+    REQUESTS,
+    RESPONSES,
+    MailboxLayout,
+    room,
+)
 from ndp_ros.streaming.slots import Matrix, Ring, Slot
 
 Array = NDArray[np.float64]
 
-PHASES = ("starting", "holding", "waiting", "following", "braking", "fault", "stopped")
-"""What the streamer is doing: the words of ``ndp_interfaces/Status``."""
-
-REQUESTS = ("follow", "hold", "reset", "stop", "clear_fault", "quit")
-"""What a parent can ask for; see :meth:`Mailbox.request`."""
-
-GUARD_NAMES = (
-    "segment_not_finite", "segment_mismatch", "segment_late", "segment_impossible",
-    "segment_stretched", "setpoint_not_finite", "position", "velocity", "acceleration",
-    "continuity", "command_not_finite", "torque", "torque_rate", "following_error", "overspeed",
-    "feedback_not_finite", "feedback_lost", "starved", "stalled", "parent_lost", "arm_error",
-    "stop_requested",
-)  # fmt: skip
-"""Every violation that the guard names and counts, in the order of ``status["guard"]``."""
-
-RESPONSES = 2
-ANSWERS = 16
-
 _MAGIC = b"ndpmail1"
-_HEADER = 4096
-
-
-@dataclass(frozen=True)
-class MailboxLayout:
-    """Sizes that fix where everything lies; written into the memory's header."""
-
-    dof: int
-    """Joints of a setpoint, the gripper counted."""
-    objects: tuple[str, ...] = ()
-    """Names of the objects whose poses the streamer publishes."""
-    max_basis: int = 32
-    """Largest number of basis functions N of a segment."""
-    max_rows: int = 4096
-    """Most rows (ticks) of a response matrix: horizon and grace at the loop's rate."""
-    samples: int = 2048
-    """Capacity of the recording ring, in samples."""
-
-    def __post_init__(self) -> None:
-        """Check that every size is positive."""
-        for name in ("dof", "max_basis", "max_rows", "samples"):
-            if getattr(self, name) < 1:
-                raise StreamError(f"mailbox: {name} is {getattr(self, name)}, expected 1 or more")
 
 
 @dataclass(frozen=True)
@@ -110,18 +79,18 @@ class Mailbox:
         self.name = name
         self.layout = layout
         self._fd = fd
-        self._map = mmap.mmap(fd, _size(layout))
+        self._map = mmap.mmap(fd, layout.size)
         self._memory = memoryview(self._map)
         self._sent = 0
         self._tickets = 0
         self._generation = 0
-        offset = _HEADER
-        types = _types(layout)
+        offset = HEADER
+        types = layout.types
 
         def slot(key: str) -> Slot:
             nonlocal offset
             made = Slot(self._memory, offset, types[key])
-            offset += _room(types[key].itemsize)
+            offset += room(types[key].itemsize)
             return made
 
         self._words = self._memory[512 : 512 + 64].cast("q")
@@ -130,9 +99,9 @@ class Mailbox:
         self.status = slot("status")
         self._hello = slot("hello")
         self.requests = Ring(self._memory, offset, types["request"], ANSWERS)
-        offset += _room(types["request"].itemsize * ANSWERS)
+        offset += room(types["request"].itemsize * ANSWERS)
         self.samples = Ring(self._memory, offset, types["sample"], layout.samples)
-        offset += _room(types["sample"].itemsize * layout.samples)
+        offset += room(types["sample"].itemsize * layout.samples)
         # The streamer fills state and samples at every tick: without going through field names.
         self._state_numbers, self._state_counts, self._state_head, self._state_vectors = _split(
             self.state.value, layout.dof, 6
@@ -142,8 +111,8 @@ class Mailbox:
         )
         self._responses = []
         for _ in range(RESPONSES):
-            self._responses.append(Matrix(self._memory, offset, _matrix_size(layout)))
-            offset += _room(_matrix_room(layout))
+            self._responses.append(Matrix(self._memory, offset, layout.matrix_size))
+            offset += room(layout.matrix_room)
 
     @classmethod
     def create(cls, layout: MailboxLayout) -> Self:
@@ -157,10 +126,10 @@ class Mailbox:
             raise StreamError(f"mailbox: the names of {len(layout.objects)} objects are too long")
         try:
             fd = os.memfd_create("ndp-mailbox")
-            os.ftruncate(fd, _size(layout))
+            os.ftruncate(fd, layout.size)
         except OSError as error:
             raise StreamError(
-                f"mailbox: cannot get {_size(layout)} bytes of shared memory: {error}"
+                f"mailbox: cannot get {layout.size} bytes of shared memory: {error}"
             ) from error
         os.pwrite(fd, _MAGIC + len(header).to_bytes(8, "little") + header, 0)
         return cls(f"/proc/{os.getpid()}/fd/{fd}", fd, layout)
@@ -445,63 +414,3 @@ def _split(record: NDArray[Any], dof: int, vectors: int) -> tuple[Any, Any, Any,
 def text(value: Any) -> str:
     """Return a bytes field of a slot as text."""
     return bytes(np.asarray(value).item()).decode(errors="replace")
-
-
-def _types(layout: MailboxLayout) -> dict[str, np.dtype[Any]]:
-    """Return the structured type of every slot and ring."""
-    dof, poses = (layout.dof,), (max(len(layout.objects), 1), 7)
-
-    def vectors(names: Sequence[str]) -> list[Any]:
-        return [(name, "f8", dof) for name in names]
-
-    answer = np.dtype([("ticket", "u8"), ("refusal", "S120")])
-    fields: dict[str, list[Any]] = {
-        "segment": [
-            ("stamp", "f8"), ("sequence", "u8"), ("slot", "i8"), ("generation", "i8"),
-            ("n_basis", "i8"), ("g", "f8", dof), ("origin", "f8", dof),
-            ("w", "f8", (layout.dof, layout.max_basis)),
-        ],
-        "state": [
-            ("time", "f8"), ("arm_time", "f8"), ("ticks", "u8"), ("sequence", "u8"),
-            ("phase", "i8"), *vectors(["position", "velocity", "effort", "y", "yd", "ydd"]),
-            ("poses", "f8", poses),
-        ],
-        "status": [
-            ("pid", "i8"), ("ticks", "u8"), ("missed", "u8"), ("worst", "f8"),
-            ("costliest", "f8"), ("histogram", "u8", (BINS,)), ("costs", "u8", (BINS,)),
-            ("guard", "u8", (len(GUARD_NAMES),)),
-            ("accepted", "u8"), ("dropped", "u8"), ("refused", "u8"), ("stretched", "u8"),
-            ("fault", "S120"), ("reason", "S120"), ("answers", answer, (ANSWERS,)),
-        ],
-        "hello": [("size", "i8"), ("text", "u1", (16384,))],
-        "request": [("ticket", "u8"), ("kind", "i8"), ("seed", "u8")],
-        "sample": [
-            ("time", "f8"), ("arm_time", "f8"), ("ticks", "u8"), ("sequence", "u8"),
-            ("phase", "i8"),
-            *vectors(["y", "yd", "ydd", "position", "velocity", "torque"]),
-        ],
-    }  # fmt: skip
-    return {name: np.dtype(types) for name, types in fields.items()}
-
-
-def _room(size: int) -> int:
-    """Return the bytes that a slot takes: its counter and its value, in whole cache lines."""
-    return 64 + (size + 63) // 64 * 64
-
-
-def _matrix_size(layout: MailboxLayout) -> int:
-    return 3 * layout.max_rows * (3 + layout.max_basis)
-
-
-def _matrix_room(layout: MailboxLayout) -> int:
-    return 64 + 8 * _matrix_size(layout)
-
-
-def _size(layout: MailboxLayout) -> int:
-    types = _types(layout)
-    size = _HEADER
-    size += sum(_room(types[name].itemsize) for name in ("segment", "state", "status", "hello"))
-    size += _room(types["request"].itemsize * ANSWERS)
-    size += _room(types["sample"].itemsize * layout.samples)
-    size += RESPONSES * _room(_matrix_room(layout))
-    return size

@@ -34,7 +34,8 @@ from ndp_ros.streaming.clock import Clock, Histogram, make_realtime
 from ndp_ros.streaming.config import StreamSpec
 from ndp_ros.streaming.follower import FAULTY, STOPPED, Follower
 from ndp_ros.streaming.guard import BRAKE, FAULT, Guard
-from ndp_ros.streaming.mailbox import ANSWERS, REQUESTS, Mailbox
+from ndp_ros.streaming.layout import ANSWERS, REQUESTS
+from ndp_ros.streaming.mailbox import Mailbox
 
 DONE, FAILED, NOT_STARTED, ORPHANED = 0, 1, 2, 3
 
