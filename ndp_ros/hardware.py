@@ -95,7 +95,7 @@ class HardwareConfig:
     )
     follow_for: float = param(
         2.2,
-        doc="A motion ends this long after it was asked for; 0: when it is told to.",
+        doc="The arm holds again by itself this long after the first segment; 0: when told to.",
         unit="s", minimum=0.0, maximum=3600.0,
     )  # fmt: skip
     runtime: str = param(

@@ -4,6 +4,7 @@ After each failure the emulated arm has recorded no command beyond its limits an
 still, and the streamer names the reason.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -112,6 +113,12 @@ class Rig:
     def quit(self) -> int:
         self.box.request("quit")
         return self.ended()
+
+    def cleared(self) -> bool:
+        """Ask for the fault to be cleared; an arm that is still braking refuses."""
+        with contextlib.suppress(StreamError):
+            self.box.wait(self.box.request("clear_fault"), PATIENCE)
+        return not self.box.report()["fault"]
 
     @property
     def reason(self) -> str:
@@ -308,9 +315,9 @@ def test_following_error_brakes_latches_and_can_be_cleared(rig):
     rig.swing(lambda: rig.box.report()["fault"] != "")
     assert "following_error: " in rig.reason
     rig.until(lambda: not rig.moving())
-    with pytest.raises(StreamError, match="in fault .following_error"):
+    with pytest.raises(StreamError, match="in fault"):
         rig.box.wait(rig.box.request("follow"), PATIENCE)
-    rig.box.wait(rig.box.request("clear_fault"), PATIENCE)
+    rig.until(rig.cleared)
     rig.box.wait(rig.box.request("follow"), PATIENCE)
     assert rig.quit() == DONE, rig.reason
     assert_safe(rig.emulator)

@@ -71,7 +71,7 @@ class IntegratorConfig:
     base_frame: str = param("base", doc="Frame of the arm's base, in which poses are given.")
     follow_for: float = param(
         0.0,
-        doc="The arm holds again by itself this long after ~/follow; 0: when it is told to.",
+        doc="The arm holds again by itself this long after the first segment; 0: when told to.",
         unit="s", minimum=0.0, maximum=3600.0,
     )  # fmt: skip
     node_priority: int = param(
@@ -191,6 +191,8 @@ class IntegratorNode(NdpNode):
             return
         self._last = segment
         stream.send(segment.g, segment.w, segment.stamp - _ros_offset(), segment.origin)
+        if self._follow_until == math.inf and self._config.follow_for:
+            self._follow_until = stream.arm_clock() + self._config.follow_for
 
     def _warn(self, reason: str, text: str) -> None:
         """Log, at most once in five seconds for each reason."""
@@ -308,8 +310,7 @@ class IntegratorNode(NdpNode):
         self._following = self._following and request.data
         refusal = await self._ask("follow" if request.data else "hold")
         self._following = request.data and not refusal
-        now = self._stream.arm_clock() if self._stream is not None else math.inf
-        self._follow_until = now + (self._config.follow_for or math.inf)
+        self._follow_until = math.inf
         return self._conclude(response, refusal, "follows" if request.data else "holds")
 
     async def _on_reset(self, request: Reset.Request, response: Reset.Response) -> Reset.Response:

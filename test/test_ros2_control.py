@@ -1,0 +1,215 @@
+"""The ros2_control backend against controllers in a process of their own, over real DDS."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2 (or its wheels)")
+
+from ros_support import PATIENCE, Ros, ros_system
+from std_msgs.msg import Float64MultiArray
+
+from ndp_ros.arms.arm import Arm, ArmConfig, Command, JointState
+from ndp_ros.arms.ros2_control import Ros2ControlArm, make
+from ndp_ros.dmp.config import DmpConfig
+from ndp_ros.dmp.response import response
+from ndp_ros.errors import ArmError, ConfigError
+from ndp_ros.streaming import streamer
+from ndp_ros.streaming.config import RuntimeConfig, StreamSpec
+from ndp_ros.streaming.mailbox import Mailbox, MailboxLayout
+
+pytestmark = pytest.mark.ros
+
+ARM = ArmConfig.named("gen3")
+N, RATE = 6, 200.0
+NAMES = [f"lab_{name}" for name in ARM.joint_names]
+OPTIONS: dict[str, Any] = {
+    "joints": NAMES[:N], "gripper_joint": NAMES[N], "gripper_controller": "hand", "timeout": 30.0,
+}  # fmt: skip
+
+
+class Controllers:
+    """The stand-in for ros2_control, and what it was told."""
+
+    def __init__(self, ros: Ros) -> None:
+        self.ros = ros
+        self.told = ros.listen(Float64MultiArray, "told")
+        self.process = ros.start("fake_controller", *NAMES, PYTHONPATH=str(Path(__file__).parent))
+        ros.until(lambda: self.told, "controllers")
+
+    def count(self, place: int) -> float:
+        return float(self.told[-1].data[place])
+
+
+@pytest.fixture(scope="module")
+def controllers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controllers]:
+    with ros_system(tmp_path_factory.mktemp("control")) as ros:
+        yield Controllers(ros)
+
+
+@pytest.fixture
+def connect(
+    controllers: Controllers, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., tuple[Ros2ControlArm, Any]]]:
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(controllers.ros.domain))
+    made = []
+
+    def connect(mode: str = "position", **options: Any) -> tuple[Ros2ControlArm, Any]:
+        arm, omega = make(ARM, task="", command_mode=mode, rate=RATE, seed=0, **(OPTIONS | options))
+        made.append(arm)
+        arm.connect()
+        return arm, omega
+
+    yield connect
+    for arm in made:
+        arm.close()
+
+
+def drive(arm: Ros2ControlArm, goal: np.ndarray, mode: str = "position") -> JointState:
+    """Command a posture until the arm is there."""
+    command, state = Command.zeros(7, mode), JointState.zeros(7)
+    command.position[:] = goal
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        arm.write(command)
+        time.sleep(1.0 / RATE)
+        if np.abs(arm.read(state).position - goal).max() < 1e-6:
+            return state
+    raise AssertionError(f"the arm is at {state.position}, not at {goal}")
+
+
+@pytest.mark.parametrize(("kind", "place"), [("group", 0), ("trajectory", 1)])
+def test_position_controller_gets_setpoints_and_joint_states_come_back(
+    connect, controllers, kind, place
+) -> None:
+    before = controllers.count(place)
+    arm, _ = connect(kind=kind)
+    assert isinstance(arm, Arm)
+    assert arm.connect().joint_names == ARM.joint_names
+    state = arm.read(JointState.zeros(7))
+    assert abs(time.monotonic() - state.time) < PATIENCE
+    goal = np.array([0.3, -0.2, -1.0, 0.1, 0.4, 1.0, 0.5 + 0.1 * place])
+    state = drive(arm, goal)
+    assert state.time <= time.monotonic()
+    controllers.ros.until(lambda: controllers.count(place) > before, "commands")
+    arm.stop()
+    arm.stop()
+    arm.close()
+    arm.close()
+
+
+def test_effort_controller_gets_torques(connect, controllers) -> None:
+    before = controllers.count(2)
+    arm, omega = connect("torque")
+    assert omega.mode == "torque"
+    command, state = Command.zeros(7, "torque"), JointState.zeros(7)
+    command.torque[:N] = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    end = time.monotonic() + PATIENCE
+    while not np.allclose(state.effort[:N], command.torque[:N]) and time.monotonic() < end:
+        arm.write(command)
+        time.sleep(0.01)
+        arm.read(state)
+    np.testing.assert_allclose(state.effort[:N], command.torque[:N])
+    controllers.ros.until(lambda: controllers.count(2) > before, "efforts")
+
+
+def test_dry_run_reads_and_never_commands(connect, controllers) -> None:
+    before = controllers.count(0)
+    arm, _ = connect(dry_run=True)
+    command = Command.zeros(7, "position")
+    for _ in range(20):
+        arm.write(command)
+        time.sleep(0.01)
+    controllers.ros.spin(0.2)
+    assert controllers.count(0) == before
+
+
+def test_who_is_missing_is_named_with_what_to_do(connect) -> None:
+    with pytest.raises(ArmError, match=r"no joint state with a, b, .* is joint_state_broadcaster"):
+        connect(joints=list("abcdef"), timeout=1.0)
+    with pytest.raises(ArmError, match="nobody listens on sleeping/commands: activate the contr"):
+        connect(controller="sleeping", timeout=1.0)
+    with pytest.raises(ConfigError, match="joints names 2 joints, gen3 has 6"):
+        connect(joints=["a", "b"])
+    with pytest.raises(ConfigError, match="trajectory takes no torque"):
+        connect("torque", kind="trajectory")
+
+
+def test_command_that_is_no_number_is_refused_and_another_mode_too(connect) -> None:
+    arm, _ = connect()
+    command = Command.zeros(7, "position")
+    command.position[2] = np.nan
+    with pytest.raises(ArmError, match="not finite"):
+        arm.write(command)
+    with pytest.raises(ArmError, match="torque"):
+        arm.write(Command.zeros(7, "torque"))
+
+
+def test_bridge_that_dies_is_noticed(connect) -> None:
+    arm, _ = connect()
+    assert arm._bridge is not None
+    os.kill(arm._bridge.pid, signal.SIGKILL)
+    end = time.monotonic() + PATIENCE
+    with pytest.raises(ArmError, match="the bridge to ROS 2 has ended"):
+        while time.monotonic() < end:
+            arm.read(JointState.zeros(7))
+
+
+def test_streamer_drives_the_controllers_and_no_bridge_outlives_it(controllers, connect) -> None:
+    spec = StreamSpec(
+        hardware="ros2_control", arm="gen3", task="", command_mode="position",
+        options=json.dumps(OPTIONS),
+        runtime=RuntimeConfig(
+            rate=RATE, priority=0, heartbeat_timeout=30.0, parent_timeout=60.0,
+            max_parameter_age=5.0, feedback_timeout=5.0, stall_timeout=5.0,
+        ),
+    )  # fmt: skip
+    box = Mailbox.create(MailboxLayout(7, max_rows=spec.runtime.max_rows, max_basis=4))
+    process = streamer.start(spec, box)
+    try:
+
+        def until(condition: Callable[[], Any]) -> None:
+            end = time.monotonic() + PATIENCE
+            while not condition():
+                assert time.monotonic() < end and process.poll() is None, box.report()
+                box.beat()
+                time.sleep(0.01)
+
+        until(lambda: box.hello() is not None)
+        box.wait(box.request("follow"), PATIENCE)
+        box.state.load()
+        start = np.array(box.state["position"])
+        times = np.arange(spec.runtime.rows(0.5)) / (RATE * 0.5)
+        dmp = DmpConfig(n_basis=3)
+        handle = box.send_response(response(dmp, times), 0.5)
+        goal = start + np.array([0.2] * N + [0.0])
+        box.send_segment(goal, np.zeros((7, 3)), time.monotonic(), 1, handle)
+
+        def moved() -> bool:
+            box.state.load()
+            return bool(np.abs(box.state["position"] - start)[:N].min() > 0.05)
+
+        until(moved)
+        children = subprocess.run(
+            ["ps", "--ppid", str(process.pid), "-o", "pid="], capture_output=True, text=True,
+            check=True,
+        ).stdout.split()  # fmt: skip
+        assert len(children) == 1
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == streamer.DONE
+        assert not Path(f"/proc/{children[0]}").exists()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        box.close()
