@@ -9,8 +9,9 @@ from test_training import TOY, toy
 
 from ndp_ros import checkpoint, cli
 from ndp_ros.training import figure5, reproduce
-from ndp_ros.training.experiment import METHODS, shipped
+from ndp_ros.training.experiment import METHODS, differences, make_spec, shipped
 from ndp_ros.training.run import train
+from ndp_ros.training.warm_start import start_tensors
 
 
 def tiny_jobs(scale):
@@ -74,10 +75,15 @@ def test_methods_are_compared_under_one_configuration(task):
         assert same == ndp
 
 
-def test_a_moving_bin_is_all_that_its_row_adds_but_samples():
+def test_a_moving_bin_starts_from_the_policy_of_the_still_one():
     moving, still = shipped("throw", "ndp", "throw-moving-ndp"), shipped("throw", "ndp")
     assert moving.task_options == ("moving_bin=true",)
-    assert dataclasses.replace(moving, task_options=(), samples=still.samples) == still
+    assert set(differences(moving, still)) == {
+        "samples", "task_options", "start_from", "init_log_std",
+    }  # fmt: skip
+    env = moving.choice.make()
+    start_tensors(make_spec(moving, env), moving.start_from)
+    env.close()
 
 
 def test_an_exported_checkpoint_has_a_card_and_no_state_of_training(tmp_path, capsys):

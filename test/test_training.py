@@ -21,6 +21,7 @@ from ndp_ros.training.logs import TIME_COLUMNS, read_progress
 from ndp_ros.training.ppo import PpoConfig
 from ndp_ros.training.rollouts import Rollouts
 from ndp_ros.training.run import train
+from ndp_ros.training.warm_start import start_tensors
 
 TOY = "toy_task:Toy-v0"
 HERE = Path(__file__).parent
@@ -218,6 +219,7 @@ from pathlib import Path
 from test_training import toy
 from ndp_ros.errors import NdpError
 from ndp_ros.training.run import train
+from ndp_ros.training.warm_start import start_tensors
 
 if __name__ == "__main__":
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -325,3 +327,30 @@ def test_differences_names_nested_fields() -> None:
 
 def test_evaluation_uses_its_own_start_states() -> None:
     assert EVALUATION_SEED > 10**6
+
+
+def test_a_run_can_start_from_a_checkpoint_of_an_easier_task(tmp_path: Path) -> None:
+    train(toy(960), tmp_path / "first", quiet=True)
+    start = tmp_path / "first" / "checkpoints" / "last"
+    saved = checkpoint.load(start)
+    found = start_tensors(saved.spec, str(start))
+    np.testing.assert_array_equal(
+        found["actor.0.weight"][:, :4], saved.tensors["actor.0.weight"][:, :4]
+    )
+    # Height 0 of the toy's goal never changes: nobody has trained what it weighs.
+    constant = saved.tensors["normaliser.variance"] < 1e-6
+    assert constant.sum() == 1
+    assert not found["actor.0.weight"][:, constant].any()
+    assert (found["normaliser.variance"][constant] == 1.0).all()
+
+    config = toy(320, seed=1, start_from=str(start), init_log_std=-3.0, final_log_std=-3.0)
+    train(config, tmp_path / "second", quiet=True)
+    origin = json.loads((tmp_path / "second" / "provenance.json").read_text())
+    assert origin["start_from"] == saved.id
+    fresh = toy(320, seed=1, init_log_std=-3.0, final_log_std=-3.0)
+    train(fresh, tmp_path / "fresh", quiet=True)
+    first = [float(curve(tmp_path / name)[0]["return"]) for name in ("second", "fresh")]
+    assert first[0] > first[1], "what was learnt is there from the first batch on"
+    with pytest.raises(TrainingError, match="networks"):
+        train(toy(320, hidden=(8, 8), start_from=str(start)), tmp_path / "third", quiet=True)
+    assert not (tmp_path / "third").exists()

@@ -32,6 +32,7 @@ from safetensors import SafetensorError
 from ndp_ros import checkpoint
 from ndp_ros.config import from_mapping, read_yaml, to_mapping
 from ndp_ros.errors import CheckpointError, NdpError, TrainingError
+from ndp_ros.paths import find_checkpoint
 from ndp_ros.policies.layout import Tensors
 from ndp_ros.policies.spec import PolicySpec
 from ndp_ros.training.evaluation import plain
@@ -164,6 +165,8 @@ class RunDirectory:
             raise TrainingError(f"{folder} exists: add --resume, or name another with --out")
         started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         origin = {**provenance(), "command": self._command, "started": started}
+        if self.config.start_from:
+            origin["start_from"] = checkpoint.load(find_checkpoint(self.config.start_from)).id
         text = yaml.safe_dump(to_mapping(self.config), sort_keys=False)
         try:
             self._checkpoints.mkdir(parents=True)

@@ -99,6 +99,9 @@ class RunConfig:
         32, doc="Deterministic episodes per checkpoint; 0: none.", minimum=0
     )
     demonstrations: str = param("", doc="File of demonstrations, for bc-ndp and bc-nn.")
+    start_from: str = param(
+        "", doc="Checkpoint, or name of one that ships, whose numbers PPO starts with."
+    )
     ppo: PpoConfig = param(PpoConfig(), doc="Hyper-parameters of PPO.")
     dmp: DmpConfig = param(DmpConfig(), doc="Dynamical system of an NDP.")
     sac: SacConfig = param(SacConfig(), doc="Hyper-parameters of the off-policy methods.")

@@ -24,6 +24,7 @@ from ndp_ros.training.logs import ProgressLine, Row, RunLog, Watch, evaluation_c
 from ndp_ros.training.ppo import Learner, make_batch
 from ndp_ros.training.rollouts import Plan, Rollouts
 from ndp_ros.training.statistics import Moments, RewardScale
+from ndp_ros.training.warm_start import start_tensors
 
 _SHUFFLE = 3
 """Key of the generator that orders minibatches."""
@@ -42,7 +43,12 @@ class PpoRun:
     ) -> None:
         self.config, self.spec = config, spec
         self.batch = 0
-        self.policy = ArrayPolicy(spec, initial_tensors(spec, config.seed))
+        state = directory.restore(spec) if resume else None
+        if state is None and config.start_from:
+            tensors = start_tensors(spec, config.start_from)
+        else:
+            tensors = initial_tensors(spec, config.seed)
+        self.policy = ArrayPolicy(spec, tensors)
         self._directory = directory
         self._learner = Learner(self.policy, config.ppo, learn_std=config.final_log_std is None)
         self._moments = Moments(len(self.policy.mean))
@@ -52,7 +58,6 @@ class PpoRun:
         self._best = -1.0
         self._seconds = 0.0
         self._fresh = True
-        state = directory.restore(spec) if resume else None
         if state is not None:
             self._restore(state)
 
