@@ -25,7 +25,7 @@ N = 6
 RATE = 500.0
 # Machines that run tests stall, for seconds: each command brings the physics forward by one
 # cycle, whatever the clock says, and the watchdog has time.
-PATIENT = EmulatorConfig(port=0, udp_port=0, watchdog=1.5, cycle=1.0 / RATE)
+PATIENT = EmulatorConfig(port=0, udp_port=0, watchdog=1.8, cycle=1.0 / RATE)
 
 
 @pytest.fixture(scope="module")

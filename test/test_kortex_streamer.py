@@ -50,7 +50,7 @@ class Rig:
         self.sequence = 0
 
     def start(self, mode: str = "position", options=None, wait: bool = True, **runtime) -> "Rig":
-        patient = {"rate": RATE, "priority": 0, "heartbeat_timeout": 30.0, "parent_timeout": 60.0,
+        patient = {"rate": RATE, "priority": 10, "heartbeat_timeout": 30.0, "parent_timeout": 60.0,
                    "max_parameter_age": 5.0, "stall_timeout": 4.0, "feedback_timeout": 4.0,
                    "max_following_error": 0.2,
                    # All joints at their limits at once take more torque than the arm has.
@@ -90,6 +90,7 @@ class Rig:
         for i in range(10_000):
             if (i >= times) if happened is None else happened():
                 return
+            assert self.streamer.poll() is None, self.reason
             self.send(0.1 if i % 2 else -0.1)
             end = time.monotonic() + 0.1
             while time.monotonic() < end:
