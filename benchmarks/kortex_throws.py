@@ -44,7 +44,9 @@ def main() -> int:
     from ndp_ros.arms.kortex.emulator.config import EmulatorConfig
     from ndp_ros.arms.kortex.emulator.process import EmulatorProcess
 
-    with EmulatorProcess(EmulatorConfig(port=0, udp_port=0, scene="throw-gen3")) as emulator:
+    # The watchdog of an arm that shares its processors with everything else.
+    config = EmulatorConfig(port=0, udp_port=0, scene="throw-gen3", watchdog=0.5)
+    with EmulatorProcess(config) as emulator:
         system = Thrower(emulator, args)
         try:
             throws = [system.throw(args.seed + n) for n in range(args.throws)]

@@ -9,11 +9,14 @@ import pytest
 from ros_support import claim_domain
 from test_bringup import jaco_checkpoint
 
+from ndp_ros.arms.arm import ArmConfig
 from ndp_ros.bringup import SimConfig
 from ndp_ros.config import parameters
+from ndp_ros.hardware import HardwareConfig
 
+GEN3 = ArmConfig.named("gen3")
 ROOT = Path(__file__).resolve().parent.parent
-SIM = ROOT / "launch" / "sim.launch.py"
+SIM, ARM = (ROOT / "launch" / f"{name}.launch.py" for name in ("sim", "jaco_throw"))
 
 
 def _absent() -> str:
@@ -32,9 +35,11 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def launch(*arguments: str, timeout: float = 200.0) -> "subprocess.CompletedProcess[str]":
+def launch(
+    *arguments: str, file: Path = SIM, timeout: float = 200.0
+) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        ["ros2", "launch", str(SIM), *arguments], capture_output=True, text=True, timeout=timeout,
+        ["ros2", "launch", str(file), *arguments], capture_output=True, text=True, timeout=timeout,
         check=False,
     )  # fmt: skip
 
@@ -49,10 +54,11 @@ def domain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> object:
     lock.close()
 
 
-def test_every_argument_is_documented() -> None:
-    run = launch("--show-args")
+@pytest.mark.parametrize(("file", "config"), [(SIM, SimConfig), (ARM, HardwareConfig)])
+def test_every_argument_is_documented(file: Path, config: type) -> None:
+    run = launch("--show-args", file=file)
     assert run.returncode == 0, run.stderr
-    for p in parameters(SimConfig):
+    for p in parameters(config):
         assert f"'{p.name}':" in run.stdout
         assert p.doc in run.stdout
 
@@ -79,3 +85,30 @@ def test_throws_are_made_and_the_launch_ends_by_itself(tmp_path: Path, domain: i
     assert run.returncode == 0, run.stdout + run.stderr
     assert "throw  1/1" in run.stdout
     assert (tmp_path / "out" / "throws.json").exists()
+
+
+def test_an_arm_that_does_not_answer_is_one_line_and_nothing_starts(
+    tmp_path: Path, domain: int
+) -> None:
+    folder = jaco_checkpoint(
+        tmp_path / "gen3", arm="gen3", task="throw-gen3", joint_names=GEN3.joint_names
+    )
+    arguments = ("robot_ip:=127.0.0.1", "port:=1", "password:=sesame", f"checkpoint:={folder}")
+    run = launch(*arguments, file=ARM)
+    said = run.stdout + run.stderr
+    assert run.returncode != 0
+    assert "no arm at 127.0.0.1:1" in said and "check that the arm is on" in said
+    assert "process started" not in said
+    logs = "".join(p.read_text() for p in (tmp_path / "log").rglob("*") if p.is_file())
+    assert "sesame" not in said + logs
+
+
+@pytest.mark.ros
+def test_the_bare_command_throws_with_the_simulated_arm_and_says_so(
+    tmp_path: Path, domain: int
+) -> None:
+    folder = jaco_checkpoint(tmp_path / "good")
+    run = launch(f"checkpoint:={folder}", "throws:=1", f"out:={tmp_path}/out", file=ARM)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "no robot_ip: the simulated arm (MuJoCo) is driven" in run.stdout + run.stderr
+    assert "throw  1/1" in run.stdout
