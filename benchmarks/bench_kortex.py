@@ -34,9 +34,9 @@ from concurrent.futures import Future
 
 import numpy as np
 
-from ndp_ros.arms.kortex.channel import DatagramChannel
 from ndp_ros.arms.kortex.client import KortexClient
 from ndp_ros.arms.kortex.credentials import Credentials
+from ndp_ros.arms.kortex.datagrams import DatagramChannel
 from ndp_ros.arms.kortex.emulator.config import EmulatorConfig
 from ndp_ros.arms.kortex.emulator.process import EmulatorProcess
 from ndp_ros.arms.kortex.schema import MESSAGES, METHODS, ServoingMode, message

@@ -142,7 +142,7 @@ class Thrower:
         guard = {k: int(v) for k, v in self.figures.items() if k.startswith("guard_")}
         print(
             f"throw {seed}: {'in the bin' if in_bin else 'NOT in the bin'}, "
-            f"{gap[0] * 100:+.0f} {gap[1] * 100:+.0f} cm from its middle; {told}; {figures} {guard}",
+            f"{gap[0] * 100:+.0f} {gap[1] * 100:+.0f} cm off; {told}; {figures} {guard}",
             file=sys.stderr,
         )
         return {"seed": seed, "in_bin": in_bin, "gap": gap.tolist(), "end": told, **figures,

@@ -253,7 +253,8 @@ def _reach(config: HardwareConfig, saved: Checkpoint) -> None:
     Raises:
         ArmError: If it cannot be driven now; the message says what to do.
     """
-    from ndp_ros.arms.kortex.arm import KortexArm, KortexConfig
+    from ndp_ros.arms.kortex.arm import KortexArm
+    from ndp_ros.arms.kortex.config import KortexConfig
 
     who = credentials(config)
     settings = KortexConfig(

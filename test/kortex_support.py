@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from ndp_ros.arms.arm import ArmConfig, ArmInfo, Command, JointState
-from ndp_ros.arms.kortex.arm import KortexArm, KortexConfig
+from ndp_ros.arms.kortex.arm import KortexArm
 from ndp_ros.arms.kortex.client import KortexClient
+from ndp_ros.arms.kortex.config import KortexConfig
 from ndp_ros.arms.kortex.credentials import Credentials
 from ndp_ros.arms.kortex.emulator.config import EmulatorConfig, NetworkConfig
 from ndp_ros.arms.kortex.emulator.process import EmulatorProcess

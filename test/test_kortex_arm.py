@@ -30,7 +30,8 @@ from kortex_support import (
 
 from ndp_ros.arms.arm import Arm, ArmConfig, Command, JointState
 from ndp_ros.arms.kortex import make
-from ndp_ros.arms.kortex.arm import KortexArm, KortexConfig
+from ndp_ros.arms.kortex.arm import KortexArm
+from ndp_ros.arms.kortex.config import KortexConfig
 from ndp_ros.arms.kortex.credentials import Credentials
 from ndp_ros.arms.kortex.emulator.process import EmulatorProcess
 from ndp_ros.arms.kortex.errors import (

@@ -26,7 +26,8 @@ def make(
     Raises:
         ConfigError: On an unknown or missing parameter.
     """
-    from ndp_ros.arms.kortex.arm import KortexArm, KortexConfig
+    from ndp_ros.arms.kortex.arm import KortexArm
+    from ndp_ros.arms.kortex.config import KortexConfig
     from ndp_ros.config import from_mapping
     from ndp_ros.control.omega import Identity, InverseDynamics
     from ndp_ros.errors import ConfigError

@@ -15,7 +15,6 @@ import contextlib
 import logging
 import math
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from ndp_ros.arms.arm import COMMAND_MODES, ArmConfig, ArmInfo, Command, JointState
 from ndp_ros.arms.kortex.client import KortexClient, faults_of
-from ndp_ros.arms.kortex.credentials import Credentials
+from ndp_ros.arms.kortex.config import KortexConfig
 from ndp_ros.arms.kortex.errors import (
     KortexError,
     NotInControl,
@@ -34,7 +33,6 @@ from ndp_ros.arms.kortex.errors import (
 from ndp_ros.arms.kortex.schema import CommandFlag, ControlMode, ServoingMode
 from ndp_ros.arms.kortex.units import DEGREE, GRIPPER_CLOSED, JointUnits, to_degrees
 from ndp_ros.arms.kortex.wire import CyclicRequest
-from ndp_ros.config import param
 from ndp_ros.errors import ArmError
 
 log = logging.getLogger(__name__)
@@ -52,50 +50,6 @@ _GRIPPER_CHANGE = 1e-3
 """Change of the gripper's command after which it is sent [rad]."""
 _SETTLED = 0.02
 """Speed below which the arm counts as at rest [rad/s]."""
-
-
-@dataclass(frozen=True)
-class KortexConfig:
-    """How to reach an arm and what to do with it."""
-
-    robot_ip: str = param(doc="Address of the arm, such as 192.168.1.10; there is no default.")
-    username: str = param("", doc="User name; else from the file, the environment, or admin.")
-    password: str = param("", doc="Password; better in a file or in NDP_KORTEX_PASSWORD.")
-    credentials_file: str = param("", doc="YAML file with username and password, mode 600.")
-    port: int = param(10000, doc="TCP port.", minimum=1, maximum=65535)
-    udp_port: int = param(10001, doc="UDP port.", minimum=1, maximum=65535)
-    clear_faults: bool = param(False, doc="Clear the arm's faults when connecting.")
-    dry_run: bool = param(False, doc="Read the arm but send it no command.")
-    timeout: float = param(
-        3.0, doc="Time for an answer outside the cycle.", unit="s", minimum=0.05, maximum=60.0
-    )
-    reply_timeout: float = param(
-        0.002, doc="Longest wait for feedback in a tick; 60 % of the tick at most.",
-        unit="s", minimum=0.0001, maximum=0.1,
-    )  # fmt: skip
-    feedback_timeout: float = param(
-        0.25, doc="Silence after which the arm counts as unreachable.",
-        unit="s", minimum=0.005, maximum=10.0,
-    )  # fmt: skip
-    gripper_speed: float = param(
-        100.0, doc="Speed of the gripper, percent.", minimum=1.0, maximum=100.0
-    )
-    gripper_force: float = param(
-        100.0, doc="Force of the gripper, percent.", minimum=0.0, maximum=100.0
-    )
-    grip: float | None = param(
-        None,
-        doc="Close the gripper to this when connecting, and start from there; none: leave it.",
-        unit="rad", minimum=0.0, maximum=GRIPPER_CLOSED,
-    )  # fmt: skip
-
-    def credentials(self) -> Credentials:
-        """Return who logs in.
-
-        Raises:
-            ConfigError: If the file of credentials is unusable.
-        """
-        return Credentials.find(self.username, self.password, self.credentials_file)
 
 
 class KortexArm:

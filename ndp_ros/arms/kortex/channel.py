@@ -1,16 +1,13 @@
-"""The two ways to an arm: TCP for every service, UDP for the cycle.
+"""TCP to an arm, for every service but the cycle.
 
 :class:`StreamChannel` has a thread that receives: answers go to whoever waits for
 them, notifications to their subscribers, and an idle session is kept alive.
-:class:`DatagramChannel` has none: the loop that sends a command receives its
-feedback itself, within a bound on the time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import select
 import socket
 import struct
 import threading
@@ -27,32 +24,22 @@ from ndp_ros.arms.kortex.errors import (
 )
 from ndp_ros.arms.kortex.schema import MESSAGES, METHODS, TOPICS
 from ndp_ros.arms.kortex.wire import (
-    CyclicRequest,
     FrameType,
     Header,
     StreamReader,
     decode_frame,
     delimit,
     encode_frame,
-    fast_header,
-    fast_payload,
 )
 
 log = logging.getLogger(__name__)
 
 KEEP_ALIVE = 0.5
 """Silence after which a session is kept alive [s]."""
-_NO_REQUEST = 0
-"""Message number of keep-alives over UDP: nobody waits for their answers."""
-_CYCLES = 65000
-"""Message numbers of cycles run from 1 to this; those of other calls lie above."""
-_CALLS = 65535 - _CYCLES
-_LONGEST = 8192
-"""More than any answer that this client asks for over UDP [bytes]."""
 _Error = MESSAGES["Error"]
 
 
-def _check(header: Header, payload: bytes, method: str) -> None:
+def check(header: Header, payload: bytes, method: str) -> None:
     """Raise what an error frame says."""
     if not header.error_code:
         return
@@ -68,7 +55,8 @@ def _check(header: Header, payload: bytes, method: str) -> None:
     )
 
 
-def _parse(method: str, payload: bytes) -> Any:
+def parse(method: str, payload: bytes) -> Any:
+    """Return the message that answers a method."""
     try:
         return METHODS[method].response.FromString(payload)
     except Exception as error:  # the exception's class differs between protobuf backends
@@ -159,8 +147,8 @@ class StreamChannel:
         if waiting.error is not None:
             raise waiting.error
         assert waiting.header is not None
-        _check(waiting.header, waiting.payload, method)
-        return _parse(method, waiting.payload)
+        check(waiting.header, waiting.payload, method)
+        return parse(method, waiting.payload)
 
     def subscribe(self, topic: str, callback: Callable[[Any], None]) -> int:
         """Have a function called with every notification of a topic.
@@ -284,217 +272,3 @@ class StreamChannel:
             callback(MESSAGES[name].FromString(payload))
         except Exception:
             log.exception("a subscriber of %s failed", name)
-
-
-class DatagramChannel:
-    """A Kortex session over UDP, for the cycle alone. One thread uses it at a time.
-
-    Cycles are numbered. An answer counts if it belongs to a later cycle than the
-    newest answer so far, so neither a late datagram nor one that was overtaken can
-    bring back the past, and an arm that answers one cycle late is as good as another.
-
-    Attributes:
-        session: Identifier of the session; the arm gives it.
-        cycles: Commands sent.
-        answered: Number of the cycle that the newest feedback belongs to.
-        stale: Datagrams that came too late to be of use.
-        missed: Times that :meth:`receive` came back empty-handed.
-        sent: When something was last sent, on the monotonic clock [s].
-    """
-
-    def __init__(self, host: str, port: int, timeout: float = 3.0) -> None:
-        """Open the socket; nothing is sent yet.
-
-        Args:
-            host: Address of the arm.
-            port: UDP port, 10001 on a real arm.
-            timeout: Time for the answer of a procedure outside the cycle [s].
-
-        Raises:
-            Unreachable: If the address means nothing.
-        """
-        self.session = 0
-        self.cycles = 0
-        self.answered = 0
-        self.stale = 0
-        self.missed = 0
-        self._where = f"{host}:{port}"
-        self._timeout = timeout
-        try:
-            family, kind, _, _, address = socket.getaddrinfo(
-                host, port, socket.AF_INET, socket.SOCK_DGRAM
-            )[0]
-            self._socket = socket.socket(family, kind)
-            self._socket.connect(address)
-        except OSError as error:
-            raise Unreachable(f"no arm at {self._where} ({error.strerror or error})") from error
-        self._socket.setblocking(False)
-        self._fd = [self._socket.fileno()]
-        self._calls = 0
-        self._parse_feedback = MESSAGES["Feedback"].FromString
-        self._echoes = False
-        self.sent = time.monotonic()
-
-    def call(
-        self,
-        method: str,
-        request: Any = None,
-        device: int = 0,
-        timeout: float | None = None,
-        attempts: int = 12,
-    ) -> Any:
-        """Call a procedure and return its answer; a lost datagram is sent again.
-
-        Args:
-            method: Name in ``METHODS``.
-            request: Its message; an empty one unless given.
-            device: Device to ask, 0 for the base.
-            timeout: Time for the answer, all attempts together [s].
-            attempts: How often it is asked within that time.
-
-        Raises:
-            KortexError: What the arm refuses, by cause.
-            Unreachable: If no answer comes, however often it is asked.
-        """
-        payload = b"" if request is None else request.SerializeToString()
-        limit = (self._timeout if timeout is None else timeout) / attempts
-        numbers = set()
-        for _ in range(attempts):
-            self._calls = self._calls % _CALLS + 1
-            number = _CYCLES + self._calls
-            numbers.add(number)
-            header = Header(FrameType.REQUEST, METHODS[method].uid, number, self.session, device)
-            self._transmit(encode_frame(header, payload))
-            end = time.monotonic() + limit
-            while (wait := end - time.monotonic()) > 0:
-                datagram = self._wait(wait)
-                if not datagram:
-                    continue
-                try:
-                    answer, data = decode_frame(datagram)
-                except ProtocolError:
-                    continue
-                if answer.kind != FrameType.RESPONSE or answer.message not in numbers:
-                    self.stale += 1
-                    continue
-                if answer.session:
-                    self.session = answer.session
-                _check(answer, data, method)
-                return _parse(method, data)
-        raise Unreachable(f"{self._where} does not answer over UDP")
-
-    def send(self, request: CyclicRequest) -> None:
-        """Send one cyclic command; :meth:`receive` has its feedback."""
-        self.cycles = cycle = self.cycles + 1
-        request.stamp(self.session, cycle % _CYCLES + 1, cycle & 0xFFFF)
-        self._transmit(request.data)
-
-    def receive(self, timeout: float) -> Any | None:
-        """Return the newest feedback that has not been returned yet, or None without one.
-
-        Waits for the answer to the last command, and takes what it finds of earlier
-        ones if that does not come.
-
-        Args:
-            timeout: Longest wait [s]; it holds whatever else arrives meanwhile.
-
-        Raises:
-            KortexError: What the arm answers instead, by cause.
-        """
-        cycles = self.cycles
-        newest: Any = None
-        end, wait = 0.0, timeout
-        while self.answered < cycles:
-            datagram = self._wait(wait)
-            if datagram:
-                words = fast_header(datagram)
-                # The usual case: an answer without an error.
-                if words is not None and words[0] & 0x0F00F000 == 0x03000000:
-                    feedback = self._newer(words[1] & 0xFFFF, datagram)
-                    if feedback is None:
-                        self.stale += 1
-                    else:
-                        newest = feedback
-                else:
-                    self._special(datagram)
-            if self.answered == cycles:
-                return newest
-            if end == 0.0:
-                end = time.monotonic() + timeout
-            wait = end - time.monotonic()
-            if wait <= 0.0:
-                break
-        if newest is None:
-            self.missed += 1
-        return newest
-
-    def exchange(self, request: CyclicRequest, timeout: float) -> Any | None:
-        """Send one cyclic command and return its feedback, or None if none comes in time."""
-        self.send(request)
-        return self.receive(timeout)
-
-    def keep_alive(self) -> None:
-        """Keep an idle session alive, without waiting for an answer. Any thread may call it."""
-        if self.session and time.monotonic() - self.sent > KEEP_ALIVE:
-            header = Header(
-                FrameType.REQUEST, METHODS["Session.KeepAlive"].uid, _NO_REQUEST, self.session
-            )
-            self._transmit(encode_frame(header, b""))
-
-    def close(self) -> None:
-        """Close the socket; may be called twice."""
-        self._socket.close()
-
-    def _transmit(self, data: bytes | bytearray) -> None:
-        self.sent = time.monotonic()
-        try:  # noqa: SIM105  (the usual way out of it costs a microsecond)
-            self._socket.send(data)
-        except OSError:
-            pass  # a full buffer or no route: one lost datagram; silence tells the rest
-
-    def _wait(self, timeout: float) -> bytes:
-        """Return the next datagram; nothing if none came in time."""
-        if not select.select(self._fd, (), (), timeout)[0]:
-            return b""
-        try:
-            return self._socket.recv(_LONGEST)
-        except OSError:  # the arm's port is closed: as silent as a cut cable
-            return b""
-
-    def _cycle_of(self, message: int) -> int:
-        """Return the cycle that a message number belongs to; 0 for one that is not newer."""
-        if not 0 < message <= _CYCLES:
-            return 0
-        age = (self.cycles % _CYCLES + 1 - message) % _CYCLES
-        cycle = self.cycles - age
-        return cycle if cycle > self.answered else 0
-
-    def _newer(self, message: int, datagram: bytes) -> Any | None:
-        """Return the feedback in a datagram if it is newer than any before."""
-        cycle = self._cycle_of(message)
-        if cycle == 0:
-            return None
-        try:
-            feedback = self._parse_feedback(fast_payload(datagram))
-        except Exception:  # damaged; the exception's class differs between protobuf backends
-            return None
-        if feedback.frame_id == cycle & 0xFFFF:
-            self._echoes = True
-        elif self._echoes:
-            # An arm that never repeats our number counts cycles of its own; this one does.
-            return None
-        self.answered = cycle
-        return feedback
-
-    def _special(self, datagram: bytes) -> None:
-        """Look at a datagram that is not a plain answer."""
-        try:
-            header, payload = decode_frame(datagram)
-        except ProtocolError:
-            self.stale += 1
-            return
-        cycle = self._cycle_of(header.message) if header.kind == FrameType.RESPONSE else 0
-        if cycle:
-            self.answered = cycle
-            _check(header, payload, "BaseCyclic.Refresh")
-        self.stale += 1

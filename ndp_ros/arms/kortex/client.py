@@ -17,8 +17,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_ros.arms.kortex.channel import DatagramChannel, StreamChannel
+from ndp_ros.arms.kortex.channel import StreamChannel
 from ndp_ros.arms.kortex.credentials import Credentials
+from ndp_ros.arms.kortex.datagrams import DatagramChannel
 from ndp_ros.arms.kortex.errors import (
     KortexError,
     ReplyTimeout,
