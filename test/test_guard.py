@@ -382,7 +382,7 @@ def test_the_runtime_files_load(name: str) -> None:
 
 
 def test_an_unknown_runtime_file_or_value_is_named() -> None:
-    with pytest.raises(ConfigError, match="default, emulator, hardware"):
+    with pytest.raises(ConfigError, match="default, emulator, hardware, throw"):
         RuntimeConfig.named("warp")
     with pytest.raises(ConfigError, match="rate is 0"):
         RuntimeConfig.named("default", rate=0)

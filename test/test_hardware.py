@@ -24,7 +24,9 @@ from ndp_ros.arms.mujoco import MujocoArm
 from ndp_ros.bringup import ProcessSpec
 from ndp_ros.errors import ConfigError
 from ndp_ros.hardware import HardwareConfig
+from ndp_ros.streaming.config import RuntimeConfig
 from ndp_ros.surroundings import Surroundings
+from ndp_ros.tasks.throw import ThrowConfig
 
 __all__ = ["emulator", "shared_emulator"]
 
@@ -91,7 +93,7 @@ def test_an_arm_gets_its_address_the_strict_runtime_and_objects_that_nobody_sees
     assert options["grip"] == Surroundings.named("throw-gen3").grip
     assert (values["hardware"], values["arm"], values["task"]) == ("kortex", "gen3", "")
     assert (values["command_mode"], values["rate"]) == ("position", 500.0)
-    assert values["on_fast_segment"] == "stretch" and values["velocity_margin"] < 1.0
+    assert values["velocity_margin"] < 1.0 and values["max_following_error"] < 0.1
     # It was looked at, not taken.
     emulator.wait_for(lambda state: state["sessions"] == 0)
     assert emulator.control.do("record")["frames"] == 0
@@ -113,6 +115,14 @@ def test_joint_states_of_ros2_control_are_not_mixed_with_ours(gen3, free_domain)
     for spec in found:
         assert ("joint_states", "ndp/joint_states") in spec.remappings
         assert "joint_states:=ndp/joint_states" in spec.command
+
+
+def test_a_throw_is_held_to_the_same_limits_as_in_training() -> None:
+    trained = ThrowConfig.preset("default", "gen3").limit_share
+    for name in ("throw", "emulator"):
+        runtime = RuntimeConfig.named(name)
+        assert runtime.on_fast_segment == "clamp"
+        assert runtime.velocity_margin == runtime.acceleration_margin == trained
 
 
 # What is wrong is said in one line.
