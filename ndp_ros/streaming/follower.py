@@ -36,7 +36,7 @@ Array = NDArray[np.float64]
 STARTING, HOLDING, WAITING, FOLLOWING, BRAKING, FAULTY, STOPPED = range(len(PHASES))
 
 _ATTEMPTS = 6
-_LATENCY = 0.015
+_LATENCY = 0.006
 """By how much a segment may outlast its duration before the next counts as overdue [s]."""
 
 
