@@ -35,6 +35,10 @@ def main() -> int:
     parser.add_argument("--command-mode", default="position", choices=("position", "torque"))
     parser.add_argument("--checkpoint", default="gen3_throw")
     parser.add_argument("--runtime", default="emulator", help="as of ndp run")
+    parser.add_argument(
+        "--patient", action="store_true",
+        help="physics goes forward with each command, for a machine that stands still at times",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
@@ -44,8 +48,10 @@ def main() -> int:
     from ndp_ros.arms.kortex.emulator.config import EmulatorConfig
     from ndp_ros.arms.kortex.emulator.process import EmulatorProcess
 
-    # The watchdog of an arm that shares its processors with everything else.
-    config = EmulatorConfig(port=0, udp_port=0, scene="throw-gen3", watchdog=0.5)
+    # An arm that shares its processors with everything else has to be patient.
+    cycle = 1.0 / args.rate if args.patient else 0.0
+    watchdog = 1.8 if args.patient else 0.5
+    config = EmulatorConfig(port=0, udp_port=0, scene="throw-gen3", watchdog=watchdog, cycle=cycle)
     with EmulatorProcess(config) as emulator:
         system = Thrower(emulator, args)
         try:
@@ -56,7 +62,7 @@ def main() -> int:
         slipped = emulator.control.do("state")["slipped"]
     result: dict[str, Any] = {
         "throws": args.throws, "in_bin": sum(t["in_bin"] for t in throws), "rate_hz": args.rate,
-        "command_mode": args.command_mode, "checkpoint": args.checkpoint,
+        "command_mode": args.command_mode, "checkpoint": args.checkpoint, "patient": args.patient,
         "commands": record["frames"], "refused": record["refused"],
         "max_velocity_rad_s": record["max_velocity"], "max_torque_n_m": record["max_torque"],
         "emulator_slipped_s": slipped, "each": throws,
@@ -96,7 +102,7 @@ class Thrower:
              "--port", str(emulator.port), "--udp-port", str(emulator.udp_port),
              "--rate", str(args.rate), "--command-mode", args.command_mode,
              "--checkpoint", args.checkpoint, "--follow-for", str(_EPISODE),
-             "--runtime", args.runtime],
+             "--runtime", args.runtime, "--options", '{"feedback_timeout": 2.0}'],
         )  # fmt: skip
         self.until(lambda: self.state == "holding", "an arm that holds")
 

@@ -46,6 +46,10 @@ class ObjectsConfig:
     arm: str = param(doc="Arm, as in config/arms/.")
     task: str = param(doc="Task whose objects these are, as in config/surroundings/.")
     base_frame: str = param("base", doc="Frame of the arm's base, in which poses are given.")
+    node_priority: int = param(
+        35, doc="SCHED_FIFO priority of this node where permitted; 0 asks for none.",
+        minimum=0, maximum=98,
+    )  # fmt: skip
     autostart: bool = param(True, doc="Configure and activate without being asked.")
 
 
@@ -124,6 +128,7 @@ class ObjectsNode(NdpNode):
         self._joints: Subscription[JointState] | None = None
         self._poses: dict[str, Publisher[PoseStamped]] = {}
         self._heard = 0.0
+        self._scheduler = ""
 
     def configure(self) -> None:
         """Load the file and the arm's kinematics."""
@@ -134,6 +139,7 @@ class ObjectsNode(NdpNode):
 
     def activate(self) -> None:
         """Publish from now on."""
+        self._scheduler = lifecycle.prefer(self._config.node_priority)
         surroundings = self._surroundings
         for name in (*surroundings.fixed, *([surroundings.held] if self._held else [])):
             self._poses[name] = self.create_publisher(PoseStamped, pose_topic(name), qos.STATE)
@@ -179,6 +185,7 @@ class ObjectsNode(NdpNode):
         """Return what is published, and on what it rests."""
         values: dict[str, object] = {
             "state": self.state, "fixed": ", ".join(self._surroundings.fixed),
+            "node_scheduler": self._scheduler,
         }  # fmt: skip
         if self._held is not None:
             values[self._surroundings.held] = "thrown" if self._held.free else "in the hand"

@@ -1,0 +1,92 @@
+"""Throws of the shipped Gen3 policy through guard and emulated arm, tick by tick instead of in real
+time.
+
+What the streamer does on a Kortex arm in position mode, on no clock but the arm's own: whether a
+throw lands is then a question of servo, limits and latency, not of this machine's load.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from kortex_support import ARM, N
+
+from ndp_ros.arms.arm import ArmInfo
+from ndp_ros.arms.kortex.emulator.config import EmulatorConfig
+from ndp_ros.arms.kortex.emulator.robot import CyclicCommand, Robot
+from ndp_ros.arms.kortex.schema import ServoingMode
+from ndp_ros.arms.kortex.units import GRIPPER_CLOSED
+from ndp_ros.dmp.segment import Segment
+from ndp_ros.errors import ConfigError
+from ndp_ros.observation import assemble
+from ndp_ros.paths import find_checkpoint
+from ndp_ros.streaming.config import RuntimeConfig
+from ndp_ros.streaming.guard import Guard
+from ndp_ros.surroundings import Surroundings
+
+CHECKPOINT = "gen3_throw"
+TICK, LATENCY = 0.001, 0.01
+EPISODE, FLIGHT = 2.0, 0.8
+
+
+def throw(phi, seed: int) -> np.ndarray:
+    """Make one throw and return where the cube lies from the bin (3,) [m]."""
+    robot = Robot(EmulatorConfig(scene="throw-gen3"), ARM)
+    robot.reset_scene(seed)
+    robot.set_servoing(ServoingMode.LOW_LEVEL)
+    guard = Guard(ArmInfo.from_config(ARM, ("position",)), RuntimeConfig.named("throw"))
+    y = np.zeros((3, N + 1))
+    y[0, :N], y[0, N] = robot.position, Surroundings.named("throw-gen3").grip
+    guard.seat(y[0])
+    every = round(phi.spec.segment_duration / TICK)
+    bound, began, coming = None, 0, None
+    for k in range(round(EPISODE / TICK)):
+        if k % every == 0:
+            fingers = robot._fingers
+            objects = robot.objects()
+            seen = {
+                "position": np.append(robot.position, robot.data.qpos[fingers].mean()),
+                "velocity": np.append(robot.velocity, robot.data.qvel[fingers].mean()),
+                "setpoint": y[0].copy(), "setpoint_velocity": y[1].copy(),
+                "object/cube": objects["cube"][:3], "object/bin": objects["bin"][:3],
+            }  # fmt: skip
+            coming = (
+                k + round(LATENCY / TICK),
+                y[0].copy(),
+                *phi(assemble(phi.spec.observation, seen)),
+            )
+        if coming is not None and k >= coming[0]:
+            _, origin, g, w = coming
+            segment = Segment(phi.spec.dmp, g + y[0] - origin, w, phi.spec.segment_duration)
+            bound, began, coming = segment.bind(y[0].copy(), y[1].copy()), k, None
+        if bound is not None:
+            wanted = np.array(bound.sample((k + 1 - began) * TICK))
+            wanted[0, N] = np.clip(wanted[0, N], 0.0, GRIPPER_CLOSED)
+            guard.limit(y, wanted)
+        robot.command(
+            CyclicCommand(
+                k + 1, np.degrees(y[0, :N]).tolist(), np.degrees(y[1, :N]).tolist(),
+                [0.0] * N, [0.0] * N, (100.0 * y[0, N] / GRIPPER_CLOSED, 100.0, 100.0),
+            )
+        )  # fmt: skip
+        robot.tick()
+        assert not robot.in_fault, f"tripped after {k} ms: {robot.faults}"
+    for _ in range(round(FLIGHT / TICK)):
+        robot.tick()
+    objects = robot.objects()
+    gap: np.ndarray = objects["cube"][:3] - objects["bin"][:3]
+    return gap
+
+
+def test_throws_through_guard_and_position_servo_land_in_the_bin() -> None:
+    pytest.importorskip("rclpy", reason="needs ROS 2 (or its wheels)")
+    try:
+        find_checkpoint(CHECKPOINT)
+    except ConfigError:
+        pytest.skip(f"the checkpoint {CHECKPOINT} does not ship yet")
+    from ndp_ros.nodes.policy_node import Phi
+
+    phi = Phi(CHECKPOINT, "gen3")
+    gaps = np.array([throw(phi, seed) for seed in range(4)])
+    inside = (np.abs(gaps[:, :2]).max(axis=1) < 0.15) & (gaps[:, 2] > -0.01) & (gaps[:, 2] < 0.25)
+    assert inside.sum() >= 3, gaps
