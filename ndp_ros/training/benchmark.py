@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 from ndp_ros.errors import TrainingError
-from ndp_ros.training.environment import TaskChoice
+from ndp_ros.training.environment import TaskChoice, TaskEnvironment
 from ndp_ros.training.experiment import RunConfig, provenance
 from ndp_ros.training.logs import read_progress
 from ndp_ros.training.run import train
@@ -151,7 +151,10 @@ def stable_baselines(k: int, processes: bool) -> Contestant:
             def _on_step(self) -> bool:
                 return True
 
-        makers: list[Any] = [choice.make] * args.environments
+        def make() -> Any:
+            return _without_episodes(choice.make())
+
+        makers: list[Any] = [make] * args.environments
         env = VecNormalize(kind(makers), gamma=0.99)
         try:
             model = PPO(
@@ -172,6 +175,19 @@ def stable_baselines(k: int, processes: bool) -> Contestant:
         }
 
     return measure
+
+
+def _without_episodes(env: TaskEnvironment) -> TaskEnvironment:
+    """Keep ``info["episode"]`` from Stable-Baselines3, which means something else by it."""
+    step = env.step
+
+    def plain_step(action: Any) -> Any:
+        result = step(action)
+        result[-1].pop("episode", None)
+        return result
+
+    env.step = plain_step  # type: ignore[method-assign]
+    return env
 
 
 class _Memory:
