@@ -120,7 +120,14 @@ def simulation(config: SimConfig, saved: Checkpoint) -> list[ProcessSpec]:
                 "command_mode": "torque", "seed": config.seed, **to_mapping(runtime),
             },
         ),
-        ProcessSpec(POLICY, {"checkpoint": folder, "arm": saved.spec.arm}, respawn=True),
+        ProcessSpec(
+            POLICY,
+            {
+                "checkpoint": folder, "arm": saved.spec.arm,
+                "max_observation_age": runtime.max_parameter_age,
+            },
+            respawn=True,
+        ),
     ]  # fmt: skip
     if config.viewer:
         specs.append(ProcessSpec(VIEWER, {"checkpoint": folder}, optional=True))

@@ -175,6 +175,24 @@ def test_joints_are_found_by_name_whatever_their_order():
     assert stamp == pytest.approx(NOW)  # the oldest part
 
 
+def test_joints_of_one_time_and_setpoints_of_another_are_no_observation():
+    o = observer()
+
+    def hear(joints: float, setpoint: float) -> bool:
+        o.on_joint_states(joint_state(["a", "b"], [1.0, 2.0], [3.0, 4.0], NOW + joints))
+        point = JointTrajectoryPoint(positions=[5.0, 6.0], velocities=[7.0, 8.0])
+        message = JointTrajectory(joint_names=["a", "b"], points=[point])
+        message.header.stamp = stamp_of(NOW + setpoint)
+        o.on_setpoint(message)
+        return o.of_one_instant()
+
+    assert hear(0.0, 0.0)
+    assert not hear(0.0, 0.05)
+    assert hear(0.055, 0.055)
+    # Joint states that come from elsewhere from now on, with times of their own.
+    assert [hear(0.06 + i / 100, 0.063 + i / 100) for i in range(8)] == [False] * 5 + [True] * 3
+
+
 def test_every_missing_topic_is_named():
     o = observer()
     assert [phrase.split()[0] for phrase in o.missing(NOW, 0.1)] == [

@@ -18,6 +18,7 @@ from ndp_ros.observation import JOINT_FIELDS, OBJECT_PREFIX, ObservationField, a
 Array = NDArray[np.float64]
 
 JOINT_STATES, SETPOINT = "joint_states", "ndp/setpoint"
+_PATIENCE = 5
 
 
 def pose_topic(name: str) -> str:
@@ -53,6 +54,8 @@ class Observer:
         self._values: dict[str, Array] = {}
         self._stamps: dict[str, float] = {}
         self._problems = dict.fromkeys(self._topics.values(), "not received yet")
+        self._companions: set[str] = set()
+        self._apart = 0
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -101,6 +104,22 @@ class Observer:
                 phrases.append(f"{topic} ({now - self._stamps[topic]:.1f} s old)")
         return phrases
 
+    def of_one_instant(self) -> bool:
+        """Whether everything that comes with the setpoints is of the newest one's instant.
+
+        On a busy machine there may be 50 ms between two messages of one instant, and
+        another one in between: an arm of one time with setpoints of another. Topics that
+        have come with a setpoint's own stamp are expected to do so again, for as long as
+        five setpoints; what comes from elsewhere has its own times.
+        """
+        at = self._stamps.get(SETPOINT)
+        together = {t for t in self.topics if at is not None and self._stamps.get(t) == at}
+        if self._companions <= together or self._apart >= _PATIENCE:
+            self._companions, self._apart = together, 0
+            return True
+        self._apart += 1
+        return False
+
     def observe(self) -> tuple[Array, float]:
         """Return the observation (n_obs,) and the ROS time of its oldest part [s]."""
         return assemble(self.fields, self._values), min(self._stamps[t] for t in self.topics)
@@ -109,6 +128,7 @@ class Observer:
         """Forget everything received."""
         self._values.clear()
         self._stamps.clear()
+        self._companions.clear()
         self._problems = dict.fromkeys(self._topics.values(), "not received yet")
 
     def _take_joints(self, topic: str, stamp: Any, names: Sequence[str], parts: Any) -> None:

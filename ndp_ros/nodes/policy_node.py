@@ -113,6 +113,7 @@ class PolicyNode(NdpNode):
         self._running = False
         self._due = -math.inf
         """When the next segment is due on the arm's clock [s]."""
+        self._arm_clock = self._ran = -math.inf
         self._trouble: list[str] = []
         self._sequence = 0
         self._forward: deque[float] = deque(maxlen=200)
@@ -163,10 +164,16 @@ class PolicyNode(NdpNode):
         if not self._running or not message.points:
             return
         now, period = seconds(message.points[0].time_from_start), phi.spec.segment_duration
+        # A clock that stands still waits for a segment: the last one did not come through.
+        waits = now == self._arm_clock and time.monotonic() - self._ran > period
+        self._arm_clock = now
         # A clock that was set back is a new one.
-        if self._due - period <= now < self._due:
+        if self._due - period <= now < self._due and not waits:
             return
         if not self._segment():
+            return
+        self._ran = time.monotonic()
+        if waits:
             return
         late = now - self._due
         self._due = self._due + period if 0.0 <= late < 0.5 * period else now + period
@@ -179,6 +186,8 @@ class PolicyNode(NdpNode):
         if phi is None or observer is None:
             return False
         if observer.missing(self.now(), self._config.max_observation_age):
+            return False
+        if not observer.of_one_instant():
             return False
         started = time.perf_counter()
         obs, stamp = observer.observe()
