@@ -131,11 +131,9 @@ def test_segments_keep_to_the_clock_of_the_arm(system: System) -> None:
         began, first = world.clock, system.next_segments(1)[0].sequence
         last = system.next_segments(15)[-1].sequence
         assert (last - first) * 0.1 <= world.clock - began + 0.1
-        world.speed = 0.0  # a simulation that stands still
+        world.speed = 0.0  # a simulation that waits for a segment, which may have been lost
         system.ros.spin(0.3)
-        system.segments.clear()
-        system.ros.spin(0.5)
-        assert not system.segments
+        system.next_segments(2)
         world.speed, world.clock = 1.0, 0.0  # and one that was started again
         system.next_segments(2)
     finally:
