@@ -69,8 +69,12 @@ def _actions(spec: ProcessSpec) -> list[Any]:
         executable=spec.name,
         name=spec.name,
         # Text stays text: left alone it would be read as YAML.
-        parameters=[{name: ParameterValue(value, value_type=str) if isinstance(value, str)
-                     else value for name, value in spec.parameters.items()}],
+        parameters=[
+            {
+                name: ParameterValue(value, value_type=str) if isinstance(value, str) else value
+                for name, value in spec.parameters.items()
+            }
+        ],
         remappings=list(spec.remappings),
         additional_env=dict(spec.environment),
         output="screen",
