@@ -35,7 +35,7 @@ ARM = ArmConfig.named("jaco")
 HOME = np.array(ARM.home)
 MOCK = {"hardware": "mock", "arm": "jaco", "command_mode": "position", "rate": 500.0}
 EVERY_ONE = QoSProfile(depth=2000, reliability=ReliabilityPolicy.BEST_EFFORT)
-SLACK = {"max_parameter_age": 1.0, "grace": 0.1, "heartbeat_timeout": 5.0}
+SLACK = {"max_parameter_age": 1.0, "grace": 0.1, "heartbeat_timeout": 5.0, "stall_timeout": 5.0}
 """A busy machine may be late; what is tested is not its speed."""
 
 
@@ -199,8 +199,10 @@ def test_arm_brakes_and_holds_when_the_policy_falls_silent_and_goes_on_when_it_i
 ) -> None:
     system.drive(HOME + 0.05)
     system.goal = None
-    system.ros.until(lambda: system.state == Status.WAITING, "arm at rest")
-    assert "starved" in system.status[-1].reason
+    system.ros.until(
+        lambda: system.state == Status.WAITING and "starved" in system.status[-1].reason,
+        "arm at rest",
+    )
     system.ros.until(
         lambda: (
             system.health.level == DiagnosticStatus.WARN
