@@ -8,8 +8,6 @@ checkpoint has seen. Throw with a bin that moves is a row of its own.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -25,7 +23,7 @@ from ndp_ros.training.environment import crowd
 from ndp_ros.training.evaluation import plain, run_episodes, summarise, wilson
 from ndp_ros.training.experiment import RunConfig, provenance, shipped
 from ndp_ros.training.logs import read_progress
-from ndp_ros.training.reproduce import RESULT, Job, Outcome
+from ndp_ros.training.reproduce import RESULT, Job, Outcome, csv_text
 from ndp_ros.training.run import train
 
 SCALES = {
@@ -136,7 +134,7 @@ def report(scale: str, outcomes: Sequence[Outcome], out: Path, command: str) -> 
         "command": command,
         "report": provenance(),
         "rows": [_aggregate(name, [o for o in outcomes if o.job.row == name]) for name in ROWS],
-        "runs": [_run(o) for o in outcomes],
+        "runs": [o.record(f"{_RUN}/{PROVENANCE}") for o in outcomes],
     }
     texts = {
         "figure5.json": json.dumps(plain(record), indent=1) + "\n",
@@ -219,20 +217,6 @@ def _reached(run: Path, success: float) -> int | None:
     return None
 
 
-def _run(outcome: Outcome) -> dict[str, Any]:
-    """Return a run's figures and where they come from."""
-    origin = outcome.folder / _RUN / PROVENANCE
-    return {
-        "name": outcome.job.name,
-        "row": outcome.job.row,
-        "seed": outcome.job.seed,
-        "status": outcome.status,
-        "error": outcome.error,
-        "result": outcome.result,
-        "origin": json.loads(origin.read_text(encoding="utf-8")) if origin.exists() else {},
-    }
-
-
 _RUNS = (
     "row", "seed", "status", "samples", "observed", "seconds", "last_success", "best_success",
     "best_at", "saturation", "max_joint_speed", "tracking_rms", "commit",
@@ -251,7 +235,7 @@ def _runs_csv(record: dict[str, Any]) -> str:
             *(last.get(name) for name in ("saturation", "max_joint_speed", "tracking_rms")),
             run["origin"].get("commit"),
         ])  # fmt: skip
-    return _csv(_RUNS, rows)
+    return csv_text(_RUNS, rows)
 
 
 _CURVES = ("samples", "observed", "eval_success", "success", "return", "saturation", "std")
@@ -264,15 +248,7 @@ def _curves_csv(outcomes: Sequence[Outcome]) -> str:
         for line in read_progress(o.folder / _RUN)
         if line["eval_success"]
     ]
-    return _csv(("row", "seed", *_CURVES), rows)
-
-
-def _csv(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_text(("row", "seed", *_CURVES), rows)
 
 
 def _picture(outcomes: Sequence[Outcome], path: Path) -> Path:

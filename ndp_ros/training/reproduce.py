@@ -17,8 +17,10 @@ a run that failed is kept, shown, and tried again by the next call.
 from __future__ import annotations
 
 import contextlib
+import csv
 import fcntl
 import importlib
+import io
 import json
 import multiprocessing
 import sys
@@ -75,6 +77,32 @@ class Outcome:
     def status(self) -> str:
         """``done``, ``failed`` or ``missing``."""
         return "done" if self.result else "failed" if self.error else "missing"
+
+    def record(self, origin: str) -> dict[str, Any]:
+        """Return the run's figures and where they come from.
+
+        Args:
+            origin: File of the run's folder that says how it was made; may be absent.
+        """
+        made = self.folder / origin
+        return {
+            "name": self.job.name,
+            "row": self.job.row,
+            "seed": self.job.seed,
+            "status": self.status,
+            "error": self.error,
+            "result": self.result,
+            "origin": json.loads(made.read_text(encoding="utf-8")) if made.exists() else {},
+        }
+
+
+def csv_text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Return a table as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 class Experiment(Protocol):

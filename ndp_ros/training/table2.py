@@ -10,8 +10,6 @@ stand beside the models, since a constant already explains most of the error.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,7 +24,7 @@ from ndp_ros.tasks.digits import CANVAS, CLASSES, DigitsConfig, draw
 from ndp_ros.training import digits
 from ndp_ros.training.digits import DigitsRun, data_set, load_writer, predict, references
 from ndp_ros.training.experiment import provenance
-from ndp_ros.training.reproduce import Job, Outcome
+from ndp_ros.training.reproduce import Job, Outcome, csv_text
 
 SCALES = {
     "smoke": "600 training digits, 1 seed, 2 epochs; says nothing about the models",
@@ -99,7 +97,11 @@ def report(scale: str, outcomes: Sequence[Outcome], out: Path, command: str) -> 
                  "train_digest": train.digest(), "test_digest": test.digest()},
         "references": {name: bound.plain() for name, bound in bounds.items()},
         "rows": [_aggregate(row, [o for o in outcomes if o.job.row == row]) for row in ROWS],
-        "runs": [_run(o) for o in outcomes],
+        "runs": [
+            o.record(digits.RUN)
+            | {"cpu_seconds": o.result["cpu_seconds"] if o.result else None}
+            for o in outcomes
+        ],
         "examples": _examples(outcomes, data),
     }  # fmt: skip
     files = [out / name for name in ("table2.json", "runs.csv", "curves.csv", "table2.md")]
@@ -238,22 +240,6 @@ def _aggregate(row: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return whole
 
 
-def _run(outcome: Outcome) -> dict[str, Any]:
-    """Return a run's figures and where they come from."""
-    started = outcome.folder / digits.RUN
-    origin = json.loads(started.read_text(encoding="utf-8")) if started.exists() else {}
-    return {
-        "name": outcome.job.name,
-        "row": outcome.job.row,
-        "seed": outcome.job.seed,
-        "status": outcome.status,
-        "error": outcome.error,
-        "cpu_seconds": outcome.result["cpu_seconds"] if outcome.result else None,
-        "result": outcome.result,
-        "origin": origin,
-    }
-
-
 def _runs_csv(record: dict[str, Any]) -> str:
     columns = (
         "row", "seed", "status", "epochs", "train_px2", "train_spread", "test_px2", "test_spread",
@@ -269,7 +255,7 @@ def _runs_csv(record: dict[str, Any]) -> str:
             result.get("outputs"), result.get("parameters"), run["cpu_seconds"],
             run["origin"].get("commit"),
         ))  # fmt: skip
-    return _csv(columns, rows)
+    return csv_text(columns, rows)
 
 
 def _curves_csv(record: dict[str, Any]) -> str:
@@ -278,15 +264,7 @@ def _curves_csv(record: dict[str, Any]) -> str:
         for run in record["runs"]
         for epoch, px2 in enumerate((run["result"] or {}).get("test_curve", []), start=1)
     ]
-    return _csv(("row", "seed", "epoch", "test_px2"), rows)
-
-
-def _csv(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_text(("row", "seed", "epoch", "test_px2"), rows)
 
 
 def _examples(outcomes: Sequence[Outcome], data: DigitsConfig) -> list[dict[str, Any]]:
