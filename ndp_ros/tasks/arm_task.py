@@ -8,6 +8,7 @@ position and velocity of the setpoint are continuous, also from segment to segme
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+_DELAYS = 1
+"""Part of the key of the generator that draws latencies."""
+
 
 @dataclass(frozen=True)
 class ArmTaskConfig:
@@ -51,6 +55,14 @@ class ArmTaskConfig:
         doc="Share of the velocity and acceleration limits that setpoints are held to.",
         minimum=0.05,
         maximum=1.0,
+    )
+    latency: float = param(
+        0.0,
+        doc="Largest age of an observation when its segment begins, drawn anew for each: the "
+        "time that Φ, its messages and the take-over need on a running system.",
+        unit="s",
+        minimum=0.0,
+        maximum=0.1,
     )
     stale: bool = param(
         False,
@@ -139,9 +151,15 @@ class ArmTask(gymnasium.Env[Array, Array]):
         max_acceleration = config.limit_share * info.max_acceleration
         self._limiter = Limiter(info.lower, info.upper, max_velocity, max_acceleration, self.tick)
         self._track = np.zeros((2, len(self.segment_times), self._dof))
+        self._aged = math.ceil(config.latency / config.tick - 1e-9)
+        # After each of the last ticks: position, velocity, y, yd; and the objects.
+        self._past = np.zeros((1 + self._aged, 4, self._dof))
+        self._poses = np.zeros((1 + self._aged, len(self.objects), 3))
+        self._delays = np.random.default_rng(0)
         self._windows_left = 0
         self._windows = max(1, round(config.horizon / (self.k * self.control_dt)))
         self._body_ids = {name: self.robot.model.body(name).id for name in self.objects}
+        self._bodies = np.array(list(self._body_ids.values()))
         self._grip = self.robot.model.site("grip").id
 
         bound = self._max_step / self.action_scale
@@ -169,7 +187,10 @@ class ArmTask(gymnasium.Env[Array, Array]):
         self._omega.clear()
         self._max_speed, self._squared_error, self._n_errors = 0.0, 0.0, 0
         self.robot.read(self._measured)
+        self._delays = np.random.default_rng([start, _DELAYS])
         self._begin()
+        self._past[:] = self._measured.position, self._measured.velocity, self._y, self._yd
+        self._poses[:] = self.robot.data.xpos[self._bodies]
         return self._observe(), {}
 
     def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
@@ -326,9 +347,16 @@ class ArmTask(gymnasium.Env[Array, Array]):
                 y, yd = setpoints[i, 0], setpoints[i, 1]
                 track[0, i], track[1, i] = measured.position, measured.velocity
                 self._watch()
+                self._see(i)
                 i += 1
             rewards[j] = self._reward(first=j == 0)
         return self._finish(rewards, setpoints, track)
+
+    def _see(self, i: int) -> None:
+        """Keep the objects as they are after tick i, if an observation may need them."""
+        if i + 1 + self._aged >= len(self.segment_times):
+            self._poses[:-1] = self._poses[1:]
+            self._poses[-1] = self.robot.data.xpos[self._bodies]
 
     def _require_running(self) -> None:
         """Refuse to go on with an episode that is over."""
@@ -359,6 +387,10 @@ class ArmTask(gymnasium.Env[Array, Array]):
         self._max_speed = max(self._max_speed, float(np.abs(track[1, :, :n]).max()))
         self._y, self._yd = setpoints[-1, 0].copy(), setpoints[-1, 1].copy()
         self._windows_left -= 1
+        recent = min(len(self._past), len(setpoints))
+        self._past[:-recent] = self._past[recent:]
+        for row, values in enumerate((track[0], track[1], setpoints[:, 0], setpoints[:, 1])):
+            self._past[-recent:, row] = values[-recent:]
         if self._over():
             self._windows_left = 0
         over = self._windows_left == 0
@@ -410,14 +442,17 @@ class ArmTask(gymnasium.Env[Array, Array]):
         return (basis @ np.concatenate((points, velocities))).reshape(-1, 3, self._dof)
 
     def _observe(self) -> Array:
-        values: dict[str, Array] = {
-            "position": self._measured.position,
-            "velocity": self._measured.velocity,
-            "setpoint": self._y,
-            "setpoint_velocity": self._yd,
-        }
-        for name, body in self._body_ids.items():
-            values[OBJECT_PREFIX + name] = self.robot.data.xpos[body]
+        """Return what Φ sees (n_obs,): the world of some instant, at most ``latency`` ago."""
+        age = self.config.latency * self._delays.random() / self.tick if self._aged else 0.0
+        older = math.ceil(age)
+        share = older - age  # 0 at the older one of the ticks around the instant
+        old, new = -1 - older, min(-1, -older)
+        joints = (1.0 - share) * self._past[old] + share * self._past[new]
+        poses = (1.0 - share) * self._poses[old] + share * self._poses[new]
+        names = ("position", "velocity", "setpoint", "setpoint_velocity")
+        values: dict[str, Array] = dict(zip(names, joints, strict=True))
+        for name, pose in zip(self.objects, poses, strict=True):
+            values[OBJECT_PREFIX + name] = pose
         return assemble(self.fields, values)
 
 

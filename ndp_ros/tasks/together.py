@@ -46,7 +46,7 @@ class Together:
         self.envs = tuple(envs)
         E, dof = len(envs), first._dof
         self._dof, self._n, self._k, self._ticks = dof, first._n, first.k, first._ticks
-        self._tick = first.tick
+        self._tick, self._aged = first.tick, first._aged
         self._n_steps = round(first.tick / first.robot.model.opt.timestep)
         self._position, self._velocity = np.zeros((E, dof)), np.zeros((E, dof))
         self._torque, self._target = np.zeros((E, dof)), np.zeros((E, dof))
@@ -118,6 +118,9 @@ class Together:
                 omega(y[i], yd[i], ydd[i], position, velocity, torque)
                 self._step(y[i], first=i == 0)
                 track[:, 0, i], track[:, 1, i] = position, velocity
+                if i + 1 + self._aged >= n_ticks:
+                    for env in envs:
+                        env._see(i)
                 i += 1
             for e, env in enumerate(envs):
                 rewards[e, j] = env._reward(first=j == 0)

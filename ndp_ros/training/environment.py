@@ -66,7 +66,17 @@ class TaskEnvironment(Protocol):
 
 @runtime_checkable
 class Explorable(Protocol):
-    """An environment whose ticks are finer than its control steps."""
+    """An environment with setpoints of its own, whose ticks are finer than its control steps.
+
+    Attributes:
+        setpoint: Position and velocity (dof,) that the next segment starts from, which may
+            be further on than those of the observation.
+    """
+
+    @property
+    def setpoint(self) -> tuple[Array, Array]:
+        """Return the present setpoint."""
+        ...
 
     def deviation(self, action: Array) -> Array:
         """Return what displacements ``(k, dof)`` add to setpoints ``(n_ticks, 3, dof)``."""

@@ -18,7 +18,7 @@ from ndp_ros.errors import TaskError
 from ndp_ros.observation import field_slice
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.policies.spec import PolicySpec
-from ndp_ros.training.environment import Crowd, Step, TaskEnvironment
+from ndp_ros.training.environment import Crowd, Explorable, Step, TaskEnvironment
 
 Array = NDArray[Any]
 Episode = dict[str, Any]
@@ -49,7 +49,10 @@ def make_actor(policy: ArrayPolicy) -> Actor:
 def segment_setpoints(
     spec: PolicySpec, env: TaskEnvironment, obs: Array, g: Array, w: Array
 ) -> Array:
-    """Return the setpoints (n_ticks, 3, dof) of a segment from the observed setpoint.
+    """Return the setpoints (n_ticks, 3, dof) of a segment from the present setpoint.
+
+    Where that has moved on since the observation, the goal moves along: what counts is the
+    way from the start, as in the streamer.
 
     Args:
         spec: The policy's specification.
@@ -58,9 +61,11 @@ def segment_setpoints(
         g: Goal (dof,) [rad].
         w: Weights (dof, N).
     """
-    segment = Segment(spec.dmp, g, w, spec.segment_duration)
-    y = obs[field_slice(spec.observation, "setpoint")]
+    y = origin = obs[field_slice(spec.observation, "setpoint")]
     yd = obs[field_slice(spec.observation, "setpoint_velocity")]
+    if isinstance(env, Explorable):
+        y, yd = env.setpoint
+    segment = Segment(spec.dmp, g + (y - origin), w, spec.segment_duration)
     return segment.bind(y, yd).setpoints(env.segment_times)
 
 
