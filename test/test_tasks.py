@@ -20,6 +20,8 @@ from ndp_ros.observation import field_slice, observation_size
 from ndp_ros.tasks.arm_task import ArmTask
 from ndp_ros.tasks.pick import Pick
 from ndp_ros.tasks.throw import Throw
+from ndp_ros.training.evaluation import segment_setpoints
+from ndp_ros.training.experiment import RunConfig, make_spec
 
 TASKS = {"ndp_ros/Throw-v0": Throw, "ndp_ros/Pick-v0": Pick}
 PRESETS = ("default", "paper", "released")
@@ -175,6 +177,60 @@ def test_a_segment_executed_moves_the_arm_as_its_way_points_do(env):
     assert moved > 0.05
     assert np.abs(q_execute - q_step).max() < 0.1 * moved
     assert setpoint_execute[0] == pytest.approx(setpoint_step[0], abs=0.05 * moved)
+
+
+@pytest.mark.parametrize("k", [1, 5])
+@pytest.mark.parametrize("latency", [0.004, 0.01, 0.035])
+def test_an_observation_is_of_one_instant_at_most_latency_ago(k, latency):
+    env, other = Throw(k=k, latency=latency), Throw(k=k, latency=latency)
+    actions = 0.2 * np.random.default_rng(0).normal(size=(24 // k, k, 7))
+    seen = [env.reset(seed=3)[0]]
+    assert np.array_equal(seen[0], other.reset(seed=3)[0])
+    setpoints, cubes = [env.setpoint[0]], [env.robot.data.xpos[env._cube].copy()]
+    original, watch = env._limit, env._watch
+    env._limit = lambda wanted: _keep(original(wanted), setpoints)
+    env._watch = lambda: (watch(), cubes.append(env.robot.data.xpos[env._cube].copy()))
+    ages = []
+    for action in actions:
+        obs = env.step(action)[0]
+        assert np.array_equal(obs, other.step(action)[0]), "the seed decides the latencies"
+        times = env.tick * np.arange(len(setpoints))
+        y = obs[field_slice(env.fields, "setpoint")]
+        at = _when(times, np.array(setpoints), y)
+        cube = [np.interp(at, times, axis) for axis in np.array(cubes).T]
+        assert obs[field_slice(env.fields, "object/cube")] == pytest.approx(cube, abs=1e-6)
+        ages.append(times[-1] - at)
+    assert -1e-9 <= min(ages) and max(ages) <= latency + 1e-9
+    assert len(np.unique(np.round(ages, 6))) == len(ages), "each is drawn anew"
+
+
+def _keep(rows, setpoints):
+    setpoints.extend(row[0].copy() for row in rows)
+    return rows
+
+
+def _when(times, setpoints, y):
+    """Return when the setpoints, joined by straight lines, were last at y."""
+    for i in range(len(times) - 1, 0, -1):
+        before, way = setpoints[i - 1], setpoints[i] - setpoints[i - 1]
+        share = (y - before) @ way / (way @ way)
+        if -1e-9 <= share <= 1 + 1e-9 and np.abs(before + share * way - y).max() < 1e-9:
+            return times[i - 1] + share * (times[i] - times[i - 1])
+    raise AssertionError("the observed setpoint was never there")
+
+
+def test_a_late_segment_goes_the_observed_way_from_the_present_setpoint():
+    env = Throw(k=5, latency=0.02)
+    spec = make_spec(RunConfig(task="throw", method="ndp"), env)
+    obs, _ = env.reset(seed=0)
+    obs = env.step(np.full((5, 7), 0.1))[0]
+    seen = obs[field_slice(env.fields, "setpoint")]
+    y, yd = env.setpoint
+    assert np.abs(y - seen).max() > 1e-4
+    way, w = np.full(7, 0.1), np.zeros((7, spec.dmp.n_basis))
+    setpoints = segment_setpoints(spec, env, obs, seen + way, w)
+    expected = Segment(spec.dmp, y + way, w, spec.segment_duration).bind(y, yd)
+    assert setpoints == pytest.approx(expected.setpoints(env.segment_times))
 
 
 def test_a_stale_world_pays_the_same_for_a_whole_segment():

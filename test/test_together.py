@@ -35,6 +35,8 @@ def assert_same(a, b):
         (Throw, 5, {}),
         (Throw, 1, {"moving_bin": True}),
         (Throw, 5, {"scene": "throw-gen3"}),
+        (Throw, 5, {"latency": 0.02}),
+        (Throw, 1, {"latency": 0.045}),
         (Pick, 5, {}),
         (Pick, 5, {"preset": "released"}),
     ],
