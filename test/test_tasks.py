@@ -200,7 +200,7 @@ def test_an_observation_is_of_one_instant_at_most_latency_ago(k, latency):
         cube = [np.interp(at, times, axis) for axis in np.array(cubes).T]
         assert obs[field_slice(env.fields, "object/cube")] == pytest.approx(cube, abs=1e-6)
         ages.append(times[-1] - at)
-    assert -1e-9 <= min(ages) and max(ages) <= latency + 1e-9
+    assert min(ages) >= -1e-9 and max(ages) <= latency + 1e-9
     assert len(np.unique(np.round(ages, 6))) == len(ages), "each is drawn anew"
 
 
