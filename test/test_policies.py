@@ -51,9 +51,17 @@ SPECS = [
 ]
 SPECS.append(make_spec(dmp=DmpConfig(solver="euler", m=20, n_basis=4)))
 SPECS.append(make_spec(dmp=DmpConfig.preset("paper")))
+ABLATIONS = [
+    make_spec(weights="whitened", weight_gain=1.0, dmp=DmpConfig(n_basis=10)),
+    make_spec(learned_alpha=True),
+    make_spec(learned_alpha=True, weights="whitened", dmp=DmpConfig(solver="euler")),
+]
+SPECS += ABLATIONS
 
 
-@pytest.fixture(params=SPECS, ids=lambda s: f"{s.method}-{s.critic_heads}-{s.dmp.solver}")
+@pytest.fixture(
+    params=SPECS, ids=lambda s: f"{s.method}-{s.critic_heads}-{s.dmp.solver}-{s.weights}"
+)
 def spec(request: pytest.FixtureRequest) -> PolicySpec:
     return request.param
 
@@ -122,23 +130,36 @@ def test_log_probability_is_that_of_independent_normals() -> None:
     torch.testing.assert_close(policy.log_prob(obs, actions), normal.log_prob(actions).sum(-1))
 
 
-def test_ndp_actions_add_up_to_the_trajectory() -> None:
+@pytest.mark.parametrize("spec", [make_spec(), *ABLATIONS[:2]])
+def test_ndp_actions_add_up_to_the_trajectory(spec: PolicySpec) -> None:
     from ndp_ros.dmp.segment import Segment
 
-    spec = make_spec()
     arrays = ArrayPolicy(spec, awkward_tensors(spec), dtype=np.float64)
     obs = observations(spec, 1)
     g, w = arrays.parameters_of(obs)
     y0 = obs[0, field_slice(spec.observation, "setpoint")]
     yd0 = obs[0, field_slice(spec.observation, "setpoint_velocity")]
     ends = spec.control_dt * np.arange(1, spec.k + 1)
-    y = Segment(spec.dmp, g[0], w[0], spec.segment_duration).bind(y0, yd0).setpoints(ends)[:, 0]
+    (dmp,) = arrays.systems_of(obs)
+    assert (dmp != spec.dmp) == spec.learned_alpha
+    y = Segment(dmp, g[0], w[0], spec.segment_duration).bind(y0, yd0).setpoints(ends)[:, 0]
     travelled = np.cumsum(arrays.means(obs)[0] * np.array(spec.action_scale), axis=0)
     np.testing.assert_allclose(y0 + travelled, y, rtol=1e-9)
 
 
-def test_numpy_and_torch_yield_the_same_dmp_parameters() -> None:
-    spec = make_spec()
+def test_a_learned_alpha_starts_from_the_given_one_and_stays_out_of_a_running_system() -> None:
+    spec = make_spec(learned_alpha=True, dmp=DmpConfig(alpha=5.0))
+    obs = observations(spec)
+    policy = ArrayPolicy(spec, initial_tensors(spec, 0))
+    assert [s.alpha for s in policy.systems_of(obs)] == pytest.approx([5.0] * BATCH, rel=0.1)
+    with pytest.raises(ConfigError, match="learned alpha"):
+        make_policy(spec).parameters_of(torch.from_numpy(obs).float())
+    with pytest.raises(ConfigError, match="inside"):
+        make_spec(learned_alpha=True, dmp=DmpConfig(alpha=50.0))
+
+
+@pytest.mark.parametrize("spec", [make_spec(), ABLATIONS[0]])
+def test_numpy_and_torch_yield_the_same_dmp_parameters(spec: PolicySpec) -> None:
     tensors, obs = awkward_tensors(spec), observations(spec)
     g, w = ArrayPolicy(spec, tensors, dtype=np.float64).parameters_of(obs)
     g_t, w_t = torch_twin(spec, tensors).parameters_of(torch.from_numpy(obs))

@@ -25,7 +25,7 @@ class UnrolledHead:
         self._spec, self._batch, self._dtype = spec, batch, dtype
         self._scale = torch.tensor(spec.action_scale, dtype=torch.float64)
 
-    def forward(self, u: np.ndarray) -> np.ndarray:
+    def forward(self, u: np.ndarray, x: np.ndarray) -> np.ndarray:
         spec, shape = self._spec, (1 + self._spec.dmp.n_basis, self._spec.dof, self._batch)
         self._u = torch.tensor(u.reshape(shape), dtype=torch.float64, requires_grad=True)
         zero = torch.zeros(self._batch, spec.dof, dtype=torch.float64)

@@ -11,8 +11,6 @@ number of rows asked for, not with the m steps of an integrator.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -22,11 +20,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ndp_ros.dmp.config import DmpConfig
-from ndp_ros.dmp.response import response_uncached
+from ndp_ros.dmp.response import Respond, alpha_series, response_uncached
 from ndp_ros.errors import ConfigError
-
-Respond = Callable[[DmpConfig, NDArray[np.float64]], NDArray[np.float64]]
-"""Normalised times (r,) to B (3, r, 3 + N): what a structure is to a layer."""
 
 _TIME_MAJOR_ROWS = 32
 """Up to this many rows B C is computed as written, beyond as C^T B^T: BLAS is several
@@ -166,7 +161,9 @@ class DmpLayer(nn.Module):
         key = ("series", times.tobytes(), orders, like.dtype, like.device)
         if key not in self._matrices:
             precision = max(torch.finfo(like.dtype).eps, 1e-14)
-            series = self._chebyshev(times, orders, precision)
+            series = alpha_series(
+                self.config, times, orders, self.alpha_range, precision, self.respond
+            )
             self._remember(key, series, like)
         return self._matrices[key]
 
@@ -174,35 +171,6 @@ class DmpLayer(nn.Module):
         if len(self._matrices) >= 16:  # sets of times in use at once, with room to spare
             self._matrices.pop(next(iter(self._matrices)))
         self._matrices[key] = torch.tensor(value, dtype=like.dtype, device=like.device)
-
-    def _chebyshev(
-        self, times: NDArray[np.float64], orders: int, precision: float
-    ) -> NDArray[np.float64]:
-        """Return B's Chebyshev coefficients over alpha, shape (n, orders * r * (3 + N)).
-
-        Nodes are doubled until the series has converged; then what lies below the
-        precision, relative to the largest coefficient, is cut off.
-
-        Raises:
-            ConfigError: If 256 nodes are not enough, or if Euler diverges inside the range.
-        """
-        low, high = self.alpha_range
-        n_nodes = 16
-        while n_nodes <= 256:
-            angles = (np.arange(n_nodes) + 0.5) * np.pi / n_nodes
-            alphas = 0.5 * (low + high) + 0.5 * (high - low) * np.cos(angles)
-            systems = [replace(self.config, alpha=float(alpha)) for alpha in alphas]
-            B = np.stack([self.respond(system, times)[:orders].ravel() for system in systems])
-            series = 2.0 / n_nodes * np.cos(np.arange(n_nodes)[:, None] * angles) @ B
-            series[0] *= 0.5
-            size = np.abs(series).max(axis=1)
-            above = np.flatnonzero(size > precision * size.max())
-            if above[-1] < n_nodes - 2:
-                return np.asarray(series[: above[-1] + 1])
-            n_nodes *= 2
-        raise ConfigError(
-            f"alpha_range {low:g} to {high:g} is too wide for times up to {times.max():g}"
-        )
 
 
 class _Response(torch.autograd.Function):

@@ -21,6 +21,8 @@ for parity. The readings that the paper leaves open are decided as follows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -32,6 +34,9 @@ from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.errors import ConfigError
 
 Array = NDArray[np.float64]
+
+Respond = Callable[[DmpConfig, Array], Array]
+"""Normalised times (r,) to B (3, r, 3 + N): what a structure is to those who use it."""
 
 _QUADRATURE: dict[int, tuple[Array, Array]] = {n: leggauss(n) for n in (4, 8)}
 _MAX_STEPS = 1 << 20
@@ -104,6 +109,56 @@ def whitening(config: DmpConfig, cut: float = 1e-3) -> Array:
     _, s, vt = np.linalg.svd(columns, full_matrices=False)
     kept = s > cut * s[0]
     return np.asarray(vt[kept].T / s[kept] * np.sqrt(len(columns)))
+
+
+def alpha_series(
+    config: DmpConfig,
+    times: Array,
+    orders: int,
+    alpha_range: tuple[float, float],
+    precision: float,
+    respond: Respond = response_uncached,
+) -> Array:
+    """Return B's Chebyshev coefficients over alpha, shape (n, orders * r * (3 + N)).
+
+    With alpha = low + (high - low) (1 + cos(angle)) / 2, B is the sum of cos(n angle) times
+    the n-th. Nodes are doubled until the series has converged; then what lies below the
+    precision, relative to the largest coefficient, is cut off.
+
+    Args:
+        config: The dynamical system; its alpha does not matter.
+        times: Normalised times (r,).
+        orders: 1 for y alone, 3 for y, yd, ydd.
+        alpha_range: Lowest and highest alpha.
+        precision: Relative size of what is left out.
+        respond: The structure.
+
+    Raises:
+        ConfigError: If 256 nodes are not enough, or if Euler diverges inside the range.
+    """
+    low, high = alpha_range
+    n_nodes = 16
+    while n_nodes <= 256:
+        angles = (np.arange(n_nodes) + 0.5) * np.pi / n_nodes
+        alphas = 0.5 * (low + high) + 0.5 * (high - low) * np.cos(angles)
+        systems = [replace(config, alpha=float(alpha)) for alpha in alphas]
+        B = np.stack([respond(system, times)[:orders].ravel() for system in systems])
+        series = 2.0 / n_nodes * np.cos(np.arange(n_nodes)[:, None] * angles) @ B
+        series[0] *= 0.5
+        size = np.abs(series).max(axis=1)
+        above = np.flatnonzero(size > precision * size.max())
+        if above[-1] < n_nodes - 2:
+            return np.asarray(series[: above[-1] + 1])
+        n_nodes *= 2
+    raise ConfigError(
+        f"alpha_range {low:g} to {high:g} is too wide for times up to {times.max():g}"
+    )
+
+
+def alpha_of(angle: Array, alpha_range: tuple[float, float]) -> Array:
+    """Return the alpha that stands at an angle of :func:`alpha_series`."""
+    low, high = alpha_range
+    return 0.5 * (low + high) + 0.5 * (high - low) * np.cos(angle)
 
 
 @lru_cache(maxsize=64)

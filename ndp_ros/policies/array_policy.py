@@ -13,12 +13,15 @@ which no parameter touches. :meth:`ArrayPolicy.drift` is that part.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_ros.dmp.response import response
+from ndp_ros.dmp.config import DmpConfig
+from ndp_ros.dmp.response import alpha_of, alpha_series, response
 from ndp_ros.observation import field_slice
 from ndp_ros.policies.layout import (
     MEAN,
@@ -27,8 +30,9 @@ from ndp_ros.policies.layout import (
     VARIANCE_FLOOR,
     Layout,
     Tensors,
+    weight_mixing,
 )
-from ndp_ros.policies.spec import PolicySpec
+from ndp_ros.policies.spec import ALPHA_RANGE, PolicySpec
 
 Array = NDArray[Any]
 
@@ -92,7 +96,7 @@ class ArrayPolicy:
         Args:
             obs: Raw observations ``(batch, n_obs)``.
         """
-        if self.spec.method != "ndp":
+        if self.spec.method != "ndp" or self.spec.learned_alpha:
             return np.zeros((self.spec.k, self.spec.dof, len(obs)), self.dtype)
         yd0 = obs[:, self._yd0] * (self.spec.segment_duration / np.array(self.spec.action_scale))
         column = displacement_rows(self.spec)[:, 0]
@@ -116,9 +120,26 @@ class ArrayPolicy:
         """
         step = self.run(len(obs))
         step.actor(self.normalise(obs))
-        out = step.u.reshape(1 + self.spec.dmp.n_basis, self.spec.dof, len(obs))
+        outputs = step.u[:-1] if self.spec.learned_alpha else step.u
+        out = outputs.reshape(-1, self.spec.dof, len(obs))
         g = obs[:, self._y0] + self.spec.goal_gain * out[0].T
-        return g, self.spec.weight_gain * out[1:].transpose(2, 1, 0)
+        if self.spec.weights == "raw":
+            return g, self.spec.weight_gain * out[1:].transpose(2, 1, 0)
+        return g, out[1:].transpose(2, 1, 0) @ weight_mixing(self.spec).T
+
+    def systems_of(self, obs: Array) -> Sequence[DmpConfig]:
+        """Return the dynamical system of each segment; one for all unless alpha is learned.
+
+        Args:
+            obs: Raw observations ``(batch, n_obs)``.
+        """
+        dmp = self.spec.dmp
+        if not self.spec.learned_alpha:
+            return [dmp] * len(obs)
+        step = self.run(len(obs))
+        step.actor(self.normalise(obs))
+        alphas = alpha_of(_angle(step.u[-1].astype(np.float64), dmp.alpha), ALPHA_RANGE)
+        return [replace(dmp, alpha=float(alpha)) for alpha in alphas]
 
     def run(self, batch: int) -> Pass:
         """Return the buffers of a pass over ``batch`` observations, made once per size."""
@@ -155,9 +176,13 @@ class Pass:
         self.u = np.empty((layout.widths["actor"][-1], batch), dtype)
         self._v = np.empty((layout.widths["critic"][-1], batch), dtype)
         self._x = np.empty((layout.widths["actor"][0], batch), dtype)
-        self._head: Head = (
-            DynamicHead(spec, batch, dtype) if spec.method == "ndp" else PlainHead(spec, batch)
-        )
+        self._head: Head
+        if spec.method != "ndp":
+            self._head = PlainHead(spec, batch)
+        elif spec.learned_alpha:
+            self._head = AlphaHead(policy, batch, dtype)
+        else:
+            self._head = DynamicHead(spec, batch, dtype)
 
     def actor(self, x: Array) -> Array:
         """Return the relative means ``(k, dof, batch)`` alone; no backward pass follows."""
@@ -169,7 +194,7 @@ class Pass:
         weight, bias = self._ends[0]
         np.matmul(weight, below, out=self.u)
         self.u += bias
-        return self._head.forward(self.u)
+        return self._head.forward(self.u, x)
 
     def forward(self, x: Array) -> tuple[Array, Array]:
         """Return relative means ``(k, dof, batch)`` and values ``(heads, batch)``.
@@ -188,7 +213,7 @@ class Pass:
         for (weight, bias), h, out in zip(self._ends, below, (self.u, self._v), strict=True):
             np.matmul(weight, h, out=out)
             out += bias
-        return self._head.forward(self.u), self._v
+        return self._head.forward(self.u, x), self._v
 
     def backward(self, d_means: Array, d_values: Array) -> Array:
         """Write the gradient of a loss into ``gradient`` and return it.
@@ -221,8 +246,13 @@ class Pass:
 class Head(Protocol):
     """What turns the actor's output into means, and gradients back."""
 
-    def forward(self, u: Array) -> Array:
-        """Return the relative means ``(k, dof, batch)`` for outputs ``(outputs, batch)``."""
+    def forward(self, u: Array, x: Array) -> Array:
+        """Return the relative means ``(k, dof, batch)``.
+
+        Args:
+            u: Outputs of the actor ``(outputs, batch)``.
+            x: What it saw, normalised ``(n_obs, batch)``.
+        """
         ...
 
     def backward(self, d_means: Array) -> Array:
@@ -237,7 +267,7 @@ class PlainHead:
         self._means = (spec.k, spec.dof, batch)
         self._outputs = (spec.k * spec.dof, batch)
 
-    def forward(self, u: Array) -> Array:
+    def forward(self, u: Array, x: Array) -> Array:
         """Return the outputs, reshaped."""
         return u.reshape(self._means)
 
@@ -254,18 +284,17 @@ class DynamicHead:
     """
 
     def __init__(self, spec: PolicySpec, batch: int, dtype: Any) -> None:
-        rows = displacement_rows(spec)[:, 1:].copy()
-        rows[:, 1:] *= spec.weight_gain
+        rows = mixed_rows(spec, displacement_rows(spec))[:, 1:]
         self._A = rows.astype(dtype)
         self._unit = (spec.goal_gain / np.array(spec.action_scale))[:, None].astype(dtype)
-        size = (1 + spec.dmp.n_basis, spec.dof, batch)
+        size = (rows.shape[1], spec.dof, batch)
         self._u = np.empty(size, dtype)
         self._C = np.empty(size, dtype)
         self._dC = np.empty(size, dtype)
         self._du = np.empty(size, dtype)
         self._means = np.empty((spec.k, spec.dof, batch), dtype)
 
-    def forward(self, u: Array) -> Array:
+    def forward(self, u: Array, x: Array) -> Array:
         """Return the relative means ``(k, dof, batch)``."""
         self._u = u.reshape(self._C.shape)
         np.multiply(self._u[0], self._unit, out=self._C[0])
@@ -281,6 +310,75 @@ class DynamicHead:
         np.add.reduce(self._dC, axis=0, out=self._du[0])
         self._du[0] *= self._unit
         return self._du.reshape(-1, self._du.shape[-1])
+
+
+class AlphaHead:
+    """As :class:`DynamicHead`, with an alpha for each segment from the last output.
+
+    A is then a Chebyshev series over alpha, and the start velocity's column moves with it: it
+    is part of the means here, taken from the normalised observation.
+    """
+
+    def __init__(self, policy: ArrayPolicy, batch: int, dtype: Any) -> None:
+        spec = policy.spec
+        self._policy, self._alpha = policy, spec.dmp.alpha
+        times = np.arange(spec.k + 1) / spec.k
+        precision = max(float(np.finfo(dtype).eps), 1e-14)
+        series = alpha_series(spec.dmp, times, 1, ALPHA_RANGE, precision)
+        rows = np.diff(series.reshape(len(series), len(times), -1)[..., 1:], axis=1)
+        self._S = np.stack([mixed_rows(spec, r) for r in rows]).astype(dtype)
+        self._n = np.arange(len(series), dtype=dtype)[:, None]
+        scale = np.array(spec.action_scale)[:, None]
+        self._unit = (spec.goal_gain / scale).astype(dtype)
+        self._duration = spec.segment_duration / scale
+        self._where = field_slice(spec.observation, "setpoint_velocity")
+        self._C = np.empty((self._S.shape[2], spec.dof, batch), dtype)
+
+    def forward(self, u: Array, x: Array) -> Array:
+        """Return the means ``(k, dof, batch)``, all of them."""
+        C, policy, here = self._C, self._policy, self._where
+        spread = np.sqrt(policy.variance[here] + VARIANCE_FLOOR)[:, None]
+        C[0] = (x[here] * spread + policy.mean[here][:, None]) * self._duration
+        self._u = u[:-1].reshape(len(C) - 1, *C.shape[1:])
+        np.multiply(self._u[0], self._unit, out=C[1])
+        np.multiply(self._u[1:], C[1], out=C[2:])
+        self._raw = u[-1]
+        self._angles = self._n * _angle(self._raw, self._alpha)
+        self._T = np.cos(self._angles)
+        terms = self._S.reshape(-1, len(C)) @ _flat(C)
+        self._P = terms.reshape(*self._S.shape[:2], *C.shape[1:])
+        means: Array = np.einsum("nb,nkdb->kdb", self._T, self._P)
+        return means
+
+    def backward(self, d_means: Array) -> Array:
+        """Return the gradient of the outputs ``(outputs, batch)``."""
+        d_P = self._T[:, None, None] * d_means
+        d_C = (self._S.reshape(-1, len(self._C)).T @ d_P.reshape(-1, d_P[0, 0].size)).reshape(
+            self._C.shape
+        )
+        d_T = np.einsum("nkdb,kdb->nb", self._P, d_means)
+        share = _angle(self._raw, self._alpha) / np.pi
+        slope = np.sum(d_T * self._n * np.sin(self._angles), axis=0)
+        d_u = np.empty((self._u.size // d_means.shape[-1] + 1, d_means.shape[-1]), d_means.dtype)
+        d_parts = d_u[:-1].reshape(self._u.shape)
+        np.multiply(d_C[2:], self._C[1], out=d_parts[1:])
+        d_parts[0] = (d_C[1] + np.sum(d_C[2:] * self._u[1:], axis=0)) * self._unit
+        d_u[-1] = slope * np.pi * share * (1.0 - share)
+        return d_u
+
+
+def _angle(raw: Array, start: float) -> Array:
+    """Return the angle in (0, pi) of an output, 0 standing for the alpha to start from."""
+    low, high = ALPHA_RANGE
+    first = np.arccos((2.0 * start - low - high) / (high - low)) / np.pi
+    offset = raw.dtype.type(np.log((1.0 - first) / first))
+    angle: Array = np.pi / (1.0 + np.exp(raw + offset))
+    return angle
+
+
+def mixed_rows(spec: PolicySpec, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return rows ``(k, 2 + r)`` for an NDP's outputs instead of ``(k, 2 + N)`` for w s."""
+    return np.hstack((rows[:, :2], rows[:, 2:] @ weight_mixing(spec)))
 
 
 def displacement_rows(spec: PolicySpec) -> NDArray[np.float64]:

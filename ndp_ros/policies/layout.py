@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_ros.dmp.response import whitening
 from ndp_ros.observation import observation_size
 from ndp_ros.policies.spec import PolicySpec
 
@@ -36,8 +38,19 @@ ACTOR_GAIN = 0.01
 
 def actor_outputs(spec: PolicySpec) -> int:
     """Return the width of phi: goal and weights per joint, or k displacements per joint."""
-    per_joint = 1 + spec.dmp.n_basis if spec.method == "ndp" else spec.k
-    return spec.dof * per_joint
+    if spec.method != "ndp":
+        return spec.dof * spec.k
+    per_joint = 1 + int(weight_mixing(spec).shape[1])
+    return spec.dof * per_joint + int(spec.learned_alpha)
+
+
+@lru_cache(maxsize=16)
+def weight_mixing(spec: PolicySpec) -> NDArray[np.float64]:
+    """Return M ``(N, r)``: weights w = M u of an NDP's r outputs u per joint, read-only."""
+    N = spec.dmp.n_basis
+    mixing = spec.weight_gain * (np.eye(N) if spec.weights == "raw" else whitening(spec.dmp))
+    mixing.flags.writeable = False
+    return mixing
 
 
 def critic_outputs(spec: PolicySpec) -> int:

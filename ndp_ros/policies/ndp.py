@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from ndp_ros.dmp.layer import DmpLayer
+from ndp_ros.errors import ConfigError
 from ndp_ros.observation import field_slice
 from ndp_ros.policies.actor_critic import ActorCritic
-from ndp_ros.policies.spec import PolicySpec
+from ndp_ros.policies.layout import weight_mixing
+from ndp_ros.policies.spec import ALPHA_RANGE, PolicySpec
 
 
 class NdpPolicy(ActorCritic):
@@ -23,7 +25,9 @@ class NdpPolicy(ActorCritic):
 
     def __init__(self, spec: PolicySpec) -> None:
         super().__init__(spec)
-        self.dmp = DmpLayer(spec.dmp, spec.k)
+        self.dmp = DmpLayer(spec.dmp, spec.k, ALPHA_RANGE)
+        self._mixing = torch.tensor(weight_mixing(spec))
+        self._raw_alpha = self.dmp.raw_alpha(spec.dmp.alpha) if spec.learned_alpha else 0.0
         self.register_buffer("scale", torch.tensor(spec.action_scale), persistent=False)
         self._y0 = field_slice(spec.observation, "setpoint")
         self._yd0 = field_slice(spec.observation, "setpoint_velocity")
@@ -33,16 +37,29 @@ class NdpPolicy(ActorCritic):
 
         Args:
             obs: Raw observations ``(batch, n_obs)``.
+
+        Raises:
+            ConfigError: If alpha is learned, without which they mean nothing.
         """
+        if self.spec.learned_alpha:
+            raise ConfigError("this policy learned alpha, an ablation that only training runs")
+        return self._outputs(obs)[:2]
+
+    def _outputs(self, obs: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         out: Tensor = self.actor(self.normaliser(obs))
-        out = out.reshape(-1, 1 + self.spec.dmp.n_basis, self.spec.dof)
+        raw_alpha = None
+        if self.spec.learned_alpha:
+            out, raw_alpha = out[:, :-1], out[:, -1] + self._raw_alpha
+        out = out.reshape(len(obs), -1, self.spec.dof)
         g = obs[:, self._y0] + self.spec.goal_gain * out[:, 0]
-        return g, self.spec.weight_gain * out[:, 1:].transpose(1, 2)
+        if self.spec.weights == "raw":
+            return g, self.spec.weight_gain * out[:, 1:].transpose(1, 2), raw_alpha
+        return g, out[:, 1:].transpose(1, 2) @ self._mixing.T.to(out), raw_alpha
 
     def means(self, obs: Tensor) -> Tensor:
         """Return the mean actions ``(batch, k, dof)``: way points' differences over the scale."""
-        g, w = self.parameters_of(obs)
+        g, w, raw_alpha = self._outputs(obs)
         y0 = obs[:, self._y0]
         yd0 = obs[:, self._yd0] * self.spec.segment_duration
-        y: Tensor = self.dmp(y0, yd0, g, w)
+        y: Tensor = self.dmp(y0, yd0, g, w, raw_alpha)
         return torch.diff(y, dim=1, prepend=y0[:, None]) / self.scale

@@ -13,6 +13,9 @@ from ndp_ros.errors import ConfigError
 from ndp_ros.observation import ObservationField, field_slice
 
 METHODS = ("ndp", "ppo", "ppo-multi")
+WEIGHTS = ("raw", "whitened")
+ALPHA_RANGE = (0.5, 30.0)
+"""What a learned alpha may become."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,14 @@ class PolicySpec:
     dmp: DmpConfig = param(DmpConfig(), doc="Dynamical system of an NDP.")
     goal_gain: float = param(0.25, doc="g = y0 + goal_gain * output.", unit="rad", minimum=0.0)
     weight_gain: float = param(50.0, doc="w = weight_gain * output.", minimum=0.0)
+    weights: str = param(
+        "raw",
+        doc="Outputs are the weights themselves, or amounts of orthogonal curves (dmp.response).",
+        choices=WEIGHTS,
+    )
+    learned_alpha: bool = param(
+        False, doc="Phi also yields the alpha of each segment, section 5.2.1; in training alone."
+    )
     init_log_std: float = param(0.0, doc="Initial log standard deviation of actions.")
     critic_heads: str = param(
         "multi", doc="k value heads (section 3.4) or one for all.", choices=("multi", "single")
@@ -54,6 +65,11 @@ class PolicySpec:
             raise ConfigError(f"action_scale is {self.action_scale}, expected positive values")
         if self.method == "ppo" and self.k != 1:
             raise ConfigError(f"ppo predicts one action at a time, k is {self.k}: use ppo-multi")
+        low, high = ALPHA_RANGE
+        if self.learned_alpha and not low < self.dmp.alpha < high:
+            raise ConfigError(
+                f"alpha is {self.dmp.alpha:g}, to be learned from inside {low:g} to {high:g}"
+            )
         names = [f.name for f in self.observation]
         if len(set(names)) != len(names):
             raise ConfigError(f"observation names a field twice: {names}")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.dmp.segment import Segment
 from ndp_ros.errors import TaskError
 from ndp_ros.observation import field_slice
@@ -40,15 +41,29 @@ def make_actor(policy: ArrayPolicy) -> Actor:
         return lambda env, obs: env.step(policy.means(obs[None])[0].astype(np.float64))
 
     def follow(env: TaskEnvironment, obs: NDArray[np.float64]) -> Step:
-        g, w = policy.parameters_of(obs[None])
-        return env.execute(segment_setpoints(spec, env, obs, g[0], w[0]))
+        (setpoints,) = planned(policy, [env], obs[None])
+        return env.execute(setpoints)
 
     return follow
 
 
+def planned(policy: ArrayPolicy, envs: Sequence[TaskEnvironment], obs: Array) -> list[Array]:
+    """Return an NDP's setpoints (n_ticks, 3, dof) for every environment.
+
+    Args:
+        policy: The NDP.
+        envs: The environments, which have the ticks.
+        obs: What each observes (n, n_obs).
+    """
+    g, w = policy.parameters_of(obs)
+    each = zip(envs, obs, g, w, policy.systems_of(obs), strict=True)
+    return [segment_setpoints(policy.spec, *parts) for parts in each]
+
+
 def segment_setpoints(
-    spec: PolicySpec, env: TaskEnvironment, obs: Array, g: Array, w: Array
-) -> Array:
+    spec: PolicySpec, env: TaskEnvironment, obs: Array, g: Array, w: Array,
+    dmp: DmpConfig | None = None,
+) -> Array:  # fmt: skip
     """Return the setpoints (n_ticks, 3, dof) of a segment from the present setpoint.
 
     Where that has moved on since the observation, the goal moves along: what counts is the
@@ -60,12 +75,13 @@ def segment_setpoints(
         obs: Observation (n_obs,).
         g: Goal (dof,) [rad].
         w: Weights (dof, N).
+        dmp: The segment's own dynamical system, where it is not the policy's.
     """
     y = origin = obs[field_slice(spec.observation, "setpoint")]
     yd = obs[field_slice(spec.observation, "setpoint_velocity")]
     if isinstance(env, Explorable):
         y, yd = env.setpoint
-    segment = Segment(spec.dmp, g + (y - origin), w, spec.segment_duration)
+    segment = Segment(dmp or spec.dmp, g + (y - origin), w, spec.segment_duration)
     return segment.bind(y, yd).setpoints(env.segment_times)
 
 
@@ -140,11 +156,10 @@ def run_episodes(
             for seed, obs in zip(part, observed, strict=True):
                 _require_finite(seed, obs)
             if spec.method == "ndp":
-                wanted = []
-                for env, obs in zip(envs, observed, strict=True):
-                    g, w = policy.parameters_of(obs[None])
-                    wanted.append(segment_setpoints(spec, env, obs, g[0], w[0]))
-                steps = together.execute(wanted)
+                each = zip(envs, observed, strict=True)
+                steps = together.execute([
+                    setpoints for env, obs in each for setpoints in planned(policy, [env], obs[None])
+                ])  # fmt: skip
             else:
                 steps = together.step([
                     policy.means(obs[None])[0].astype(np.float64) for obs in observed

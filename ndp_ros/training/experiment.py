@@ -16,7 +16,7 @@ from ndp_ros.config import from_mapping, param, read_yaml
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.errors import ConfigError
 from ndp_ros.paths import share_roots
-from ndp_ros.policies.spec import PolicySpec
+from ndp_ros.policies.spec import WEIGHTS, PolicySpec
 from ndp_ros.training.environment import TaskChoice, TaskEnvironment
 from ndp_ros.training.ppo import PpoConfig
 
@@ -88,6 +88,10 @@ class RunConfig:
     )
     goal_gain: float = param(0.25, doc="g = y0 + goal_gain * output.", unit="rad", minimum=0.0)
     weight_gain: float = param(50.0, doc="w = weight_gain * output.", minimum=0.0)
+    weights: str = param(
+        "raw", doc="Outputs are weights, or amounts of orthogonal curves.", choices=WEIGHTS
+    )
+    learned_alpha: bool = param(False, doc="An NDP also yields the alpha of each segment.")
     init_log_std: float = param(0.0, doc="Initial log standard deviation of actions.")
     final_log_std: float | None = param(
         None, doc="Log deviation at the end, approached linearly; without it, it is learnt."
@@ -206,6 +210,8 @@ def make_spec(config: RunConfig, env: TaskEnvironment) -> PolicySpec:
         dmp=config.dmp,
         goal_gain=config.goal_gain,
         weight_gain=config.weight_gain,
+        weights=config.weights,
+        learned_alpha=config.learned_alpha,
         init_log_std=config.init_log_std,
         critic_heads=config.critic_heads,
     )

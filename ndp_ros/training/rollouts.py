@@ -39,7 +39,7 @@ from ndp_ros.training.environment import (
     TaskEnvironment,
     crowd,
 )
-from ndp_ros.training.evaluation import Episode, run_episodes, segment_setpoints
+from ndp_ros.training.evaluation import Episode, planned, run_episodes
 
 Array = NDArray[Any]
 
@@ -314,11 +314,10 @@ class Worker:
         spec, environments = self._plan.spec, self._environments
         if spec.method != "ndp" or not isinstance(environments[0], Explorable):
             return self._crowd.step(list(actions.astype(np.float64)))
-        g, w = self._policy.parameters_of(self._obs)
+        segments = planned(self._policy, environments, self._obs)
         return self._crowd.execute([
-            segment_setpoints(spec, env, self._obs[i], g[i], w[i])
-            + cast(Explorable, env).deviation(noise[i])
-            for i, env in enumerate(environments)
+            setpoints + cast(Explorable, env).deviation(noise[i])
+            for i, (env, setpoints) in enumerate(zip(environments, segments, strict=True))
         ])  # fmt: skip
 
     def evaluate(self, seeds: Sequence[int]) -> list[Episode]:

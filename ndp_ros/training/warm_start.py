@@ -42,6 +42,8 @@ def start_tensors(spec: PolicySpec, name: str) -> dict[str, NDArray[Any]]:
         ("dmp", saved.spec.dmp, spec.dmp),
         ("goal_gain", saved.spec.goal_gain, spec.goal_gain),
         ("weight_gain", saved.spec.weight_gain, spec.weight_gain),
+        ("weights", saved.spec.weights, spec.weights),
+        ("learned_alpha", saved.spec.learned_alpha, spec.learned_alpha),
         ("networks", theirs, ours),
     ):
         if left != right:
