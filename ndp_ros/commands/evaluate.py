@@ -13,6 +13,7 @@ from ndp_ros.errors import CheckpointError, TaskError
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.training.environment import TaskChoice, TaskEnvironment
 from ndp_ros.training.evaluation import Episode, make_actor, plain, run_episode, summarise
+from ndp_ros.training.experiment import IMPEDANCE, task_choice
 from ndp_ros.training.logs import ProgressLine
 
 _EPILOG = """\
@@ -105,12 +106,12 @@ def task_of(saved: checkpoint.Checkpoint, options: list[str]) -> TaskChoice:
     """Return the task that a checkpoint was trained on, with options on top."""
     config = saved.provenance.get("config")
     trained = config if isinstance(config, dict) else {}
-    return TaskChoice(
-        saved.spec.task,
-        saved.spec.k,
-        str(trained.get("preset", "default")),
-        (*map(str, trained.get("task_options", ())), *options),
-    )
+    method = str(trained.get("method", saved.spec.method))
+    # Where one choice holds for several control steps, the policy itself knows of one.
+    k = trained["k"] if method in IMPEDANCE else saved.spec.k
+    preset = str(trained.get("preset", "default"))
+    changes = (*map(str, trained.get("task_options", ())), *options)
+    return task_choice(method, saved.spec.task, k, preset, changes)
 
 
 def require_fit(saved: checkpoint.Checkpoint, env: TaskEnvironment) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -328,27 +328,46 @@ class ArmTask(gymnasium.Env[Array, Array]):
     def _run(self, wanted: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         """Track setpoints (n_ticks, 3, dof) and collect the rewards of k control steps."""
         self._require_running()
-        robot, omega, measured, command = self.robot, self._omega, self._measured, self._command
-        tick, track = self.tick, self._track
-        rewards = np.zeros(self.k)
+        omega, measured, command = self._omega, self._measured, self._command
         setpoints = self._limit(wanted)
         missing = self._shortfall(wanted, setpoints)
-        y, yd = self._y, self._yd
         # Within a tick the acceleration is what joins one yd to the next.
-        accelerations = np.diff(setpoints[:, 1], axis=0, prepend=yd[None]) / tick
+        accelerations = np.diff(setpoints[:, 1], axis=0, prepend=self._yd[None]) / self.tick
+        # The position and velocity that hold during each tick are those at its start.
+        y = np.concatenate((self._y[None], setpoints[:-1, 0]))
+        yd = np.concatenate((self._yd[None], setpoints[:-1, 1]))
+
+        def track(i: int) -> None:
+            omega(y[i], yd[i], accelerations[i], measured, command)
+
+        return self._advance(track, setpoints, lambda j: float(missing[j]))
+
+    def _advance(
+        self, fill: Callable[[int], None], setpoints: Array, missing: Callable[[int], float]
+    ) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        """Run k control steps under the commands that ``fill`` makes at each tick.
+
+        Args:
+            fill: Given a tick, fills the command from the measured state.
+            setpoints: (n_ticks, 3, dof), of which each tick's must be there after its ``fill``.
+            missing: Given a control step that has been run, the share of the velocity limits
+                by which it was off what was wanted.
+        """
+        robot, measured, track = self.robot, self._measured, self._track
+        rewards = np.zeros(self.k)
         i = 0
         for j in range(self.k):
-            self._saturated_before, self._missing = omega.saturated, float(missing[j])
+            self._saturated_before = self._omega.saturated
             for _ in range(self._ticks):
-                omega(y, yd, accelerations[i], measured, command)
-                robot.write(command)
-                robot.step(tick)
+                fill(i)
+                robot.write(self._command)
+                robot.step(self.tick)
                 robot.read(measured)
-                y, yd = setpoints[i, 0], setpoints[i, 1]
                 track[0, i], track[1, i] = measured.position, measured.velocity
                 self._watch()
                 self._see(i)
                 i += 1
+            self._missing = missing(j)
             rewards[j] = self._reward(first=j == 0)
         return self._finish(rewards, setpoints, track)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
@@ -126,12 +127,15 @@ class TaskChoice:
         k: Control steps per forward pass of phi.
         preset: Named configuration of the task; empty for a task without presets.
         options: Further keyword arguments as ``name=value``, the value in YAML.
+        impedance: Coordinates that a policy controls by variable impedance, a name of
+            ``ndp_ros.tasks.impedance.SPACES``; its parameters may be among the options.
     """
 
     task: str
     k: int
     preset: str = ""
     options: tuple[str, ...] = ()
+    impedance: str = ""
 
     def make(self, **changes: Any) -> TaskEnvironment:
         """Return the environment.
@@ -142,6 +146,12 @@ class TaskChoice:
         arguments: dict[str, Any] = {"k": self.k, **parse_options(self.options), **changes}
         if self.preset:
             arguments["preset"] = self.preset
+        ranges: dict[str, Any] = {}
+        if self.impedance:
+            from ndp_ros.tasks.impedance import ImpedanceConfig, control
+
+            names = {f.name for f in dataclasses.fields(ImpedanceConfig)}
+            ranges = {name: arguments.pop(name) for name in names & arguments.keys()}
         try:
             made = gymnasium.make(environment_id(self.task), disable_env_checker=True, **arguments)
         except NdpError:
@@ -149,6 +159,12 @@ class TaskChoice:
         except (gymnasium.error.Error, TypeError, ImportError, AttributeError) as error:
             problem = " ".join(str(error).split())
             raise TaskError(f"cannot make task {self.task!r}: {problem}") from error
+        if self.impedance:
+            try:
+                return cast(TaskEnvironment, control(made.unwrapped, self.impedance, ranges))
+            except NdpError:
+                made.close()
+                raise
         return cast(TaskEnvironment, made.unwrapped)
 
 

@@ -28,8 +28,14 @@ METHODS = {
     "bc-nn": "ppo-multi",
     "ndp-sac": "ndp",
     "sac": "ppo-multi",
+    "vices": "ppo",
+    "vices-pos": "ppo",
+    "vices-low-freq": "ppo",
 }
 """What a method trains: the kind of policy, ``PolicySpec.method``, by name."""
+
+IMPEDANCE = {"vices": "joints", "vices-pos": "hand", "vices-low-freq": "joints"}
+"""Coordinates of the impedance that a method's actions control."""
 
 _VERSIONS = ("numpy", "mujoco", "pin", "gymnasium", "torch", "safetensors")
 
@@ -79,7 +85,10 @@ class RunConfig:
     samples: int = param(600_000, doc="Control steps to train on.", minimum=1)
     preset: str = param("default", doc="Preset of the task; empty for a task without presets.")
     task_options: tuple[str, ...] = param((), doc="Further options of the task, name=value.")
-    k: int = param(5, doc="Control steps per forward pass; ppo has 1.", minimum=1, maximum=1000)
+    k: int = param(
+        5, doc="Control steps per forward pass; ppo, vices and vices-pos have 1.",
+        minimum=1, maximum=1000,
+    )  # fmt: skip
     environments: int = param(16, doc="Environments that collect at a time.", minimum=1)
     workers: int = param(0, doc="Processes that step them; 0: one per core.", minimum=0)
     hidden: tuple[int, ...] = param((100, 100), doc="Hidden layer sizes.", minimum=1)
@@ -119,8 +128,7 @@ class RunConfig:
     @property
     def choice(self) -> TaskChoice:
         """The task as a worker process is given it."""
-        k = 1 if self.policy == "ppo" else self.k
-        return TaskChoice(self.task, k, self.preset, self.task_options)
+        return task_choice(self.method, self.task, self.k, self.preset, self.task_options)
 
     @property
     def processes(self) -> int:
@@ -147,6 +155,14 @@ class RunConfig:
     def name(self) -> str:
         """Name of the run's folder."""
         return f"{self.task.rpartition('/')[2]}-{self.method}-{self.seed}"
+
+
+def task_choice(
+    method: str, task: str, k: int, preset: str, options: tuple[str, ...]
+) -> TaskChoice:
+    """Return the task as a method acts in it."""
+    once = METHODS[method] == "ppo" and method != "vices-low-freq"
+    return TaskChoice(task, 1 if once else k, preset, options, IMPEDANCE.get(method, ""))
 
 
 NESTED = {"ppo": PpoConfig, "dmp": DmpConfig, "sac": SacConfig, "bc": ImitationConfig}

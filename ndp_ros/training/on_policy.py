@@ -138,7 +138,7 @@ class PpoRun:
         means = summarise(episodes) if episodes else {}
         return row | {
             "samples": self.samples,
-            "observed": self.samples // self.spec.k,
+            "observed": self.samples // config.choice.k,
             "episodes": self._episodes,
             "success": means.get("success_rate"),
             **{name: means.get(name) for name in EPISODE_FIGURES},
