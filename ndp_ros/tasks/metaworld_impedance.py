@@ -1,0 +1,158 @@
+"""Meta-World's Sawyer driven by the torques of a joint impedance.
+
+The benchmark's model has no motors at the arm's joints: a mocap body drags the hand, held
+to it by a weld. Here the weld is let go after each reset, and the torques of the law act on
+the seven joints as applied forces, anew at each physics step (2.5 ms). Fingers, objects,
+rewards, success and the length of an episode are the benchmark's. The mocap body goes
+along with the hand, so that whatever looks at it sees where the hand is.
+
+Unlike under the weld, the hand's turn is free, and nothing but the joints' ranges keeps it
+inside the workspace.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import mujoco
+import numpy as np
+from gymnasium.spaces import Box
+from numpy.typing import NDArray
+
+from ndp_ros.control.impedance import JointImpedance
+from ndp_ros.control.rigid_body import RigidBody
+from ndp_ros.errors import TaskError
+from ndp_ros.observation import ObservationField, assemble, observation_size
+from ndp_ros.tasks.impedance import Choice, ImpedanceConfig, Step, VariableImpedance
+
+if TYPE_CHECKING:
+    from metaworld.sawyer_xyz_env import SawyerXYZEnv
+
+    from ndp_ros.tasks.metaworld import MetaWorld
+
+Array = NDArray[np.float64]
+
+JOINTS = tuple(f"right_j{i}" for i in range(7))
+
+_N = len(JOINTS)
+_EFFORT = np.array([80.0, 80.0, 40.0, 40.0, 9.0, 9.0, 9.0])
+"""Torque limits of a Sawyer [N m]."""
+_SPEED = np.array([1.74, 1.33, 1.96, 1.96, 3.49, 3.49, 4.55])
+"""Its velocity limits [rad/s]."""
+
+
+class SawyerImpedance(VariableImpedance):
+    """One of Meta-World's tasks, driven by variable impedance of the arm's joints.
+
+    The observation is ``position`` and ``velocity`` (7) of the joints, ``setpoint`` (8),
+    their goal and the grip, ``world`` (39) and what else the task has. ``saturation`` is
+    the share of physics steps at a torque limit, ``tracking_rms`` tells how far joints are
+    from their goal [rad].
+    """
+
+    _env: MetaWorld
+
+    def __init__(self, env: MetaWorld, config: ImpedanceConfig) -> None:
+        """Put impedance control around a task.
+
+        Args:
+            env: The task.
+            config: Ranges of the actions.
+        """
+        super().__init__(env, JOINTS, "grip", 1.0, float(env.action_scale[3]) * env.k, config)
+        joints = [ObservationField(name, _N) for name in ("position", "velocity")]
+        others = [f for f in env.fields if not f.name.startswith("setpoint")]
+        self.fields = (*joints, ObservationField("setpoint", _N + 1), *others)
+        n_obs = observation_size(self.fields)
+        self.observation_space = Box(-np.inf, np.inf, (n_obs,), np.float64)
+        self._others = sum(f.size for f in others)
+        self._sim: SawyerXYZEnv | None = None
+        self._choice = Choice((), (), 0.0)
+        self._ticks = self._saturated = 0
+        self._squared_error = 0.0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
+        """Start an episode; the same starts as the task's own."""
+        obs, info = self._env.reset(seed=seed, options=options)
+        self._bind()
+        self._forget(self._data.qpos[self._rows].copy())
+        self._ticks = self._saturated = 0
+        self._squared_error = 0.0
+        return self._observe(obs), info
+
+    def step(self, action: Array) -> Step:
+        """Hold one choice (1, m) of goal and gains for a step.
+
+        Raises:
+            TaskError: If the action has another shape or is not finite.
+        """
+        env, sim = self._env, self._sim
+        displacement, grip, stiffness, zeta = self.decode(action)
+        if sim is None or env._sim is not sim:
+            raise TaskError("no episode: call reset() before step()")
+        goal = np.clip(self._data.qpos[self._rows] + displacement, *self._range)
+        self._choice, self._tick = self._choose(goal, stiffness, zeta), 0
+        units = np.zeros((env.k, 4))
+        units[:, 3] = grip
+        vars(sim)["do_simulation"] = self._simulate
+        try:
+            obs, reward, terminated, truncated, info = env._run(units, None)
+        finally:
+            # The simulation is handed on to others when this environment is done with it.
+            del vars(sim)["do_simulation"]
+        if "episode" in info:
+            info["episode"]["saturation"] = self._saturated / self._ticks
+            info["episode"]["tracking_rms"] = float(np.sqrt(self._squared_error / self._ticks / _N))
+        return self._summed((self._observe(obs), reward, terminated, truncated, info))
+
+    def _bind(self) -> None:
+        """Let go of the weld, and find the joints of the simulation that is played."""
+        sim = self._env._sim
+        assert sim is not None  # the task has been reset
+        model, data = sim.model, sim.data
+        if sim is not self._sim:
+            self._sim, self._model, self._data = sim, model, data
+            body = RigidBody(model, JOINTS, locked=data.qpos)
+            limit = _EFFORT + body.damping * _SPEED  # the model's damping is not the arm's
+            self._law = JointImpedance(body, limit, float(model.opt.timestep))
+            first = int(model.joint(JOINTS[0]).qposadr[0])
+            self._rows = slice(first, first + _N)
+            first = int(model.joint(JOINTS[0]).dofadr[0])
+            self._dofs = slice(first, first + _N)
+            self._range = np.array([model.joint(name).range for name in JOINTS]).T
+            self._hand = model.body("hand").id
+        mocap = {b for b in range(model.nbody) if model.body_mocapid[b] >= 0}
+        for e in range(model.neq):
+            if {int(model.eq_obj1id[e]), int(model.eq_obj2id[e])} & mocap:
+                data.eq_active[e] = 0
+
+    def _simulate(self, ctrl: Any, n_frames: int) -> None:
+        """Run physics steps under the law's torques, in place of the benchmark's own."""
+        model, data, law = self._model, self._data, self._law
+        data.ctrl[:] = ctrl
+        q, v, applied = data.qpos[self._rows], data.qvel[self._dofs], data.qfrc_applied[self._dofs]
+        goal, stiffness, zeta = self._choice.at(self._tick)
+        for _ in range(n_frames):
+            applied[:] = law.torque(q, v, goal, stiffness, zeta)
+            mujoco.mj_step(model, data)
+            self._saturated += law.saturated
+            error = goal - q
+            self._squared_error += float(error @ error)
+        self._ticks += n_frames
+        self._tick += 1
+        data.mocap_pos[0] = data.xpos[self._hand]
+
+    def _observe(self, obs: Array) -> Array:
+        data, others = self._data, obs[len(obs) - self._others :]
+        values = {
+            "position": data.qpos[self._rows],
+            "velocity": data.qvel[self._dofs],
+            "setpoint": np.append(self._goal, self._env._y[3]),
+        }
+        start = 0
+        for f in self.fields[3:]:
+            values[f.name] = others[start : start + f.size]
+            start += f.size
+        return assemble(self.fields, values)
