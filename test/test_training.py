@@ -333,7 +333,7 @@ def test_a_run_can_start_from_a_checkpoint_of_an_easier_task(tmp_path: Path) -> 
     train(toy(960), tmp_path / "first", quiet=True)
     start = tmp_path / "first" / "checkpoints" / "last"
     saved = checkpoint.load(start)
-    found = start_tensors(saved.spec, str(start))
+    found, seen = start_tensors(saved.spec, str(start))
     np.testing.assert_array_equal(
         found["actor.0.weight"][:, :4], saved.tensors["actor.0.weight"][:, :4]
     )
@@ -342,11 +342,18 @@ def test_a_run_can_start_from_a_checkpoint_of_an_easier_task(tmp_path: Path) -> 
     assert constant.sum() == 1
     assert not found["actor.0.weight"][:, constant].any()
     assert (found["normaliser.variance"][constant] == 1.0).all()
+    # What has been observed stays; what never changed is learnt from the first batch.
+    assert (seen[~constant] == 960 / saved.spec.k).all() and not seen[constant].any()
 
     config = toy(320, seed=1, start_from=str(start), init_log_std=-3.0, final_log_std=-3.0)
     train(config, tmp_path / "second", quiet=True)
     origin = json.loads((tmp_path / "second" / "provenance.json").read_text())
     assert origin["start_from"] == saved.id
+    after = checkpoint.load(tmp_path / "second" / "checkpoints" / "last").tensors
+    for name in ("normaliser.mean", "normaliser.variance"):
+        drift = np.abs(after[name] - saved.tensors[name])[~constant]
+        spread = np.sqrt(saved.tensors["normaliser.variance"])[~constant]
+        assert (drift < 0.5 * np.maximum(spread, spread**2)).all(), "it goes on, not anew"
     fresh = toy(320, seed=1, init_log_std=-3.0, final_log_std=-3.0)
     train(fresh, tmp_path / "fresh", quiet=True)
     first = [float(curve(tmp_path / name)[0]["return"]) for name in ("second", "fresh")]

@@ -45,13 +45,17 @@ class PpoRun:
         self.batch = 0
         state = directory.restore(spec) if resume else None
         if state is None and config.start_from:
-            tensors = start_tensors(spec, config.start_from)
+            tensors, seen = start_tensors(spec, config.start_from)
         else:
-            tensors = initial_tensors(spec, config.seed)
+            tensors, seen = initial_tensors(spec, config.seed), None
         self.policy = ArrayPolicy(spec, tensors)
         self._directory = directory
         self._learner = Learner(self.policy, config.ppo, learn_std=config.final_log_std is None)
         self._moments = Moments(len(self.policy.mean))
+        if seen is not None:
+            self._moments.restore(
+                {"mean": self.policy.mean, "variance": self.policy.variance, "count": seen}
+            )
         self._reward_scale = RewardScale(config.environments, config.ppo.gamma)
         self._episode_numbers: NDArray[Any] = np.zeros(config.environments, np.int64)
         self._episodes = 0

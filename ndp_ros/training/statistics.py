@@ -19,13 +19,13 @@ class Moments:
     Attributes:
         mean: Mean ``(size,)``.
         variance: Variance ``(size,)``, 1 before the first batch.
-        count: Number of samples seen.
+        count: Number of samples seen, ``(size,)``; 0 where the first batch decides.
     """
 
     def __init__(self, size: int) -> None:
         self.mean: Array = np.zeros(size)
         self.variance: Array = np.ones(size)
-        self.count = 0.0
+        self.count: Array = np.zeros(size)
 
     def update(self, batch: NDArray[Any]) -> None:
         """Merge a batch ``(n, size)`` (Chan, Golub and LeVeque's pairwise formula)."""
@@ -40,12 +40,12 @@ class Moments:
 
     def state(self) -> dict[str, Array]:
         """Return everything that a resumed run needs, by name."""
-        return {"mean": self.mean, "variance": self.variance, "count": np.array([self.count])}
+        return {"mean": self.mean, "variance": self.variance, "count": self.count}
 
     def restore(self, state: dict[str, Array]) -> None:
         """Take back what :meth:`state` returned."""
         self.mean, self.variance = state["mean"].copy(), state["variance"].copy()
-        self.count = float(state["count"][0])
+        self.count = np.broadcast_to(state["count"], self.mean.shape).copy()
 
 
 class RewardScale:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ndp_ros import checkpoint
@@ -16,16 +17,24 @@ _CONSTANT = 1e-6
 """An input with less variance than this has never changed."""
 
 
-def start_tensors(spec: PolicySpec, name: str) -> dict[str, NDArray[Any]]:
-    """Return the tensors of a checkpoint as those of a new run.
+def start_tensors(
+    spec: PolicySpec, name: str
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.float64]]:
+    """Return the tensors of a checkpoint as those of a new run, and what its normaliser has seen.
 
     Inputs that were constant in the checkpoint's training, such as the place of a bin that
     never moved, count for nothing at first: nobody has trained their weights. The deviations
-    are the new run's.
+    are the new run's. The normaliser goes on from what the checkpoint's has seen: anew, it
+    would turn the first batch's statistics on a network that was trained with others, and
+    the policy would be lost before anything is learnt.
 
     Args:
         spec: The new run's policy.
         name: Folder of a checkpoint, or the name of one that ships.
+
+    Returns:
+        Tensors by name, and how many observations stand behind each input's statistics
+        ``(n_obs,)``: none for an input that was constant.
 
     Raises:
         TrainingError: If the checkpoint is of another policy.
@@ -54,4 +63,5 @@ def start_tensors(spec: PolicySpec, name: str) -> dict[str, NDArray[Any]]:
     tensors[VARIANCE][constant] = 1.0
     for network in ("actor", "critic"):
         tensors[f"{network}.0.weight"][:, constant] = 0.0
-    return tensors
+    seen = float(saved.provenance.get("samples", 0)) / saved.spec.k
+    return tensors, np.where(constant, 0.0, seen)
