@@ -1,10 +1,8 @@
 """Digit writing: the data set, the writers, their training, Table 2 and its queue."""
 
-import fcntl
 import json
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,8 +15,9 @@ from ndp_ros.policies.digits import HEADS, CnnDmpWriter, DmpFit, WriterSpec, mak
 from ndp_ros.tasks import digits as task
 from ndp_ros.tasks.digits import DigitsConfig, generate
 from ndp_ros.training import digits as training
-from ndp_ros.training import reproduce, table2
+from ndp_ros.training import table2
 from ndp_ros.training.digits import DigitsRun
+from ndp_ros.training.reproduce import SCALES, Job
 
 SMALL = DigitsConfig(train=60, test=20)
 FIVE = WriterSpec(segments=5, dmp=DmpConfig(n_basis=6, alpha=25.0, m=60))
@@ -297,57 +296,21 @@ def test_a_run_directory_is_not_shared_by_two_configurations(tmp_path):
         training.load_writer(tmp_path)
 
 
-# The queue and the table.
-
-
-def experiment(monkeypatch, work):
-    """Register an experiment of three runs with the given work."""
-    jobs = [reproduce.Job("row", seed, None) for seed in range(3)]
-    module = SimpleNamespace(SCALES={"smoke": "a test"}, jobs=lambda scale: jobs, work=work)
-    monkeypatch.setattr(reproduce, "experiment", lambda name: module)
-    return jobs
-
-
-def test_a_failed_run_stops_no_other_and_is_tried_again(monkeypatch, tmp_path):
-    attempts = []
-
-    def work(job, folder, command, say):
-        attempts.append(job.seed)
-        if job.seed == 1 and attempts.count(1) == 1:
-            raise ValueError("bad luck")
-        (folder / "result.json").write_text("{}" if job.seed == 9 else '{"px2": 1}')
-
-    jobs = experiment(monkeypatch, work)
-    reproduce.run_queue("test", "smoke", tmp_path, 1, "")
-    assert [o.status for o in reproduce.outcomes(jobs, tmp_path)] == ["done", "failed", "done"]
-    assert reproduce.outcomes(jobs, tmp_path)[1].error == "ValueError: bad luck"
-    reproduce.run_queue("test", "smoke", tmp_path, 1, "")
-    assert [o.status for o in reproduce.outcomes(jobs, tmp_path)] == ["done"] * 3
-    assert attempts == [0, 1, 2, 1]
-
-
-def test_a_run_under_way_elsewhere_is_left_alone(monkeypatch, tmp_path):
-    done = []
-    jobs = experiment(monkeypatch, lambda job, *rest: done.append(job.seed))
-    (tmp_path / jobs[1].name).mkdir()
-    with (tmp_path / jobs[1].name / reproduce.LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        reproduce.run_queue("test", "smoke", tmp_path, 1, "")
-    assert done == [0, 2]
+# The table.
 
 
 def tiny_jobs(scale):
     rows = ("ndp", "cnn", "cnn-dmp")
     config = DigitsRun(data=SMALL, epochs=1, batch=30)
     return [
-        reproduce.Job(row, seed, replace(config, writer=table2.ROWS[row][1], seed=seed))
+        Job(row, seed, replace(config, writer=table2.ROWS[row][1], seed=seed), "table2/smoke")
         for row in rows
         for seed in range(2 if row == "ndp" else 1)
     ]
 
 
 def test_one_command_makes_the_table_and_its_pictures(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(table2, "jobs", tiny_jobs)
+    monkeypatch.setattr(table2.TABLE2, "jobs", tiny_jobs)
     runs, out = tmp_path / "runs", tmp_path / "out"
     command = ["reproduce", "table2", "--processes", "1", "--runs", str(runs), "--out", str(out)]
     assert cli.main([*command, "--report-only", "--json"]) == 1
@@ -356,46 +319,29 @@ def test_one_command_makes_the_table_and_its_pictures(monkeypatch, tmp_path, cap
 
     assert cli.main(command) == 0
     table = capsys.readouterr().out
-    assert "| NDP | 38 | 2 of 2 | 1 |" in table
+    assert "| NDP | 2 of 2 | 38 | 1 |" in table
     assert "class mean, label given" in table
     names = {"table2.json", "runs.csv", "curves.csv", "table2.md", "figure4.png", "curves.png"}
-    assert {p.name for p in out.iterdir()} == names
-    record = json.loads((out / "table2.json").read_text())
+    assert {p.name for p in (out / "table2").iterdir()} == names
+    record = json.loads((out / "table2" / "table2.json").read_text())
     per_seed = [r["result"]["test"]["px2"] for r in record["runs"] if r["row"] == "ndp"]
     row = next(r for r in record["rows"] if r["row"] == "ndp")
     assert row["test"]["px2"] == pytest.approx(np.mean(per_seed))
     assert all(r["origin"]["data"]["train"] for r in record["runs"])
 
-    (runs / "ndp-1" / "result.json").unlink()
-    (runs / "ndp-1" / "failed.json").write_text('{"error": "out of luck"}')
+    (runs / "table2/smoke/ndp-1" / "result.json").unlink()
+    (runs / "table2/smoke/ndp-1" / "failed.json").write_text('{"error": "out of luck"}')
     assert cli.main([*command, "--report-only"]) == 1
     table = capsys.readouterr().out
-    assert "| NDP | 38 | 1 of 2 |" in table
+    assert "| NDP | 1 of 2 | 38 |" in table
     assert "Run ndp-1 failed: out of luck." in table
 
 
-@pytest.mark.parametrize("scale", reproduce.SCALES)
+@pytest.mark.parametrize("scale", SCALES)
 def test_every_scale_has_the_paper_s_rows_and_the_ndp_five_seeds_beyond_smoke(scale):
-    jobs = table2.jobs(scale)
+    jobs = table2.TABLE2.jobs(scale)
     assert len({job.name for job in jobs}) == len(jobs)
     assert {job.row for job in jobs} == set(table2.ROWS)
     seeds = [job.seed for job in jobs if job.row == "ndp"]
     assert seeds == ([0] if scale == "smoke" else [0, 1, 2, 3, 4])
     assert table2.ROWS["ndp"][1].start == "predicted"
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["table3"],
-        ["table2", "--scale", "huge"],
-        ["table2", "--processes", "-1"],
-    ],
-)
-def test_bad_input_gets_one_line_and_status_2(arguments, capsys):
-    try:
-        status = cli.main(["reproduce", *arguments])
-    except SystemExit as end:
-        status = end.code
-    assert status == 2
-    assert len(capsys.readouterr().err.strip().splitlines()) == 1

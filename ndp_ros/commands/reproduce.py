@@ -7,23 +7,29 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ndp_ros.errors import TrainingError
-from ndp_ros.training.reproduce import EXPERIMENTS, SCALES, experiment, outcomes, run_queue, say
+from ndp_ros.training.executors import EXECUTORS, run_queue
+from ndp_ros.training.reproduce import EXPERIMENTS, SCALES, Queue, experiment, outcomes, say
+from ndp_ros.training.results_page import PAGE, RESULTS, update
 
 _EPILOG = """\
 experiments:
 {rows}
 
 scales: smoke ends within minutes and checks the machinery; short is what this project
-commits; full is the paper's budget. An interrupted command goes on where it stopped.
+commits; full is the paper's budget. An interrupted command goes on where it stopped, and
+any number of them, on any machines that see the same runs, share the work.
 
 examples:
   ndp reproduce table2 --scale smoke
-  ndp reproduce table2 --scale short --processes 2
-  ndp reproduce all --scale smoke
+  ndp reproduce fig5 --scale short --only 'throw-*' 'pick-ndp-0'
+  ndp reproduce fig6 --scale short --executor submitit --processes 40 \\
+      --executor-options slurm_partition=cpu timeout_min=600
+  ndp reproduce all --scale short --report-only
 """
 
 
@@ -37,15 +43,33 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--scale", choices=SCALES, default="smoke", help="default: smoke")
     parser.add_argument(
-        "--runs", type=Path, metavar="DIR", help="runs (default: runs/EXPERIMENT/SCALE)"
-    )
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR",
-        help="table, data and pictures (default: results/EXPERIMENT; smoke: within the runs)",
+        "--only", nargs="+", default=(), metavar="ROW",
+        help="only these rows (throw-ndp), runs (throw-ndp-0) or patterns ('throw-*'), "
+        "and what they need",
     )  # fmt: skip
     parser.add_argument(
-        "--processes", type=int, default=0, metavar="N", help="default: one per core"
+        "--list", action="store_true", help="start nothing, list the runs and how they stand"
     )
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), metavar="DIR",
+        help="folder of all runs, in EXPERIMENT/SCALE/ROW-SEED (default: runs)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR",
+        help="tables, data and pictures, in EXPERIMENT (default: results; smoke: in the runs)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--processes", type=int, default=0, metavar="N",
+        help="runs at a time (default: one per core)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--executor", choices=EXECUTORS, default="local",
+        help="who works: processes here (default), Slurm through submitit, or submitit here",
+    )  # fmt: skip
+    parser.add_argument(
+        "--executor-options", nargs="+", default=(), metavar="NAME=VALUE",
+        help="parameters of submitit's executor",
+    )  # fmt: skip
     parser.add_argument(
         "--report-only", action="store_true", help="start no run, report what is there"
     )
@@ -59,39 +83,68 @@ def main(args: argparse.Namespace) -> int:
     if args.processes < 0:
         raise TrainingError(f"--processes is {args.processes}, expected at least 0")
     names = list(EXPERIMENTS) if args.experiment == "all" else [args.experiment]
-    if len(names) > 1 and (args.runs or args.out):
-        raise TrainingError("--runs and --out are for one experiment, not for all")
-    processes = args.processes or len(os.sched_getaffinity(0))
+    if len(names) > 1 and args.only:
+        raise TrainingError("--only is for one experiment, not for all")
     command = shlex.join(["ndp", *sys.argv[1:]])
-    summary = {name: _reproduce(name, args, processes, command) for name in names}
+    summary = {
+        name: _reproduce(Queue(name, args.scale, args.runs, command, tuple(args.only)), args)
+        for name in names
+    }
+    if not args.list and args.out is None and args.scale != "smoke":
+        placed = update(names)
+        if placed:
+            say(f"{PAGE}: {', '.join(placed)}")
     if args.json:
         sys.stdout.write(json.dumps({"scale": args.scale, "experiments": summary}) + "\n")
+    if args.list:
+        return 0
     bad = sum(s["failed"] + s["missing"] for s in summary.values())
     return 1 if bad else 0
 
 
-def _reproduce(name: str, args: argparse.Namespace, processes: int, command: str) -> Any:
+def _reproduce(queue: Queue, args: argparse.Namespace) -> Any:
     """Do one experiment and return its counts."""
-    runs = args.runs or Path("runs") / name / args.scale
-    out = args.out or (runs / "report" if args.scale == "smoke" else Path("results") / name)
-    module = experiment(name)
-    say(f"{name}, {args.scale}: {module.SCALES[args.scale]}")
+    study, jobs = experiment(queue.name), queue.jobs()
+    if args.list:
+        found = outcomes(jobs, queue.root)
+        for o in found:
+            sys.stdout.write(f"{o.status:<8} {o.folder}\n")
+        return _counts(found)
+    say(f"{queue.name}, {queue.scale}: {study.texts[queue.scale]}")
+    out = args.out or (queue.root / "reports" if queue.scale == "smoke" else RESULTS)
     try:
-        runs.mkdir(parents=True, exist_ok=True)
+        queue.root.mkdir(parents=True, exist_ok=True)
         if not args.report_only:
-            run_queue(name, args.scale, runs, processes, command)
-        found = outcomes(module.jobs(args.scale), runs)
-        files = module.report(args.scale, found, out, command)
+            workers = args.processes or len(os.sched_getaffinity(0))
+            run_queue(queue, workers, args.executor, _options(args.executor_options))
+        everything = outcomes(study.jobs(queue.scale), queue.root)
+        files = study.report(queue.scale, everything, out / queue.name, queue.command)
+        found = outcomes(jobs, queue.root)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on from here") from None
     except OSError as error:
         raise TrainingError(f"cannot write to {error.filename}: {error.strerror}") from error
-    counts = {s: sum(o.status == s for o in found) for s in ("done", "failed", "missing")}
     for o in found:
         if o.error:
             say(f"{o.job.name} failed: {o.error}")
     if not args.json:
         for table in (f for f in files if f.suffix == ".md"):
             sys.stdout.write(table.read_text(encoding="utf-8"))
+    counts = _counts(found)
     say(f"{counts['done']} of {len(found)} runs done; wrote {', '.join(map(str, files))}")
     return {**counts, "files": [str(f) for f in files]}
+
+
+def _counts(found: Sequence[Any]) -> dict[str, int]:
+    return {s: sum(o.status == s for o in found) for s in ("done", "failed", "missing")}
+
+
+def _options(pairs: Sequence[str]) -> dict[str, Any]:
+    """Return ``name=value`` pairs, numbers as numbers."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not sign or not name.isidentifier():
+            raise TrainingError(f"--executor-options {pair}: expected NAME=VALUE")
+        options[name] = int(value) if value.isdigit() else value
+    return options

@@ -110,6 +110,18 @@ def bootstrap(values: Array, seed: int = 0) -> tuple[Array, Array]:
     return low, high
 
 
+def area(points: Sequence[tuple[float, float]], end: float) -> float:
+    """Return the mean height of a curve between 0, where it is 0, and an end.
+
+    Args:
+        points: The curve, in order.
+        end: Where to stop; at most where the curve ends.
+    """
+    x, y = np.array([(0.0, 0.0), *points], dtype=np.float64).T
+    grid = np.append(x[x < end], end)
+    return float(np.trapezoid(np.interp(grid, x, y), grid)) / end
+
+
 def band(curves: Sequence[Curve]) -> Band:
     """Return several seeds' curves as one band, up to where the shortest ends."""
     start = max(c.x[0] for c in curves)

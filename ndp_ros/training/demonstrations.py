@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +178,37 @@ def collect(
         returns=np.array([e["return"] for e in episodes]),
         success=np.array([bool(e["success"]) for e in episodes], np.uint8),
         seeds=np.array([e["seed"] for e in episodes], np.int64),
+    )
+
+
+def regroup(data: Demonstrations, k: int) -> Demonstrations:
+    """Return demonstrations in windows of k control steps, from an expert that saw each one.
+
+    A window has the observation of its first control step and the actions of all k; what is
+    left at the end of an episode is dropped.
+
+    Args:
+        data: Demonstrations of an expert with k = 1.
+        k: Control steps a window.
+
+    Raises:
+        TrainingError: If the expert's windows are longer, or an episode is shorter than k.
+    """
+    if data.spec.k == k:
+        return data
+    if data.spec.k != 1:
+        raise TrainingError(f"demonstrations have k = {data.spec.k}, expected 1 or {k}")
+    lengths = np.diff(data.starts) // k
+    if (lengths < 1).any():
+        raise TrainingError(f"an episode has fewer than k = {k} control steps")
+    spans = zip(data.starts, lengths, strict=False)
+    steps = np.concatenate([start + np.arange(n * k) for start, n in spans])
+    return replace(
+        data,
+        spec=replace(data.spec, method="ppo-multi", k=k),
+        observations=data.observations[steps[::k]],
+        actions=data.actions[steps].reshape(-1, k, data.spec.dof),
+        starts=np.concatenate(([0], np.cumsum(lengths))),
     )
 
 

@@ -158,7 +158,7 @@ def run_episodes(
             if spec.method == "ndp":
                 each = zip(envs, observed, strict=True)
                 steps = together.execute([
-                    setpoints for env, obs in each for setpoints in planned(policy, [env], obs[None])
+                    planned(policy, [env], obs[None])[0] for env, obs in each
                 ])  # fmt: skip
             else:
                 steps = together.step([

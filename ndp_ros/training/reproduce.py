@@ -1,50 +1,47 @@
-"""Figures and tables of the paper: experiments, and the queue of their runs.
+"""Tables and figures of the paper: the registry, and the queue of their runs.
 
-An experiment is a module, named in ``EXPERIMENTS``, with
-
-* ``SCALES``: what each scale costs and shows, by name;
-* ``jobs(scale) -> list[Job]``: the runs, in the order in which they should be done;
-* ``work(job, folder, command, say)``: do one run, or go on with it, in its own folder;
-* ``report(scale, outcomes, out, command) -> list[Path]``: write the data, the pictures and
-  the table, whose name ends in ``.md``, from whatever is there.
-
-Runs form a queue that lives in the file system: a run is done when its folder has
-``result.json``, under way while a process holds the lock of its folder, and failed when it
-has ``failed.json``. So a queue survives interruption, any number of processes share it, and
-a run that failed is kept, shown, and tried again by the next call.
+Runs form a queue that lives in the file system, in ``<root>/<experiment>/<scale>/<row>-<seed>``:
+a run is done when its folder has ``result.json``, under way while a process holds the lock of
+its folder, and failed when it has ``failed.json``. So a queue survives interruption, any
+number of processes and machines share it, and a run that failed is kept, shown, and tried
+again by the next call. A run may belong to several experiments: it is made once.
 """
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import fcntl
 import importlib
-import io
 import json
-import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ndp_ros.errors import NdpError, TrainingError
+
+if TYPE_CHECKING:
+    from ndp_ros.training.study import Study
 
 RESULT, FAILED, LOCK = "result.json", "failed.json", ".lock"
 SCALES = ("smoke", "short", "full")
 
 EXPERIMENTS = {
-    "table2": ("ndp_ros.training.table2", "digit writing: NDP, CNN and CNN-DMP (Table 2, Fig. 4)"),
-    "figure5": ("ndp_ros.training.figure5", "Throw and Pick: NDP, PPO and PPO-multi (Fig. 5 a, b)"),
+    "table1": ("ndp_ros.training.table1:TABLE1", "behaviour cloning: NN and NDP on five tasks"),
+    "table2": ("ndp_ros.training.table2:TABLE2", "digits: NDP, CNN and CNN-DMP (and Fig. 4)"),
+    "fig5": ("ndp_ros.training.figures:FIG5", "learning curves: NDP, PPO, PPO-multi"),
+    "fig6": ("ndp_ros.training.figures:FIG6", "push: kernels, N, integration steps, k"),
+    "fig7": ("ndp_ros.training.figures:FIG7", "push: learned alpha, only g, solver, weights"),
+    "fig8": ("ndp_ros.training.figures:FIG8", "throw: kernels, N, integration steps, k"),
+    "fig9": ("ndp_ros.training.figures:FIG9", "throw: as Fig. 7, and latency"),
 }
-"""Module and summary of every experiment, by name."""
+"""Where each experiment is (``module:name``) and its summary."""
 
 _SAY_EVERY = 10.0
-_INTERRUPTED = 130
+_LOOK_AGAIN = 1.0
 
 
 @dataclass(frozen=True)
@@ -56,11 +53,19 @@ class Job:
     seed: int
     config: Any
     """Frozen dataclass that decides every number of the result."""
+    home: str = ""
+    """``<experiment>/<scale>`` that the run belongs to."""
+    needs: tuple[Job, ...] = ()
+    """Runs that must be done before."""
 
     @property
     def name(self) -> str:
         """Name of the run's folder."""
         return f"{self.row}-{self.seed}"
+
+    def folder(self, root: Path) -> Path:
+        """Return the run's folder."""
+        return root / self.home / self.name
 
 
 @dataclass(frozen=True)
@@ -78,51 +83,84 @@ class Outcome:
         """``done``, ``failed`` or ``missing``."""
         return "done" if self.result else "failed" if self.error else "missing"
 
-    def record(self, origin: str) -> dict[str, Any]:
-        """Return the run's figures and where they come from.
 
-        Args:
-            origin: File of the run's folder that says how it was made; may be absent.
+@dataclass(frozen=True)
+class Queue:
+    """Which runs are to be made, and where: plain data that a worker can be given."""
+
+    name: str
+    scale: str
+    root: Path
+    command: str = ""
+    """What the user typed, for the records."""
+    only: tuple[str, ...] = ()
+    """Patterns of rows, or of rows with a seed; without any, all runs."""
+
+    def jobs(self) -> list[Job]:
+        """Return the jobs in the order of work: each after those that it needs.
+
+        Raises:
+            TrainingError: If a pattern fits no run.
         """
-        made = self.folder / origin
-        return {
-            "name": self.job.name,
-            "row": self.job.row,
-            "seed": self.job.seed,
-            "status": self.status,
-            "error": self.error,
-            "result": self.result,
-            "origin": json.loads(made.read_text(encoding="utf-8")) if made.exists() else {},
-        }
+        found = [j for j in experiment(self.name).jobs(self.scale) if self._wanted(j)]
+        for pattern in self.only:
+            if not any(_fits(job, pattern) for job in found):
+                rows = dict.fromkeys(j.row for j in experiment(self.name).jobs(self.scale))
+                raise TrainingError.choice("row", pattern, rows)
+        ordered: dict[tuple[str, str], Job] = {}
+        for job in found:
+            for one in (*job.needs, job):
+                ordered.setdefault((one.home, one.name), one)
+        return list(ordered.values())
+
+    def _wanted(self, job: Job) -> bool:
+        return not self.only or any(_fits(job, pattern) for pattern in self.only)
+
+    def work(self) -> None:
+        """Go through the queue and do what nobody else does, until nothing is left to do."""
+        jobs, tried = self.jobs(), set[str]()
+        waiting = True
+        while waiting:
+            waiting = False
+            before = len(tried)
+            for number, job in enumerate(jobs, start=1):
+                folder = job.folder(self.root)
+                if str(folder) in tried or (folder / RESULT).exists():
+                    continue
+                missing = [n for n in job.needs if not (n.folder(self.root) / RESULT).exists()]
+                if any(not _given_up(n.folder(self.root)) for n in missing):
+                    waiting = True
+                    continue
+                title = f"[{number}/{len(jobs)}] {job.name}: "
+                if self._try(job, [n.name for n in missing], title):
+                    tried.add(str(folder))
+            if waiting and len(tried) == before:
+                time.sleep(_LOOK_AGAIN)
+
+    def _try(self, job: Job, missing: Sequence[str], title: str) -> bool:
+        """Do a run unless another process does; false if one does."""
+        folder = job.folder(self.root)
+        folder.mkdir(parents=True, exist_ok=True)
+        with _claim(folder) as mine:
+            if not mine:
+                return False
+            if (folder / RESULT).exists():
+                return True
+            (folder / FAILED).unlink(missing_ok=True)
+            try:
+                if missing:
+                    raise TrainingError(f"needs {', '.join(missing)}, which failed")
+                home = experiment(job.home.partition("/")[0])
+                home.work(job, self.root, self.command, _Throttled(title))
+            except Exception as error:
+                kind = "" if isinstance(error, NdpError) else f"{type(error).__name__}: "
+                text = kind + " ".join(str(error).split())
+                say(f"{job.name} failed: {text}")
+                (folder / FAILED).write_text(json.dumps({"error": text}) + "\n")
+        return True
 
 
-def csv_text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Return a table as CSV."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-class Experiment(Protocol):
-    """What a module of the registry offers."""
-
-    SCALES: dict[str, str]
-
-    def jobs(self, scale: str) -> list[Job]:
-        """Return the runs of a scale."""
-
-    def work(self, job: Job, folder: Path, command: str, say: Callable[[str], None]) -> None:
-        """Do one run; ``result.json`` in the folder says that it is complete."""
-
-    def report(
-        self, scale: str, outcomes: Sequence[Outcome], out: Path, command: str
-    ) -> list[Path]:
-        """Write data, pictures and table."""
-
-
-def experiment(name: str) -> Experiment:
+def experiment(name: str) -> Study:
     """Return an experiment by its name.
 
     Raises:
@@ -130,10 +168,11 @@ def experiment(name: str) -> Experiment:
     """
     if name not in EXPERIMENTS:
         raise TrainingError.choice("experiment", name, [*EXPERIMENTS, "all"])
-    return cast(Experiment, importlib.import_module(EXPERIMENTS[name][0]))
+    module, _, attribute = EXPERIMENTS[name][0].partition(":")
+    return cast("Study", getattr(importlib.import_module(module), attribute))
 
 
-def outcomes(jobs: Sequence[Job], runs: Path) -> list[Outcome]:
+def outcomes(jobs: Sequence[Job], root: Path) -> list[Outcome]:
     """Return what became of each job, from its folder.
 
     Raises:
@@ -141,73 +180,29 @@ def outcomes(jobs: Sequence[Job], runs: Path) -> list[Outcome]:
     """
     found = []
     for job in jobs:
-        folder = runs / job.name
+        folder = job.folder(root)
         result, failed = _read(folder / RESULT), _read(folder / FAILED)
         found.append(Outcome(job, folder, result, failed["error"] if failed else None))
     return found
 
 
-def run_queue(name: str, scale: str, runs: Path, processes: int, command: str) -> None:
-    """Work on every job that is neither done nor under way elsewhere.
-
-    Args:
-        name: The experiment.
-        scale: Its scale.
-        runs: Folder of the runs' folders.
-        processes: Processes to use, one core each; 1 works in this process.
-        command: What the user typed, for the records.
-    """
-    jobs = experiment(name).jobs(scale)
-    left = [o for o in outcomes(jobs, runs) if o.status != "done"]
-    processes = min(processes, len(left))
-    if processes <= 1:
-        if left:
-            _work_through(name, scale, runs, command)
-        return
-    context = multiprocessing.get_context("spawn")
-    arguments = (name, scale, runs, command)
-    workers: list[BaseProcess] = [
-        context.Process(target=_worker, args=arguments) for _ in range(processes)
-    ]
-    try:
-        for worker in workers:
-            worker.start()
-        while any(worker.is_alive() for worker in workers):
-            wait([worker.sentinel for worker in workers if worker.is_alive()])
-    finally:
-        for worker in workers:
-            if worker.is_alive():
-                worker.terminate()
-            if worker.pid is not None:
-                worker.join()
+def finish(folder: Path, result: dict[str, Any]) -> None:
+    """Write a run's result, which says that it is complete."""
+    scratch = folder / f".{RESULT}"
+    scratch.write_text(json.dumps(result) + "\n", encoding="utf-8")
+    scratch.replace(folder / RESULT)
 
 
-def _worker(name: str, scale: str, runs: Path, command: str) -> None:
-    try:
-        _work_through(name, scale, runs, command)
-    except KeyboardInterrupt:
-        sys.exit(_INTERRUPTED)
+def _fits(job: Job, pattern: str) -> bool:
+    return fnmatchcase(job.row, pattern) or fnmatchcase(job.name, pattern)
 
 
-def _work_through(name: str, scale: str, runs: Path, command: str) -> None:
-    """Go through the queue once and do what nobody else does."""
-    module = experiment(name)
-    jobs = module.jobs(scale)
-    for number, job in enumerate(jobs, start=1):
-        folder = runs / job.name
-        folder.mkdir(parents=True, exist_ok=True)
-        with _claim(folder) as mine:
-            if not mine or (folder / RESULT).exists():
-                continue
-            (folder / FAILED).unlink(missing_ok=True)
-            progress = _Throttled(f"[{number}/{len(jobs)}] {job.name}: ")
-            try:
-                module.work(job, folder, command, progress)
-            except Exception as error:
-                kind = "" if isinstance(error, NdpError) else f"{type(error).__name__}: "
-                text = kind + " ".join(str(error).split())
-                say(f"{job.name} failed: {text}")
-                (folder / FAILED).write_text(json.dumps({"error": text}) + "\n")
+def _given_up(folder: Path) -> bool:
+    """Return whether a run has failed and nobody is trying it again."""
+    if not (folder / FAILED).exists():
+        return False
+    with _claim(folder) as mine:
+        return mine and (folder / FAILED).exists()
 
 
 @contextlib.contextmanager
@@ -229,6 +224,9 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise TrainingError(f"cannot read {path}: {error}; remove it to run again") from error
+
+
+Say = Callable[[str], None]
 
 
 class _Throttled:

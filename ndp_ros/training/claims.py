@@ -1,0 +1,157 @@
+"""What the paper says of its methods, judged by the figures of every seed.
+
+A claim compares rows with one another, or with a number. Each comparison is the difference of
+the means over seeds with Welch's 95 % t interval (against a number: Student's). With one seed
+on either side there is no interval and nothing is decided. ``above`` holds if the whole
+interval is above zero and does not hold if all of it is below; ``not below`` tolerates
+``MARGIN``; ``same`` holds if the interval is within ``BAND`` on both sides, and does not hold
+if all of it is outside. A claim of several comparisons holds if all of them do, and does not
+hold as soon as one does not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ndp_ros.errors import TrainingError
+
+ABOVE, NOT_BELOW, BELOW, SAME = "above", "not below", "below", "same"
+HELD, NOT_HELD, UNDECIDED = "held", "not held", "not decided"
+
+OURS = "not in the paper"
+
+MARGIN = 0.02
+"""What a row may stay below another and still be as good."""
+BAND = 0.1
+"""What rows may differ by and still be called the same."""
+
+_T975 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
+    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
+)  # fmt: skip
+_NORMAL = 1.96
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper and the comparisons that decide it."""
+
+    text: str
+    pairs: tuple[tuple[str, str | float], ...]
+    """Rows and what each is compared with: another row, or a number."""
+    kind: str = ABOVE
+    figure: str = "auc_observed"
+    """Figure of the rows that is compared, one value a seed."""
+    source: str = OURS
+    """Where the paper says it."""
+
+    def __post_init__(self) -> None:
+        """Check the kind."""
+        if self.kind not in (ABOVE, NOT_BELOW, BELOW, SAME):
+            raise TrainingError.choice("kind", self.kind, (ABOVE, NOT_BELOW, BELOW, SAME))
+
+
+def interval(a: Sequence[float], b: Sequence[float] | float) -> tuple[float, float, float] | None:
+    """Return the difference of means a - b with its 95 % interval, None if undecidable.
+
+    Args:
+        a: One value a seed.
+        b: The same of another row, or a number.
+    """
+    groups = [np.asarray(a, float)] + ([] if isinstance(b, float) else [np.asarray(b, float)])
+    if any(len(group) < 2 for group in groups):
+        return None
+    parts = [(group.var(ddof=1) / len(group), len(group) - 1) for group in groups]
+    variance = sum(part for part, _ in parts)
+    other = b if isinstance(b, float) else float(groups[1].mean())
+    difference = float(groups[0].mean()) - other
+    freedom = math.inf
+    if variance > 0.0:
+        freedom = variance**2 / sum(part**2 / n for part, n in parts)
+    half = _quantile(freedom) * math.sqrt(variance)
+    return difference, difference - half, difference + half
+
+
+def judge(claim: Claim, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a claim with every comparison, its interval and the verdict.
+
+    Args:
+        claim: The claim.
+        rows: Aggregated rows by ``row``, each with the figure as one value a seed.
+    """
+    named = {name for pair in claim.pairs for name in pair}
+    values = {
+        row["row"]: [value for value in row.get(claim.figure, ()) if value is not None]
+        for row in rows
+        if row["row"] in named
+    }
+    comparisons = []
+    for row, other in claim.pairs:
+        against = other if isinstance(other, float) else values.get(other, [])
+        found = interval(values.get(row, []), against)
+        comparisons.append({
+            "row": row, "than": other, "interval": found,
+            "verdict": _verdict(claim.kind, found),
+        })  # fmt: skip
+    verdicts = {c["verdict"] for c in comparisons}
+    whole = UNDECIDED
+    if NOT_HELD in verdicts:
+        whole = NOT_HELD
+    elif verdicts == {HELD}:
+        whole = HELD
+    return {
+        "claim": claim.text, "source": claim.source, "kind": claim.kind, "figure": claim.figure,
+        "verdict": whole, "comparisons": comparisons,
+    }  # fmt: skip
+
+
+def claims_table(judged: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the lines of a Markdown table of judged claims."""
+    lines = [
+        "| claim | said in | verdict | difference (95 % interval) |", "| --- | --- | --- | --- |",
+    ]  # fmt: skip
+    for claim in judged:
+        shown = []
+        for c in claim["comparisons"]:
+            found = c["interval"]
+            text = "no interval yet"
+            if found is not None:
+                text = "{:+.3f} ({:+.3f} to {:+.3f})".format(*found)
+            shown.append(f"`{c['row']}` − {_named(c['than'])}: {text}")
+        lines.append(
+            f"| {claim['claim']} | {claim['source']} | {claim['verdict']} | {'; '.join(shown)} |"
+        )
+    return lines
+
+
+def _named(than: str | float) -> str:
+    return f"`{than}`" if isinstance(than, str) else f"{than:g}"
+
+
+def _quantile(freedom: float) -> float:
+    """Return the 97.5 % quantile of Student's t, or a little more."""
+    if freedom <= len(_T975):  # convex in 1 / freedom: a chord lies above
+        shares = 1.0 / np.arange(len(_T975), 0, -1)
+        return float(np.interp(1.0 / freedom, shares, _T975[::-1]))
+    return _NORMAL + 2.6 / freedom  # above the quantile by at most 0.005 from 21 on
+
+
+def _verdict(kind: str, found: tuple[float, float, float] | None) -> str:
+    if found is None:
+        return UNDECIDED
+    _, low, high = found
+    if kind == BELOW:
+        low, high = -high, -low
+    if kind == SAME:
+        inside, outside = max(abs(low), abs(high)) <= BAND, low > BAND or high < -BAND
+        return HELD if inside else NOT_HELD if outside else UNDECIDED
+    floor = -MARGIN if kind == NOT_BELOW else 0.0
+    if high < floor:
+        return NOT_HELD
+    sure = low >= floor if kind == NOT_BELOW else low > floor
+    return HELD if sure else UNDECIDED

@@ -1,0 +1,229 @@
+"""Figures 5 to 9 of the paper: learning curves and ablations, each a table of rows.
+
+Within a task the methods of Figure 5 differ in the policy alone. The ablations change one
+thing at a time, on Push (Figures 6 and 7) and on Throw (8 and 9); what the paper leaves open
+stands beside them: the solver, whitened weights, and how old an observation may be. Rows of
+methods appear as soon as the trainer knows the method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ndp_ros.training.claims import ABOVE, BELOW, NOT_BELOW, SAME, Claim
+from ndp_ros.training.comparison import SMOKE, Comparison, Row, Scale
+from ndp_ros.training.experiment import METHODS, shipped
+from ndp_ros.training.trained import Probe
+
+_BENCHMARK = Probe({"goals": "benchmark", "stop_on_success": True}, episodes=50, first_seed=0)
+_RULE = {"the benchmark's rule (50 goals)": _BENCHMARK}
+_FEWER = {"short": 2}
+
+
+def _known(*methods: str) -> tuple[str, ...]:
+    return tuple(method for method in methods if method in METHODS)
+
+
+# Figure 5.
+
+_META_WORLD = {"push": "Push", "soccer": "Soccer", "faucet-open": "Faucet"}
+_ARM = {"throw": "Throw", "pick": "Pick"}
+TASKS = {**_ARM, **_META_WORLD}
+_OTHERS = _known("vices", "dyn-e")
+
+FIG5_ROWS = {
+    "pick-ndp": Row("pick", "ndp", "Pick"),
+    "throw-moving-ndp": Row(
+        "throw", "ndp", "Throw, moving bin", experiment="throw-moving-ndp",
+        seeds={"short": 1},  # beside the paper's figure: one seed of a long run
+    ),
+    "throw-ppo": Row("throw", "ppo", "Throw"),
+    "throw-ppo-multi": Row("throw", "ppo-multi", "Throw"),
+    "pick-ppo": Row("pick", "ppo", "Pick"),
+    "pick-ppo-multi": Row("pick", "ppo-multi", "Pick"),
+    "throw-ndp": Row("throw", "ndp", "Throw"),
+    **{
+        f"{task}-{method}": Row(task, method, panel, probes=_RULE, stage=1)
+        for task, panel in _META_WORLD.items()
+        for method in ("ndp", "ppo", "ppo-multi")
+    },
+    **{
+        f"{task}-{method}": Row(task, method, panel, stage=2, seeds=_FEWER)
+        for method in _OTHERS
+        for task, panel in TASKS.items()
+    },
+}  # fmt: skip
+
+FIG5 = Comparison(
+    "fig5",
+    FIG5_ROWS,
+    {
+        "smoke": SMOKE,
+        "short": Scale("the shipped experiments, 3 seeds, 1 of the moving bin", 3),
+        "full": Scale("the shipped experiments, 10 seeds", 10),
+    },
+    [
+        *(
+            Claim(
+                f"NDP is at least as good as {other} in {panel}, area by observations",
+                ((f"{task}-ndp", f"{task}-{method}"),), NOT_BELOW, source="section 5.2",
+            )
+            for task, panel in TASKS.items()
+            for method, other in (
+                ("ppo", "PPO"), ("ppo-multi", "PPO-multi"), *((m, m) for m in _OTHERS),
+            )
+        ),
+        Claim(
+            "In Soccer PPO ends higher than NDP", (("soccer-ppo", "soccer-ndp"),), ABOVE,
+            "last", "section 5.2",
+        ),
+        Claim(
+            "PPO-multi fails completely in Pick (below 0.1 at the end)",
+            (("pick-ppo-multi", 0.1),), BELOW, "last", "section 5.2",
+        ),
+    ],
+    remark="Within a task the methods differ in the policy alone.",
+)  # fmt: skip
+
+
+# Figures 6 to 9.
+
+KERNELS = ("linear", "multiquadric", "inverse_quadric", "inverse_multiquadric")
+N_BASIS = (2, 6, 10, 15, 20)
+STEPS = (15, 25, 35, 45)
+LENGTHS = (3, 7, 10, 15)
+_PARITY = 35
+"""Euler steps that the paper uses elsewhere; stands for Euler beside the exact solution."""
+
+_FINE = {"tick": 0.0002, "timestep": 0.0002}
+
+
+def _throw_probes(m: int | None = None) -> dict[str, Probe]:
+    """Return Throw at 5 kHz and with observations of several ages."""
+    probes = {"setpoints at 5 kHz": Probe(_FINE, episodes=20)}
+    if m is not None:
+        probes["5 kHz, Euler as fine"] = Probe(_FINE, m=m, episodes=20)
+    return probes | {
+        f"observations up to {1000 * age:.0f} ms old": Probe({"latency": age})
+        for age in (0.0, 0.02, 0.04)
+    }
+
+
+def rows_of(task: str) -> tuple[dict[str, Row], dict[str, Row]]:
+    """Return the rows of both figures of a task: hyper-parameters, and structure."""
+    base = shipped(task, "ndp")
+    throw = task == "throw"
+
+    def row(panel: str, curve: str, **changes: Any) -> Row:
+        return Row(task, "ndp", panel, curve, changes=changes)
+
+    default = Row(task, "ndp", "NDP", "default", probes=_throw_probes() if throw else {})
+    hyper = {f"{task}-base": default}
+    for kernel in KERNELS:
+        hyper[f"{task}-{kernel}"] = row("kernel", kernel.replace("_", " "), dmp={"kernel": kernel})
+    for n in N_BASIS:
+        if n != base.dmp.n_basis:
+            hyper[f"{task}-N{n}"] = row("basis functions", f"N = {n}", dmp={"n_basis": n})
+    for m in STEPS:
+        hyper[f"{task}-m{m}"] = Row(
+            task, "ndp", "integration steps", f"Euler, m = {m}",
+            changes={"dmp": {"solver": "euler", "m": m}},
+            probes=_throw_probes(500) if throw and m == _PARITY else {},
+        )  # fmt: skip
+    for k in LENGTHS:
+        hyper[f"{task}-k{k}"] = row("rollout length", f"k = {k}", k=k)
+
+    structure = {
+        f"{task}-only-g": row("parts of NDP", "only g", weight_gain=0.0),
+        f"{task}-alpha": row("parts of NDP", "learned alpha", learned_alpha=True),
+        f"{task}-whitened": row(
+            "open questions", "whitened weights", weights="whitened", weight_gain=1.0
+        ),
+    }
+    if throw:
+        options = [o for o in base.task_options if not o.startswith("latency=")]
+        structure[f"{task}-fresh"] = Row(
+            task, "ndp", "open questions", "trained on fresh observations",
+            changes={"task_options": options}, probes=_throw_probes(),
+        )  # fmt: skip
+    return hyper, structure
+
+
+def _elsewhere(row: Row, home: str, panel: str) -> Row:
+    """Return a row whose runs another figure makes."""
+    return Row(
+        row.task, row.method, panel, row.curve, changes=row.changes, probes=row.probes, home=home
+    )
+
+
+def _hyper_claims(task: str, rows: Mapping[str, Row]) -> list[Claim]:
+    base, figure, source = f"{task}-base", "auc_samples", "section 5.2.1"
+
+    def each(panel: str) -> tuple[tuple[str, str | float], ...]:
+        return tuple((name, base) for name, row in rows.items() if row.panel == panel)
+
+    return [
+        Claim("The kernel makes little difference", each("kernel"), SAME, figure, source),
+        Claim("So does the number N of basis functions", each("basis functions"), SAME, figure,
+              source),
+        Claim("So does the number of integration steps", each("integration steps"), SAME, figure,
+              source),
+        Claim("k = 3 is much worse than k = 5", ((f"{task}-k3", base),), BELOW, figure, source),
+        Claim("Longer rollouts are as good as k = 5",
+              tuple((f"{task}-k{k}", base) for k in LENGTHS if k > 5), SAME, figure, source),
+    ]  # fmt: skip
+
+
+def _structure_claims(task: str) -> list[Claim]:
+    base, source = f"{task}-base", "section 5.2.1"
+    return [
+        Claim("NDP is better than with a learned alpha", ((base, f"{task}-alpha"),), ABOVE,
+              "auc_samples", source),
+        Claim("Only g learns more slowly", ((base, f"{task}-only-g"),), ABOVE, "auc_samples",
+              source),
+        Claim("Only g ends lower", ((base, f"{task}-only-g"),), ABOVE, "last", source),
+        Claim("The exact solution learns as well as Euler",
+              ((base, f"{task}-m{_PARITY}"),), NOT_BELOW, "auc_samples"),
+        Claim("Whitened weights learn as well as raw ones",
+              ((f"{task}-whitened", base),), NOT_BELOW, "auc_samples"),
+    ]  # fmt: skip
+
+
+_ABLATION_SCALES = {
+    "smoke": SMOKE,
+    "short": Scale("1,000,000 control steps, 2 seeds", 2, {"samples": 1_000_000}),
+    "full": Scale("the shipped experiments' control steps, 5 seeds", 5),
+}
+_ABLATION_REMARK = (
+    "Every row is the shipped experiment with one thing changed; areas by control steps compare "
+    "rows of different k."
+)
+
+
+def _ablations(task: str, first: str, second: str) -> tuple[Comparison, Comparison]:
+    """Return both figures of a task."""
+    hyper, structure = rows_of(task)
+    shared = {
+        f"{task}-base": _elsewhere(hyper[f"{task}-base"], first, "NDP"),
+        f"{task}-m{_PARITY}": _elsewhere(hyper[f"{task}-m{_PARITY}"], first, "open questions"),
+    }
+    others = {
+        f"{place}-{method}": Row(place, method, f"baselines, {_ARM[place]}", seeds=_FEWER, stage=1)
+        for method in _known("vices-pos", "vices-low-freq")
+        for place in (_ARM if task == "throw" else {})
+    }
+    how: dict[str, Any] = {
+        "against": "samples", "baseline": f"{task}-base", "remark": _ABLATION_REMARK,
+    }  # fmt: skip
+    return (
+        Comparison(first, hyper, _ABLATION_SCALES, _hyper_claims(task, hyper), **how),
+        Comparison(
+            second, {**shared, **structure, **others}, _ABLATION_SCALES, _structure_claims(task),
+            **how,
+        ),
+    )  # fmt: skip
+
+
+FIG6, FIG7 = _ablations("push", "fig6", "fig7")
+FIG8, FIG9 = _ablations("throw", "fig8", "fig9")

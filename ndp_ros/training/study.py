@@ -1,0 +1,234 @@
+"""A study: a table of rows, whose runs, once recorded, become CSV, JSON, pictures and Markdown.
+
+A figure or table of the paper names its rows, does a run, and says what the seeds of a row
+have in common; everything else is here. A report is made from the records of the runs alone.
+Runs whose folders are not on this machine, but which an earlier report of the same scale
+recorded, stay in it, so that parts of a study can be made in different places.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ndp_ros.errors import TrainingError
+from ndp_ros.training.claims import Claim, claims_table, judge
+from ndp_ros.training.evaluation import plain
+from ndp_ros.training.experiment import provenance
+from ndp_ros.training.reproduce import SCALES, Job, Outcome
+
+Record = dict[str, Any]
+
+
+class Study(ABC):
+    """A figure or table of the paper.
+
+    Attributes:
+        name: Its name on the command line; its data are ``<name>.json``.
+        texts: What each scale costs and shows, by name.
+        claims: What the paper says of it, to be judged by the records.
+        origin: File of a run's folder that says how it was made; may be absent.
+        columns: Headers of the Markdown table, after label and seeds.
+        run_columns: Columns of ``runs.csv`` with where they are in a run's record.
+        curve_columns: Columns of ``curves.csv`` after row and seed.
+    """
+
+    origin: ClassVar[str] = "run/provenance.json"
+    columns: ClassVar[tuple[str, ...]]
+    run_columns: ClassVar[Mapping[str, str]]
+    curve_columns: ClassVar[tuple[str, ...]]
+
+    def __init__(self, name: str, texts: Mapping[str, str], claims: Sequence[Claim] = ()) -> None:
+        if set(texts) != set(SCALES):
+            raise TrainingError(f"{name} has scales {sorted(texts)}, expected {sorted(SCALES)}")
+        self.name, self.texts, self.claims = name, dict(texts), tuple(claims)
+
+    # What a study says.
+
+    @abstractmethod
+    def labels(self) -> Mapping[str, str]:
+        """Return what tables call each row, in the order of the table."""
+
+    @abstractmethod
+    def jobs(self, scale: str) -> list[Job]:
+        """Return the runs of a scale, in the order in which they should be done."""
+
+    @abstractmethod
+    def work(self, job: Job, root: Path, command: str, say: Callable[[str], None]) -> None:
+        """Do one run, or go on with it, in its own folder; a result says that it is complete."""
+
+    @abstractmethod
+    def aggregate(self, row: str, runs: Sequence[Record]) -> Record:
+        """Return what the finished runs of a row, at least one, have in common."""
+
+    @abstractmethod
+    def cells(self, row: Record) -> list[str]:
+        """Return the cells of an aggregated row under ``columns``."""
+
+    @abstractmethod
+    def pictures(self, record: Record, out: Path) -> list[Path]:
+        """Draw the record."""
+
+    def curve(self, run: Record) -> list[Record]:
+        """Return the rows of a finished run for ``curves.csv``."""
+        rows: list[Record] = run["curve"]
+        return rows
+
+    def more_of(self, outcome: Outcome) -> Record:
+        """Return what else the record of a finished run should hold."""
+        return {}
+
+    def compared(self, runs: list[Record]) -> list[Record]:
+        """Return the records of all runs with what only their comparison gives."""
+        return runs
+
+    def more(self, scale: str, outcomes: Sequence[Outcome], before: Record) -> Record:
+        """Return what else the record should hold; ``before`` is the last report's."""
+        return {}
+
+    def seconds(self, run: Record) -> float:
+        """Return the time of one core, about, that a finished run took [s]."""
+        return float(run["result"].get("seconds", 0.0))
+
+    def notes(self, record: Record) -> list[str]:
+        """Return the paragraphs below the table."""
+        return []
+
+    # The report.
+
+    def report(
+        self, scale: str, outcomes: Sequence[Outcome], out: Path, command: str
+    ) -> list[Path]:
+        """Write ``<name>.json``, ``runs.csv``, ``curves.csv``, ``<name>.md`` and the pictures."""
+        out.mkdir(parents=True, exist_ok=True)
+        before = read_record(out, self.name)
+        if before.get("scale") != scale:
+            before = {}
+        known = {r["name"]: r for r in before.get("runs", ()) if r["status"] == "done"}
+        runs = []
+        for outcome in outcomes:
+            absent = outcome.status == "missing" and outcome.job.name in known
+            runs.append(known[outcome.job.name] if absent else self._run(outcome))
+        runs = self.compared(runs)
+        record: Record = {
+            "name": self.name,
+            "scale": scale,
+            "scale_text": self.texts[scale],
+            "command": command,
+            "report": provenance(),
+            "rows": [
+                self._row(row, label, [r for r in runs if r["row"] == row])
+                for row, label in self.labels().items()
+            ],
+            **self.more(scale, outcomes, before),
+            "runs": runs,
+        }
+        record["claims"] = [judge(claim, record["rows"]) for claim in self.claims]
+        record = plain(record)
+        places = self.run_columns.values()
+        each_run = [(r["row"], r["seed"], r["status"], *(_at(r, p) for p in places)) for r in runs]
+        each_point = [
+            (r["row"], r["seed"], *(point[c] for c in self.curve_columns))
+            for r in runs
+            if r["status"] == "done"
+            for point in self.curve(r)
+        ]
+        texts = {
+            f"{self.name}.json": json.dumps(record, indent=1) + "\n",
+            "runs.csv": csv_text(("row", "seed", "status", *self.run_columns), each_run),
+            "curves.csv": csv_text(("row", "seed", *self.curve_columns), each_point),
+            f"{self.name}.md": self.table(record),
+        }
+        for name, text in texts.items():
+            (out / name).write_text(text, encoding="utf-8")
+        return [*(out / name for name in texts), *self.pictures(record, out)]
+
+    def table(self, record: Record) -> str:
+        """Return the Markdown of a record: table, claims, notes and what is not done."""
+        lines = markdown_rows(("row", "seeds", *self.columns), ())
+        for row in record["rows"]:
+            cells = self.cells(row) if row["done"] else [""] * len(self.columns)
+            lines.append(_line([row["label"], f"{row['done']} of {row['asked']}", *cells]))
+        lines += ["", f"Scale {record['scale']}: {record['scale_text']}.", ""]
+        for note in self.notes(record):
+            lines += [note, ""]
+        if record["claims"]:
+            lines += [*claims_table(record["claims"]), ""]
+        for run in record["runs"]:
+            if run["status"] == "failed":
+                lines += [f"Run {run['name']} failed: {run['error']}.", ""]
+            if run.get("differs"):
+                changed = ", ".join(run["differs"])
+                lines += [f"Run {run['name']} was made with another {changed} than asked now.", ""]
+        missing = [run["name"] for run in record["runs"] if run["status"] == "missing"]
+        if missing:
+            lines += [f"{len(missing)} runs without a result yet: {', '.join(missing)}.", ""]
+        hours = sum(self.seconds(r) for r in record["runs"] if r["status"] == "done") / 3600.0
+        lines += [f"Made by `{record['command']}`; {hours:.1f} hours of runs in all.", ""]
+        return "\n".join(lines)
+
+    def _run(self, outcome: Outcome) -> Record:
+        made = outcome.folder / self.origin
+        run = {
+            "name": outcome.job.name,
+            "row": outcome.job.row,
+            "seed": outcome.job.seed,
+            "home": outcome.job.home,
+            "status": outcome.status,
+            "error": outcome.error,
+            "result": outcome.result,
+            "origin": json.loads(made.read_text(encoding="utf-8")) if made.exists() else {},
+        }
+        return run | (self.more_of(outcome) if outcome.result else {})
+
+    def _row(self, row: str, label: str, runs: Sequence[Record]) -> Record:
+        done = [run for run in runs if run["status"] == "done"]
+        whole = {"row": row, "label": label, "asked": len(runs), "done": len(done)}
+        return whole | (self.aggregate(row, done) if done else {})
+
+
+def read_record(out: Path, name: str) -> Record:
+    """Return the record of an earlier report, empty without one.
+
+    Raises:
+        TrainingError: If it cannot be read.
+    """
+    path = out / f"{name}.json"
+    try:
+        record: Record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"cannot read {path}: {error}; remove it to report anew") from error
+    return record
+
+
+def csv_text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Return a table as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def markdown_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table."""
+    return [_line(columns), _line(["---"] * len(columns)), *(_line(row) for row in rows)]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _at(record: Record, path: str) -> Any:
+    """Return what a record holds at ``a.b.c``, None if it ends before."""
+    value: Any = record
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value

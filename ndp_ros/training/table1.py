@@ -1,0 +1,279 @@
+"""Table 1 of the paper: behaviour cloning of PPO experts by NN and by NDP.
+
+The expert of a task is the PPO policy that Figure 5 trains (k = 1, seed 0), at its best
+checkpoint by evaluation. It demonstrates with part of its exploration while what it meant is
+recorded; k consecutive control steps with the first one's observation are a window, the same
+windows for both learners. Both have the same hidden layers and normaliser, and see the same
+episodes in the same order; NDP has (1 + N) outputs a joint, NN has k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ndp_ros import checkpoint
+from ndp_ros.config import from_mapping, param, to_mapping
+from ndp_ros.policies.array_policy import ArrayPolicy
+from ndp_ros.training.claims import ABOVE, BELOW, Claim
+from ndp_ros.training.comparison import SMOKE, Comparison, Row, Scale, listed
+from ndp_ros.training.demonstrations import collect, regroup
+from ndp_ros.training.directory import BEST, CHECKPOINTS, LAST
+from ndp_ros.training.evaluation import plain
+from ndp_ros.training.experiment import RunConfig, shipped
+from ndp_ros.training.figures import FIG5, TASKS
+from ndp_ros.training.reproduce import Job, finish
+from ndp_ros.training.study import Record
+
+PAPER = {
+    "throw": {"nn": (0.528, 0.262), "ndp": (0.642, 0.246)},
+    "pick": {"nn": (0.672, 0.074), "ndp": (0.408, 0.058)},
+    "push": {"nn": (0.002, 0.004), "ndp": (0.208, 0.049)},
+    "soccer": {"nn": (0.885, 0.016), "ndp": (0.890, 0.010)},
+    "faucet-open": {"nn": (0.532, 0.231), "ndp": (0.790, 0.059)},
+}
+"""Table 1 of the paper: success and its deviation."""
+
+EXPERTS = {task: f"{task}-ppo" for task in PAPER}
+"""Rows of Figure 5 whose first seed demonstrates."""
+
+FILE = "demonstrations.safetensors"
+_FIRST = 1 << 20
+"""First start state of demonstrations: no evaluation uses them."""
+
+
+@dataclass(frozen=True)
+class DemonstrationConfig:
+    """Demonstrations of one task; with the expert it decides every number of the file."""
+
+    task: str = param(doc="The task.")
+    expert: RunConfig = param(doc="The expert's run.")
+    k: int = param(5, doc="Control steps a window.", minimum=1)
+    episodes: int = param(200, doc="Episodes.", minimum=1)
+    noise: float = param(0.3, doc="Part of its deviation that the expert acts with.", minimum=0.0)
+
+
+class Imitation(Comparison):
+    """The five tasks, their demonstrations and both learners."""
+
+    columns = ("success", "of each seed", "paper", "demonstrations", "outputs", "held-out error")
+    run_columns: ClassVar[Mapping[str, str]] = {
+        "success": "result.last.success_rate", "best_success": "result.best.success_rate",
+        "outputs": "result.outputs", "seconds": "result.seconds", "episodes": "result.episodes",
+        "commit": "origin.commit",
+    }  # fmt: skip
+    curve_columns = ("samples", "eval_success", "error", "holdout_error")
+
+    def __init__(
+        self, experts: Comparison, rows: Mapping[str, Row], scales: Mapping[str, Scale],
+        episodes: Mapping[str, int], claims: Sequence[Claim] = (), name: str = "table1",
+    ) -> None:  # fmt: skip
+        """Describe the table.
+
+        Args:
+            experts: The study whose runs demonstrate, in rows ``TASK-ppo``.
+            rows: Learners by name, ``TASK-nn`` and ``TASK-ndp``.
+            scales: Its scales by name.
+            episodes: Episodes of demonstrations by scale.
+            claims: What the paper says.
+            name: Its name on the command line.
+        """
+        super().__init__(name, rows, scales, claims)
+        self._experts, self._episodes = experts, episodes
+
+    def labels(self) -> Mapping[str, str]:
+        """Return what tables call each row; every task's demonstrations are one."""
+        found: dict[str, str] = {}
+        for name, row in self.rows.items():
+            found.setdefault(_shown(name), f"{row.panel}, expert's demonstrations")
+            found[name] = row.label
+        return found
+
+    def config(self, name: str, scale: str, seed: int) -> RunConfig:
+        """Return what a run of a row trains: the task's NDP and scales, by cloning."""
+        row = self.rows[name]
+        base = replace(shipped(row.task, "ndp"), method=row.method, start_from="")
+        # PPO's schedule of the deviation means nothing here; checkpoints come every so many passes.
+        values = to_mapping(replace(base, final_log_std=None, seed=seed, workers=1))
+        values |= {"checkpoint_every": 50, "evaluation_episodes": 16}
+        values |= {**self.scales[scale].changes, **row.changes}
+        return from_mapping(RunConfig, values, source=f"{self.name} {name}")
+
+    def jobs(self, scale: str) -> list[Job]:
+        """Return the learners' runs, each after its demonstrations and their expert's run."""
+        experts = {(j.row, j.seed): j for j in self._experts.jobs(scale)}
+        demonstrations: dict[str, Job] = {}
+        found: list[Job] = []
+        for job in super().jobs(scale):
+            shown = _shown(job.row)
+            if shown not in demonstrations:
+                task = self.rows[job.row].task
+                expert = experts[f"{shown.rpartition('-')[0]}-ppo", 0]
+                asked = DemonstrationConfig(
+                    task, expert.config, job.config.k, self._episodes[scale]
+                )
+                demonstrations[shown] = Job(shown, 0, asked, job.home, (expert,))
+                found.append(demonstrations[shown])
+            needs = (*demonstrations[shown].needs, demonstrations[shown])
+            found.append(replace(job, needs=needs))
+        return found
+
+    def work(self, job: Job, root: Path, command: str, say: Callable[[str], None]) -> None:
+        """Write demonstrations down, or clone them and measure the clone."""
+        if isinstance(job.config, DemonstrationConfig):
+            demonstrate(job.config, job.needs[-1].folder(root), job.folder(root), say)
+            return
+        file = job.needs[-1].folder(root) / FILE
+        super().work(
+            replace(job, config=replace(job.config, demonstrations=str(file))), root, command, say
+        )
+
+    def aggregate(self, row: str, runs: Sequence[Record]) -> Record:
+        """Return the figures of learners, or of demonstrations."""
+        results = [run["result"] for run in runs]
+        if row not in self.rows:
+            (result,) = results
+            return {"demonstrated": result["success_rate"], "episodes": result["episodes"]}
+        last = [float(r[LAST]["success_rate"]) for r in results]
+        return {
+            "last": last,
+            "mean": float(np.mean(last)),
+            "deviation": float(np.std(last, ddof=1)) if len(last) > 1 else None,
+            "best": [float(r[BEST]["success_rate"]) for r in results],
+            "outputs": results[0]["outputs"],
+            "holdout": [run["curve"][-1]["holdout_error"] for run in runs if run["curve"]],
+        }
+
+    def compared(self, runs: list[Record]) -> list[Record]:
+        """Return the records: curves over passes say nothing about samples."""
+        return runs
+
+    def curve(self, run: Record) -> list[Record]:
+        """Return the learning curve of a learner."""
+        rows: list[Record] = run.get("curve", [])
+        return rows
+
+    def cells(self, row: Record) -> list[str]:
+        """Return the cells of a row."""
+        if "demonstrated" in row:
+            return ["", "", "", f"{row['episodes']} episodes, {row['demonstrated']:.2f}", "", ""]
+        spread = "" if row["deviation"] is None else f" ± {row['deviation']:.3f}"
+        task, _, kind = row["row"].rpartition("-")
+        paper = PAPER.get(task, {}).get(kind)
+        beside = f"{paper[0]:.3f} ± {paper[1]:.3f}" if paper else ""
+        return [
+            f"{row['mean']:.3f}{spread}", listed(row["last"]), beside, "", str(row["outputs"]),
+            ", ".join(f"{error:.3f}" for error in row["holdout"]),
+        ]  # fmt: skip
+
+    def notes(self, record: Record) -> list[str]:
+        """Return how the table was made."""
+        return [
+            "Success of the last checkpoint, mean ± deviation over seeds. The expert is the PPO "
+            "policy of Figure 5 with seed 0 (its best checkpoint by evaluation); its row says how "
+            "often its demonstrations succeed. Both learners have the same hidden layers and "
+            "normaliser and clone the successful demonstrations; the held-out error is the mean "
+            "squared distance to the expert's actions in a tenth of the episodes."
+        ]
+
+    def pictures(self, record: Record, out: Path) -> list[Path]:
+        """Draw success beside the paper's."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7.0, 3.2), layout="constrained")
+        ax = figure.subplots()
+        done = [r for r in record["rows"] if r.get("last")]
+        for place, row in enumerate(done):
+            colour = "tab:blue" if row["row"].endswith("ndp") else "tab:orange"
+            ax.bar(place, row["mean"], yerr=row["deviation"] or 0.0, color=colour, width=0.7)
+            task, _, kind = row["row"].rpartition("-")
+            paper = PAPER.get(task, {}).get(kind)
+            if paper:
+                ax.plot([place - 0.35, place + 0.35], [paper[0]] * 2, color="black")
+        ax.set_xticks(range(len(done)), [r["label"].replace(", ", "\n") for r in done], fontsize=8)
+        ax.set(ylim=(0.0, 1.02), ylabel="success (line: the paper's)")
+        path = out / f"{self.name}.png"
+        figure.savefig(path, dpi=120)
+        return [path]
+
+
+def demonstrate(
+    config: DemonstrationConfig, expert: Path, folder: Path, say: Callable[[str], None]
+) -> None:
+    """Write down what an expert does.
+
+    Args:
+        config: What is asked for.
+        expert: Folder of the expert's job.
+        folder: Folder of this one.
+        say: Called with one line an episode.
+    """
+    saved = checkpoint.load(expert / "run" / CHECKPOINTS / BEST)
+    env = config.expert.choice.make()
+    try:
+        policy = ArrayPolicy(saved.spec, saved.tensors)
+        seeds = range(_FIRST, _FIRST + config.episodes)
+        data = collect(
+            policy, env, seeds, {"checkpoint": saved.id}, config.noise,
+            lambda episode: say(f"episode {episode['seed'] - _FIRST + 1} of {config.episodes}"),
+        )  # fmt: skip
+    finally:
+        env.close()
+    data = regroup(data, config.k)
+    data.save(folder / FILE)
+    result: dict[str, Any] = {
+        "episodes": data.episodes,
+        "success_rate": float(data.success.mean()),
+        "windows": len(data.observations),
+        "noise": config.noise,
+        "checkpoint": saved.id,
+    }
+    finish(folder, plain(result))
+
+
+def _shown(row: str) -> str:
+    """Return the row of the demonstrations that a learner's row clones."""
+    return f"{row.rpartition('-')[0]}-demonstrations"
+
+
+ROWS = {
+    f"{task}-{kind}": Row(task, f"bc-{kind}", TASKS[task], label, stage=stage)
+    for stage, tasks in enumerate((("throw", "pick"), ("push", "soccer", "faucet-open")))
+    for task in tasks
+    for kind, label in (("nn", "NN"), ("ndp", "NDP"))
+}
+
+_SMOKE = replace(
+    SMOKE,
+    changes={"evaluation_episodes": 2, "bc": {"passes": 2, "only_successful": False}},
+)
+
+TABLE1 = Imitation(
+    FIG5,
+    ROWS,
+    {
+        "smoke": _SMOKE,
+        "short": Scale("200 demonstrations, 200 passes over them, 5 seeds", 5),
+        "full": Scale("200 demonstrations, 200 passes over them, 10 seeds", 10),
+    },
+    {"smoke": 3, "short": 200, "full": 200},
+    [
+        Claim(
+            f"NDP {'above' if better else 'below'} NN in {TASKS[task]}",
+            ((f"{task}-ndp", f"{task}-nn"),), ABOVE if better else BELOW, "last", "Table 1",
+        )
+        for task in PAPER
+        for better in [PAPER[task]["ndp"][0] > PAPER[task]["nn"][0]]
+    ]
+    + [
+        Claim(
+            f"NDP above the paper's own figure in {TASKS[task]}",
+            ((f"{task}-ndp", PAPER[task]["ndp"][0]),), ABOVE, "last",
+        )
+        for task in PAPER
+    ],
+)  # fmt: skip

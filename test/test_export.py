@@ -1,0 +1,35 @@
+"""A run can be shipped: the policy alone, measured, with a card."""
+
+import json
+
+from test_training import toy
+
+from ndp_ros import checkpoint, cli
+from ndp_ros.training.run import train
+
+
+def test_an_exported_checkpoint_has_a_card_and_no_state_of_training(tmp_path, capsys):
+    run, out, results = tmp_path / "run", tmp_path / "shipped", tmp_path / "results"
+    train(toy(320), run, command="ndp train toy --out here", quiet=True)
+    command = ["export", str(run), "-o", str(out), "--results", str(results), "--episodes", "5"]
+    assert cli.main([*command, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {p.name for p in out.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    assert checkpoint.load(out).id == report["checkpoint"]
+    text = (out / "README.md").read_text()
+    assert f"success {report['success_rate']:.3f}" in text
+    assert "`ndp train toy`, seed 0" in text
+    for path in (out / "config.json", results / "provenance.json"):
+        assert '"command": "ndp train toy"' in path.read_text()
+    assert "320 control steps of 50 ms, 64 of them observed" in text
+    assert len((results / "evaluation.jsonl").read_text().splitlines()) == 5
+    assert (results / "curve.png").stat().st_size > 0
+    # And the figures are those of ndp eval.
+    assert cli.main(["eval", str(out), "--episodes", "5", "--seed", "7", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert again["return"] == report["return"]
+
+
+def test_exporting_what_is_no_run_is_refused_in_one_line(tmp_path, capsys):
+    assert cli.main(["export", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
+    assert "no run directory" in capsys.readouterr().err
