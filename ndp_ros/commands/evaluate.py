@@ -11,9 +11,10 @@ from typing import Any
 from ndp_ros import checkpoint
 from ndp_ros.errors import CheckpointError, TaskError
 from ndp_ros.policies.array_policy import ArrayPolicy
+from ndp_ros.training.directory import acting_choice
 from ndp_ros.training.environment import TaskChoice, TaskEnvironment
 from ndp_ros.training.evaluation import Episode, make_actor, plain, run_episode, summarise
-from ndp_ros.training.experiment import IMPEDANCE, task_choice
+from ndp_ros.training.experiment import IMPEDANCE, RunConfig
 from ndp_ros.training.logs import ProgressLine
 
 _EPILOG = """\
@@ -60,7 +61,7 @@ def main(args: argparse.Namespace) -> int:
     """Evaluate and print the figures."""
     saved = checkpoint.load(args.checkpoint)
     policy = ArrayPolicy(saved.spec, saved.tensors)
-    choice = task_of(saved, args.task_options)
+    choice = task_of(saved, args.task_options, args.checkpoint)
     env = choice.make(**({"render_mode": "rgb_array"} if args.video else {}))
     try:
         require_fit(saved, env)
@@ -102,16 +103,34 @@ def main(args: argparse.Namespace) -> int:
 _SHOWN = ("saturation", "max_joint_speed", "tracking_rms", "return")
 
 
-def task_of(saved: checkpoint.Checkpoint, options: list[str]) -> TaskChoice:
-    """Return the task that a checkpoint was trained on, with options on top."""
-    config = saved.provenance.get("config")
-    trained = config if isinstance(config, dict) else {}
+def task_of(
+    saved: checkpoint.Checkpoint, options: list[str], folder: Path | None = None
+) -> TaskChoice:
+    """Return the task that a checkpoint was trained on, with options on top.
+
+    Args:
+        saved: The checkpoint.
+        options: ``name=value`` each.
+        folder: Where it is; Dyn-E's has the embedding that it acts through.
+
+    Raises:
+        CheckpointError: If it acts through an embedding and there is no folder.
+    """
+    record = saved.provenance.get("config")
+    trained = record if isinstance(record, dict) else {}
     method = str(trained.get("method", saved.spec.method))
-    # Where one choice holds for several control steps, the policy itself knows of one.
-    k = trained["k"] if method in IMPEDANCE else saved.spec.k
-    preset = str(trained.get("preset", "default"))
-    changes = (*map(str, trained.get("task_options", ())), *options)
-    return task_choice(method, saved.spec.task, k, preset, changes)
+    if saved.spec.method == "bounded" and (method != "dyn-e" or folder is None):
+        raise CheckpointError("a policy of dyn-e can be trained and evaluated, and nothing else")
+    # Where one action is for several control steps, the policy itself knows of one.
+    k = trained["k"] if method in IMPEDANCE or method == "dyn-e" else saved.spec.k
+    config = RunConfig(
+        task=saved.spec.task,
+        method=method,
+        k=k,
+        preset=str(trained.get("preset", "default")),
+        task_options=(*map(str, trained.get("task_options", ())), *options),
+    )
+    return acting_choice(config, folder or "")
 
 
 def require_fit(saved: checkpoint.Checkpoint, env: TaskEnvironment) -> None:

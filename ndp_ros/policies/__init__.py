@@ -31,8 +31,8 @@ def make_policy(spec: PolicySpec, tensors: Tensors | None = None, seed: int = 0)
 
         policy = NdpPolicy(spec)
     else:
-        from ndp_ros.policies.actor_critic import ActionPolicy
+        from ndp_ros.policies.actor_critic import ActionPolicy, BoundedPolicy
 
-        policy = ActionPolicy(spec)
+        policy = BoundedPolicy(spec) if spec.method == "bounded" else ActionPolicy(spec)
     policy.load_tensors(initial_tensors(spec, seed) if tensors is None else tensors)
     return policy

@@ -85,3 +85,11 @@ class ActionPolicy(ActorCritic):
         """Return the mean actions ``(batch, k, dof)``."""
         out: Tensor = self.actor(self.normaliser(obs))
         return out.reshape(-1, self.spec.k, self.spec.dof)
+
+
+class BoundedPolicy(ActionPolicy):
+    """Deterministic actors: phi predicts k displacements of at most one unit."""
+
+    def means(self, obs: Tensor) -> Tensor:
+        """Return the mean actions ``(batch, k, dof)``, each in (-1, 1)."""
+        return torch.tanh(super().means(obs))

@@ -177,7 +177,9 @@ class Pass:
         self._v = np.empty((layout.widths["critic"][-1], batch), dtype)
         self._x = np.empty((layout.widths["actor"][0], batch), dtype)
         self._head: Head
-        if spec.method != "ndp":
+        if spec.method == "bounded":
+            self._head = BoundedHead(spec, batch, dtype)
+        elif spec.method != "ndp":
             self._head = PlainHead(spec, batch)
         elif spec.learned_alpha:
             self._head = AlphaHead(policy, batch, dtype)
@@ -274,6 +276,22 @@ class PlainHead:
     def backward(self, d_means: Array) -> Array:
         """Return the gradient, reshaped."""
         return d_means.reshape(self._outputs)
+
+
+class BoundedHead:
+    """The means are the outputs squashed into (-1, 1)."""
+
+    def __init__(self, spec: PolicySpec, batch: int, dtype: Any) -> None:
+        self._means = np.empty((spec.k, spec.dof, batch), dtype)
+
+    def forward(self, u: Array, x: Array) -> Array:
+        """Return the squashed outputs."""
+        return np.tanh(u.reshape(self._means.shape), out=self._means)
+
+    def backward(self, d_means: Array) -> Array:
+        """Return the gradient times the slope of the squashing."""
+        d: Array = d_means * (1.0 - self._means * self._means)
+        return d.reshape(-1, d.shape[-1])
 
 
 class DynamicHead:

@@ -12,7 +12,7 @@ from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.errors import ConfigError
 from ndp_ros.observation import ObservationField, field_slice
 
-METHODS = ("ndp", "ppo", "ppo-multi")
+METHODS = ("ndp", "ppo", "ppo-multi", "bounded")
 WEIGHTS = ("raw", "whitened")
 ALPHA_RANGE = (0.5, 30.0)
 """What a learned alpha may become."""

@@ -30,6 +30,7 @@ from ndp_ros.control.rigid_body import RigidBody
 from ndp_ros.errors import TaskError
 from ndp_ros.observation import ObservationField
 from ndp_ros.tasks.arm_task import ArmTask
+from ndp_ros.tasks.embedding import summed
 
 Array = NDArray[np.float64]
 Step = tuple[Array, float, bool, bool, dict[str, Any]]
@@ -236,12 +237,6 @@ class VariableImpedance(gymnasium.Env[Array, Array]):
         """Start an episode with a goal and the middle of the gains."""
         self._goal, self._kp, self._zeta = goal, self._stiffness.mean(0), self._damping.mean(0)
 
-    @staticmethod
-    def _summed(step: Step) -> Step:
-        """Return a step of the task as one of this environment: one action, one reward."""
-        obs, reward, terminated, truncated, info = step
-        return obs, reward, terminated, truncated, {**info, "rewards": np.array([reward])}
-
 
 class ArmImpedance(VariableImpedance):
     """A task on the simulated arm, driven by variable impedance.
@@ -325,7 +320,7 @@ class ArmImpedance(VariableImpedance):
             share = np.abs(env._track[1, here, :n]) / limits.max_velocity[:n]
             return float(np.maximum(share - 1.0, 0.0).max(axis=1).mean())
 
-        return self._summed(env._advance(pull, setpoints, too_fast))
+        return summed(env._advance(pull, setpoints, too_fast))
 
 
 def hand_of(model: mujoco.MjModel, data: mujoco.MjData, site: int, n: int, q: Array) -> Hand:

@@ -23,6 +23,7 @@ from ndp_ros.control.impedance import JointImpedance
 from ndp_ros.control.rigid_body import RigidBody
 from ndp_ros.errors import TaskError
 from ndp_ros.observation import ObservationField, assemble, observation_size
+from ndp_ros.tasks.embedding import summed
 from ndp_ros.tasks.impedance import Choice, ImpedanceConfig, Step, VariableImpedance
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class SawyerImpedance(VariableImpedance):
         if "episode" in info:
             info["episode"]["saturation"] = self._saturated / self._ticks
             info["episode"]["tracking_rms"] = float(np.sqrt(self._squared_error / self._ticks / _N))
-        return self._summed((self._observe(obs), reward, terminated, truncated, info))
+        return summed((self._observe(obs), reward, terminated, truncated, info))
 
     def _bind(self) -> None:
         """Let go of the weld, and find the joints of the simulation that is played."""

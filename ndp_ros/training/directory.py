@@ -15,6 +15,7 @@ afterwards, so that whatever happens there is a sound last checkpoint.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import time
@@ -35,6 +36,7 @@ from ndp_ros.errors import CheckpointError, NdpError, TrainingError
 from ndp_ros.paths import find_checkpoint
 from ndp_ros.policies.layout import Tensors
 from ndp_ros.policies.spec import PolicySpec
+from ndp_ros.training.environment import TaskChoice
 from ndp_ros.training.evaluation import plain
 from ndp_ros.training.experiment import RunConfig, differences, provenance
 
@@ -186,6 +188,17 @@ class RunDirectory:
                 f"{self.folder} was started with another {', '.join(changed)}: "
                 "resume with the same configuration, or start a new run with --out"
             )
+
+
+def acting_choice(config: RunConfig, checkpoint: str | Path) -> TaskChoice:
+    """Return the task as the policy of one of a run's checkpoints acts in it.
+
+    Args:
+        config: The run's configuration.
+        checkpoint: Folder of the checkpoint, which has the embedding that Dyn-E acts through.
+    """
+    file = str(Path(checkpoint) / _ARRAYS) if config.method == "dyn-e" else ""
+    return dataclasses.replace(config.choice, embedding=file)
 
 
 def read_config(folder: Path) -> RunConfig:

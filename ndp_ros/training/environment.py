@@ -129,6 +129,7 @@ class TaskChoice:
         options: Further keyword arguments as ``name=value``, the value in YAML.
         impedance: Coordinates that a policy controls by variable impedance, a name of
             ``ndp_ros.tasks.impedance.SPACES``; its parameters may be among the options.
+        embedding: File with the decoder of an embedding that a policy acts through.
     """
 
     task: str
@@ -136,6 +137,7 @@ class TaskChoice:
     preset: str = ""
     options: tuple[str, ...] = ()
     impedance: str = ""
+    embedding: str = ""
 
     def make(self, **changes: Any) -> TaskEnvironment:
         """Return the environment.
@@ -159,12 +161,17 @@ class TaskChoice:
         except (gymnasium.error.Error, TypeError, ImportError, AttributeError) as error:
             problem = " ".join(str(error).split())
             raise TaskError(f"cannot make task {self.task!r}: {problem}") from error
-        if self.impedance:
-            try:
+        try:
+            if self.impedance:
                 return cast(TaskEnvironment, control(made.unwrapped, self.impedance, ranges))
-            except NdpError:
-                made.close()
-                raise
+            if self.embedding:
+                from ndp_ros.tasks.embedding import Decoder, EmbeddedActions
+
+                decoder = Decoder.load(self.embedding)
+                return cast(TaskEnvironment, EmbeddedActions(made.unwrapped, decoder))
+        except NdpError:
+            made.close()
+            raise
         return cast(TaskEnvironment, made.unwrapped)
 
 

@@ -31,6 +31,7 @@ METHODS = {
     "vices": "ppo",
     "vices-pos": "ppo",
     "vices-low-freq": "ppo",
+    "dyn-e": "bounded",
 }
 """What a method trains: the kind of policy, ``PolicySpec.method``, by name."""
 
@@ -73,6 +74,34 @@ class SacConfig:
     entropy_per_action: float = param(
         -1.0, doc="Target entropy of one joint's displacement, in units of its bound."
     )
+
+
+@dataclass(frozen=True)
+class DynEConfig:
+    """Hyper-parameters of Dyn-E on top of those of the off-policy methods."""
+
+    random_steps: int = param(100_000, doc="Control steps of random motion.", minimum=1)
+    embedding_size: int = param(
+        0, doc="Dimensions of the embedding; 0: as many as joints.", minimum=0, maximum=1000
+    )
+    embedding_hidden: int = param(400, doc="Width of its networks' two hidden layers.", minimum=1)
+    embedding_steps: int = param(4000, doc="Gradient steps of encoder and model.", minimum=1)
+    decoder_steps: int = param(10_000, doc="Gradient steps of the decoder.", minimum=1)
+    embedding_batch: int = param(128, doc="Windows per gradient step of either.", minimum=2)
+    embedding_rate: float = param(1e-4, doc="Step size of either.", minimum=0.0)
+    information_cost: float = param(1e-4, doc="beta, weight of the KL.", minimum=0.0)
+    motion_cost: float = param(1e-4, doc="lambda, weight of the decoder's motion.", minimum=0.0)
+    exploration: float = param(
+        0.1, doc="Deviation of exploration, in units of the largest embedded action.", minimum=1e-6
+    )
+    target_noise: float = param(
+        0.2, doc="Deviation of the target actor's noise, in the same units and over k.",
+        minimum=0.0,
+    )  # fmt: skip
+    target_clip: float = param(
+        0.5, doc="Largest noise of the target actor, as embedded.", minimum=0.0
+    )
+    actor_every: int = param(2, doc="Critics' steps per step of the actor.", minimum=1)
 
 
 @dataclass(frozen=True)
@@ -119,6 +148,7 @@ class RunConfig:
     dmp: DmpConfig = param(DmpConfig(), doc="Dynamical system of an NDP.")
     sac: SacConfig = param(SacConfig(), doc="Hyper-parameters of the off-policy methods.")
     bc: ImitationConfig = param(ImitationConfig(), doc="Hyper-parameters of imitation.")
+    dyne: DynEConfig = param(DynEConfig(), doc="Hyper-parameters of Dyn-E.")
 
     @property
     def policy(self) -> str:
@@ -128,7 +158,11 @@ class RunConfig:
     @property
     def choice(self) -> TaskChoice:
         """The task as a worker process is given it."""
-        return task_choice(self.method, self.task, self.k, self.preset, self.task_options)
+        once = self.policy == "ppo" and self.method != "vices-low-freq"
+        impedance = IMPEDANCE.get(self.method, "")
+        return TaskChoice(
+            self.task, 1 if once else self.k, self.preset, self.task_options, impedance
+        )
 
     @property
     def processes(self) -> int:
@@ -157,15 +191,10 @@ class RunConfig:
         return f"{self.task.rpartition('/')[2]}-{self.method}-{self.seed}"
 
 
-def task_choice(
-    method: str, task: str, k: int, preset: str, options: tuple[str, ...]
-) -> TaskChoice:
-    """Return the task as a method acts in it."""
-    once = METHODS[method] == "ppo" and method != "vices-low-freq"
-    return TaskChoice(task, 1 if once else k, preset, options, IMPEDANCE.get(method, ""))
-
-
-NESTED = {"ppo": PpoConfig, "dmp": DmpConfig, "sac": SacConfig, "bc": ImitationConfig}
+NESTED = {
+    "ppo": PpoConfig, "dmp": DmpConfig, "sac": SacConfig, "bc": ImitationConfig,
+    "dyne": DynEConfig,
+}  # fmt: skip
 """Configurations inside a :class:`RunConfig`, by field."""
 
 

@@ -17,7 +17,8 @@ import contextlib
 import copy
 import math
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 
 from ndp_ros.errors import TrainingError
 from ndp_ros.policies import make_policy
+from ndp_ros.policies.actor_critic import ActorCritic
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.policies.layout import initial_tensors
 from ndp_ros.policies.networks import Mlp
@@ -186,6 +188,32 @@ class SoftActorCritic(nn.Module):
         optimiser.step()
 
 
+class Learner(Protocol):
+    """A torch module that learns from windows: an actor and what judges it.
+
+    Attributes:
+        actor: The policy that acts.
+        optimisers: By name.
+    """
+
+    actor: ActorCritic
+    optimisers: dict[str, torch.optim.Adam]
+
+    def learn(
+        self, batch: dict[str, Tensor], scale: float, generator: torch.Generator
+    ) -> dict[str, float]:
+        """Take one gradient step and return its figures."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all tensors by name."""
+        ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
+        """Take all tensors back."""
+        ...
+
+
 class SacRun:
     """A run of soft actor-critic; one batch is one round of collecting and learning."""
 
@@ -195,14 +223,17 @@ class SacRun:
         torch.set_num_threads(1)
         self.config, self.spec = config, spec
         self._directory = directory
-        self._learner = SoftActorCritic(spec, config)
+        self._choice = config.choice
+        self._before = 0
+        self._learner = self._make_learner()
         self._acting = ArrayPolicy(spec, initial_tensors(spec, config.seed))
         n_obs = len(self._acting.mean)
         self._memory = Memory(config.sac.memory, n_obs, spec.k, spec.dof)
         self._moments = Moments(n_obs)
         self._reward_scale = RewardScale(config.environments, config.ppo.gamma)
-        self._windows = max(1, config.sac.collect // (config.environments * spec.k))
-        self._samples_per_batch = self._windows * config.environments * spec.k
+        k = config.choice.k
+        self._windows = max(1, config.sac.collect // (config.environments * k))
+        self._samples_per_batch = self._windows * config.environments * k
         self._batches = -(-config.samples // self._samples_per_batch)
         self._every = max(
             1, config.checkpoint_every * config.samples_per_batch // self._samples_per_batch
@@ -220,16 +251,20 @@ class SacRun:
     @property
     def samples(self) -> int:
         """Control steps taken so far."""
-        return self.batch * self._samples_per_batch
+        return self._before + self.batch * self._samples_per_batch
+
+    def _make_learner(self) -> Learner:
+        """Return what learns; the configuration and the specification are there."""
+        return SoftActorCritic(self.spec, self.config)
 
     def go(self, quiet: bool = False, watch: Watch | None = None) -> None:
         """Run to the end."""
         config = self.config
         plan = Plan(
-            config.choice, self.spec, config.seed, config.environments, self._windows,
+            self._choice, self.spec, config.seed, config.environments, self._windows,
             config.processes,
         )  # fmt: skip
-        total = self._batches * self._samples_per_batch
+        total = self._before + self._batches * self._samples_per_batch
         title = f"{config.task} {config.method} seed {config.seed}"
         with (
             contextlib.closing(RunLog(self._directory.folder, self.samples)) as log,
@@ -272,16 +307,21 @@ class SacRun:
         self._moments.update(block.obs.reshape(-1, block.obs.shape[-1]))
         self.batch += 1
         self._episodes += len(episodes)
-        row: Row = self._learn() if self.samples >= config.sac.warm_up else {}
+        row: Row = {} if self._warming_up else self._learn()
         means = summarise(episodes) if episodes else {}
         return row | {
             "samples": self.samples,
-            "observed": self.samples // self.spec.k,
+            "observed": self.samples // config.choice.k,
             "episodes": self._episodes,
             "success": means.get("success_rate"),
             **{name: means.get(name) for name in EPISODE_FIGURES},
             "std": self._learner.actor.log_std.detach().exp().mean().item(),
         }
+
+    @property
+    def _warming_up(self) -> bool:
+        """Whether there is too little in memory to learn from."""
+        return self.samples - self._before < self.config.sac.warm_up
 
     def _learn(self) -> Row:
         sac = self.config.sac
@@ -328,6 +368,7 @@ class SacRun:
             **{f"reward_scale.{n}": a for n, a in self._reward_scale.state().items()},
             **{f"memory.{n}": a[: self._memory.used] for n, a in self._memory.arrays.items()},
             **{f"learner.{n}": t.numpy() for n, t in self._learner.state_dict().items()},
+            **self._more_state(),
         }
         for name, optimiser in self._learner.optimisers.items():
             for i, parameter in optimiser.state_dict()["state"].items():
@@ -343,6 +384,10 @@ class SacRun:
             self.samples, self.spec, self._learner.actor.tensors(), State(arrays, counters),
             evaluation, better,
         )  # fmt: skip
+
+    def _more_state(self) -> dict[str, Array]:
+        """Return further arrays that a checkpoint needs."""
+        return {}
 
     def _restore(self, state: State) -> None:
         learner = {n: torch.from_numpy(a.copy()) for n, a in state.part("learner").items()}

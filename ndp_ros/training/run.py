@@ -72,6 +72,10 @@ def _trainer(config: RunConfig, spec: PolicySpec, directory: RunDirectory, resum
         from ndp_ros.training.off_policy import SacRun
 
         return SacRun(config, spec, directory, resume)
+    if config.method == "dyn-e":
+        from ndp_ros.training.dyn_e import DynERun
+
+        return DynERun(config, spec, directory, resume)
     from ndp_ros.training.on_policy import PpoRun
 
     return PpoRun(config, spec, directory, resume)
