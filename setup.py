@@ -21,6 +21,7 @@ EXTRAS = {
     "train": ["torch~=2.13", "safetensors", "gymnasium~=1.4", "tensorboard", "matplotlib"],
     "metaworld": ["metaworld~=3.1"],
     "kortex": ["protobuf~=7.35"],
+    "cluster": ["submitit~=1.5"],
     # For machines without a ROS 2 installation; the messages are `pip install ./interfaces`.
     "wheels": [
         "ros-rclpy~=9.1", "ros-rmw-fastrtps-cpp", "ros-rmw-implementation", "ros-std-msgs",

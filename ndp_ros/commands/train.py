@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ndp_ros.config import add_arguments, from_mapping, parameters, read_yaml
+from ndp_ros.errors import TrainingError
+from ndp_ros.training.distributed import alone, assist, joined
 from ndp_ros.training.experiment import NESTED, RunConfig, merge, shipped_values
 
 _EPILOG = """\
@@ -21,7 +23,10 @@ examples:
   ndp train throw --method ppo --seeds 0 1 2 --out runs/throw-ppo
   ndp train throw --method bc-ndp --demonstrations throws.safetensors
   ndp train throw --config my.yaml --learning-rate 1e-4 --task-options moving_bin=true
+  torchrun --nproc-per-node 4 -m ndp_ros.cli train push --workers 2   # one run, many processes
 """
+
+_LEARN_ALONE = ("bc-ndp", "bc-nn", "ndp-sac", "sac", "dyn-e")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -47,10 +52,24 @@ def main(args: argparse.Namespace) -> int:
     """Train and say where the checkpoint is."""
     config = read_config(args)
     command = shlex.join(["ndp", *sys.argv[1:]])
+    if not alone():
+        return _as_one_of_many(args, config, command)
     if args.seeds:
         from ndp_ros.training.seeds import train_seeds
 
         return train_seeds(config, args.seeds, args.out, args.resume, command)
+    return _train(args, config, command)
+
+
+def _as_one_of_many(args: argparse.Namespace, config: RunConfig, command: str) -> int:
+    """Learn as the first process of torchrun, step environments as any other."""
+    if args.seeds or config.method in _LEARN_ALONE:
+        raise TrainingError("torchrun is for one run by PPO: neither --seeds nor other methods")
+    with joined() as rank:
+        return assist() if rank else _train(args, config, command)
+
+
+def _train(args: argparse.Namespace, config: RunConfig, command: str) -> int:
     from ndp_ros.training.run import train
 
     folder = args.out or Path("runs") / config.name

@@ -18,6 +18,7 @@ from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.policies.layout import LOG_STD, initial_tensors
 from ndp_ros.policies.spec import PolicySpec
 from ndp_ros.training.directory import RunDirectory, State
+from ndp_ros.training.distributed import SharedRollouts, alone
 from ndp_ros.training.evaluation import EPISODE_FIGURES, EVALUATION_SEED, summarise
 from ndp_ros.training.experiment import RunConfig
 from ndp_ros.training.logs import ProgressLine, Row, RunLog, Watch, evaluation_columns
@@ -81,7 +82,7 @@ class PpoRun:
         title = f"{config.task} {config.method} seed {config.seed}"
         with (
             contextlib.closing(RunLog(self._directory.folder, self.samples)) as log,
-            Rollouts(plan) as rollouts,
+            (Rollouts if alone() else SharedRollouts)(plan) as rollouts,
             ProgressLine(title, total, self.samples, quiet) as line,
         ):
             rollouts.block.episodes[:] = self._episode_numbers
@@ -106,7 +107,7 @@ class PpoRun:
                 if watch is not None:
                     watch(row)
 
-    def _one_batch(self, rollouts: Rollouts) -> Row:
+    def _one_batch(self, rollouts: Rollouts | SharedRollouts) -> Row:
         """Collect, learn and return the row of the log."""
         config, policy, block = self.config, self.policy, rollouts.block
         fresh = self._fresh or self.batch % config.checkpoint_every == 0
@@ -149,7 +150,7 @@ class PpoRun:
             "std": float(np.exp(policy.parameters[LOG_STD]).mean()),
         }
 
-    def _evaluate(self, rollouts: Rollouts) -> Row:
+    def _evaluate(self, rollouts: Rollouts | SharedRollouts) -> Row:
         """Return the figures of deterministic episodes, none if there shall be none."""
         n = self.config.evaluation_episodes
         if n == 0:

@@ -119,8 +119,12 @@ class Rollouts:
         block: What the last batch holds.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, mine: range | None = None) -> None:
         """Start the workers and build their environments.
+
+        Args:
+            plan: Who does what.
+            mine: The workers to start, where others run elsewhere; ``None`` for all.
 
         Raises:
             TrainingError: If a worker cannot build its environments.
@@ -132,7 +136,7 @@ class Rollouts:
         context = multiprocessing.get_context("spawn")
         try:
             with _single_threaded():
-                for index in range(plan.workers):
+                for index in range(plan.workers) if mine is None else mine:
                     ours, theirs = context.Pipe()
                     process = context.Process(
                         target=work, args=(plan, index, self.block.memory, theirs),
@@ -174,7 +178,7 @@ class Rollouts:
         Raises:
             TrainingError: If a worker dies or an environment fails.
         """
-        return self._ask("collect", [(batch, fresh)] * self.plan.workers)
+        return self._ask("collect", [(batch, fresh)] * len(self._pipes))
 
     def evaluate(self, seeds: Sequence[int]) -> list[Episode]:
         """Run one deterministic episode per seed, spread over the workers.
@@ -184,7 +188,7 @@ class Rollouts:
         Raises:
             TrainingError: If a worker dies or an environment fails.
         """
-        shares = [list(part) for part in np.array_split(np.array(seeds), self.plan.workers)]
+        shares = [list(part) for part in np.array_split(np.array(seeds), len(self._pipes))]
         return self._ask("evaluate", shares)
 
     def close(self) -> None:

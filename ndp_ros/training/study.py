@@ -165,9 +165,9 @@ class Study(ABC):
             if run.get("differs"):
                 changed = ", ".join(run["differs"])
                 lines += [f"Run {run['name']} was made with another {changed} than asked now.", ""]
-        missing = [run["name"] for run in record["runs"] if run["status"] == "missing"]
+        missing = sum(run["status"] == "missing" for run in record["runs"])
         if missing:
-            lines += [f"{len(missing)} runs without a result yet: {', '.join(missing)}.", ""]
+            lines += [f"{missing} runs have no result yet; `--list` names them.", ""]
         hours = sum(self.seconds(r) for r in record["runs"] if r["status"] == "done") / 3600.0
         lines += [f"Made by `{record['command']}`; {hours:.1f} hours of runs in all.", ""]
         return "\n".join(lines)
