@@ -21,7 +21,7 @@ from ndp_ros.training.executors import run_queue
 from ndp_ros.training.experiment import METHODS, differences, make_spec, shipped
 from ndp_ros.training.reproduce import EXPERIMENTS, SCALES, Job, Queue, experiment, outcomes
 from ndp_ros.training.run import train
-from ndp_ros.training.study import Study
+from ndp_ros.training.study import Study, json_text
 from ndp_ros.training.warm_start import start_tensors
 
 STUDIES = {name: experiment(name) for name in EXPERIMENTS}
@@ -172,6 +172,13 @@ def test_an_executor_that_is_not_there_is_named_in_one_line(monkeypatch, tmp_pat
 
 
 # The studies.
+
+
+def test_records_are_json_with_lists_of_numbers_on_a_line():
+    record = {"a": [1.5, -2e-7, [3, 4]], "b": [{"c": []}, None, "[ 5,  6 ]"], "d": [[], [1]]}
+    text = json_text(record)
+    assert json.loads(text) == record
+    assert '"a": [ 1.5, -2e-07, [ 3, 4 ] ],' in text
 
 
 def test_one_command_makes_a_figure_and_goes_on_where_it_stopped(small, tmp_path, capsys):

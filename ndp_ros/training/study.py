@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ from ndp_ros.training.experiment import provenance
 from ndp_ros.training.reproduce import SCALES, Job, Outcome
 
 Record = dict[str, Any]
+
+_NUMBERS = re.compile(r"\[\n[-+.,\deE\s\[\]]*\]")  # strings have no line breaks
 
 
 class Study(ABC):
@@ -139,7 +142,7 @@ class Study(ABC):
             for point in self.curve(r)
         ]
         texts = {
-            f"{self.name}.json": json.dumps(record, indent=1) + "\n",
+            f"{self.name}.json": json_text(record),
             "runs.csv": csv_text(("row", "seed", "status", *self.run_columns), each_run),
             "curves.csv": csv_text(("row", "seed", *self.curve_columns), each_point),
             f"{self.name}.md": self.table(record),
@@ -206,6 +209,12 @@ def read_record(out: Path, name: str) -> Record:
     except (OSError, ValueError) as error:
         raise TrainingError(f"cannot read {path}: {error}; remove it to report anew") from error
     return record
+
+
+def json_text(record: Record) -> str:
+    """Return a record as JSON, indented, with lists of numbers on one line each."""
+    text = json.dumps(record, indent=1)
+    return _NUMBERS.sub(lambda found: " ".join(found.group().split()), text) + "\n"
 
 
 def csv_text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
