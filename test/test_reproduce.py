@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import fcntl
+import functools
 import json
 from pathlib import Path
 
@@ -33,6 +34,11 @@ CURVES = {
     "toy-ppo": Row(TOY, "ppo", "Toy", stage=1),
     "toy-N2": Row(TOY, "ndp", "basis", "N = 2", changes={"dmp": {"n_basis": 2}}, stage=1),
 }
+
+
+@functools.cache
+def jobs_of(name, scale):
+    return experiment(name).jobs(scale)
 
 
 def register(monkeypatch, **studies):
@@ -237,15 +243,14 @@ def test_a_run_of_another_configuration_is_shown_as_such(small, tmp_path):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_study_has_every_row_at_every_scale(name, scale):
-    study = STUDIES[name]
-    jobs = study.jobs(scale)
+    study, jobs = STUDIES[name], jobs_of(name, scale)
     assert len({(j.home, j.name) for j in jobs}) == len(jobs)
     assert {job.row for job in jobs} == set(study.labels())
     for job in jobs:  # what belongs to another study is that one's own run
         owner, _, its_scale = job.home.partition("/")
         assert its_scale == scale
         if owner != name:
-            assert job in STUDIES[owner].jobs(scale)
+            assert job in jobs_of(owner, scale)
     rows = set(study.labels())
     for claim in study.claims:
         assert {r for pair in claim.pairs for r in pair if isinstance(r, str)} <= rows
@@ -260,7 +265,7 @@ def test_throw_and_pick_come_first_and_train_what_the_commands_train():
     for job in jobs[:19]:
         row = figures.FIG5_ROWS[job.row]
         plain = shipped(row.task, row.method, row.experiment)
-        assert set(differences(plain, job.config)) <= {"seed", "workers"}
+        assert set(differences(plain, job.config)) <= {"seed", "workers", "samples"}
 
 
 @pytest.mark.parametrize("task", ["throw", "pick", "push", "soccer", "faucet-open"])

@@ -9,7 +9,7 @@ seen, and with the probes of its row: the same checkpoint under other conditions
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -141,12 +141,12 @@ class Comparison(Study):
         """Return what tables call each row."""
         return {name: row.label for name, row in self.rows.items()}
 
-    def config(self, name: str, scale: str, seed: int) -> RunConfig:
-        """Return what a run of a row trains."""
+    def config(self, name: str, scale: str) -> RunConfig:
+        """Return what the runs of a row train, seed 0."""
         row = self.rows[name]
         values = _plain(row.task, row.method, row.experiment)
         # One worker: the bits do not depend on the machine's number of cores.
-        for layer in (row.changes, self.scales[scale].changes, {"seed": seed, "workers": 1}):
+        for layer in (row.changes, self.scales[scale].changes, {"seed": 0, "workers": 1}):
             values = merge(values, dict(layer), name)
         if scale in row.samples:
             values["samples"] = row.samples[scale]
@@ -157,9 +157,9 @@ class Comparison(Study):
         how = self.scales[scale]
         found = []
         for name, row in self.rows.items():
-            home = f"{row.home or self.name}/{scale}"
+            home, config = f"{row.home or self.name}/{scale}", self.config(name, scale)
             for seed in range(row.seeds.get(scale, how.seeds)):
-                job = Job(name, seed, self.config(name, scale, seed), home)
+                job = Job(name, seed, replace(config, seed=seed), home)
                 found.append((row.stage, seed, job))
         return [job for *_, job in sorted(found, key=lambda item: item[:2])]
 

@@ -93,12 +93,12 @@ class Imitation(Comparison):
             found[name] = row.label
         return found
 
-    def config(self, name: str, scale: str, seed: int) -> RunConfig:
-        """Return what a run of a row trains: the task's NDP and scales, by cloning."""
+    def config(self, name: str, scale: str) -> RunConfig:
+        """Return what the runs of a row train: the task's NDP and scales, by cloning."""
         row = self.rows[name]
         base = replace(shipped(row.task, "ndp"), method=row.method, start_from="")
         # PPO's schedule of the deviation means nothing here; checkpoints come every so many passes.
-        values = to_mapping(replace(base, final_log_std=None, seed=seed, workers=1))
+        values = to_mapping(replace(base, final_log_std=None, seed=0, workers=1))
         values |= {"checkpoint_every": 50, "evaluation_episodes": 16}
         values |= {**self.scales[scale].changes, **row.changes}
         return from_mapping(RunConfig, values, source=f"{self.name} {name}")
