@@ -257,9 +257,12 @@ class Comparison(Study):
             "shortest run of the task ends, 1 being success all along; one value a seed.",
         ]
         notes += [self.remark] if self.remark else []
+        probes: list[str] = []
         for row in record["rows"]:
             for name, values in row.get("probes", {}).items():
-                notes.append(f"{row['label']}, measured with {name}: {listed(values)}.")
+                probes.append(f"- {row['label']}, {name}: {listed(values)}")
+        if probes:
+            notes.append("\n".join(["The last checkpoint under other conditions:", "", *probes]))
         return notes
 
     def pictures(self, record: Record, out: Path) -> list[Path]:
@@ -299,7 +302,8 @@ class Comparison(Study):
         panels: dict[str, list[str]] = {}
         for name, row in self.rows.items():
             if row is not base:
-                panels.setdefault(row.panel, [self.baseline] if base else []).append(name)
+                first = [self.baseline] if base and base.task == row.task else []
+                panels.setdefault(row.panel, first).append(name)
         return panels
 
 

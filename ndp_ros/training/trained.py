@@ -11,7 +11,7 @@ from typing import Any
 from ndp_ros import checkpoint
 from ndp_ros.errors import TrainingError
 from ndp_ros.policies.array_policy import ArrayPolicy
-from ndp_ros.training.directory import CONFIG
+from ndp_ros.training.directory import CONFIG, acting_choice
 from ndp_ros.training.environment import crowd
 from ndp_ros.training.evaluation import run_episodes, summarise
 from ndp_ros.training.experiment import RunConfig
@@ -71,7 +71,8 @@ def measure(
     spec = saved.spec if m is None else replace(saved.spec, dmp=replace(saved.spec.dmp, m=m))
     if episodes < 1:
         raise TrainingError(f"episodes is {episodes}, expected at least 1")
-    envs = [config.choice.make(**(options or {})) for _ in range(min(_SIDE_BY_SIDE, episodes))]
+    choice = acting_choice(config, folder)
+    envs = [choice.make(**(options or {})) for _ in range(min(_SIDE_BY_SIDE, episodes))]
     try:
         policy = ArrayPolicy(spec, saved.tensors)
         done = run_episodes(envs, crowd(envs), policy, range(first_seed, first_seed + episodes))
