@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -214,15 +215,22 @@ def prefer(priority: int) -> str:
     """
     if priority <= 0:
         return "SCHED_OTHER"
-    parameters = os.sched_param(priority)
     try:
-        for thread in Path("/proc/self/task").iterdir():
-            os.sched_setscheduler(
-                int(thread.name), os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, parameters
-            )
+        _schedule(os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, priority)
     except OSError as error:
         return f"SCHED_OTHER: SCHED_FIFO refused ({error.strerror})"
     return f"SCHED_FIFO {priority}"
+
+
+def no_longer_prefer() -> None:
+    """Put every thread of this process back under SCHED_OTHER, for work without a deadline."""
+    with contextlib.suppress(OSError):
+        _schedule(os.SCHED_OTHER, 0)
+
+
+def _schedule(policy: int, priority: int) -> None:
+    for thread in Path("/proc/self/task").iterdir():
+        os.sched_setscheduler(int(thread.name), policy, os.sched_param(priority))
 
 
 def make_executor() -> Executor:

@@ -35,7 +35,7 @@ from ndp_ros import checkpoint
 from ndp_ros.bringup import task_arguments
 from ndp_ros.config import param
 from ndp_ros.errors import NdpError, StreamError, TaskError
-from ndp_ros.nodes import parameters, qos
+from ndp_ros.nodes import lifecycle, parameters, qos
 from ndp_ros.nodes.lifecycle import make_executor
 from ndp_ros.nodes.messages import seconds
 from ndp_ros.nodes.observer import JOINT_STATES, SETPOINT, pose_topic
@@ -66,6 +66,10 @@ class ThrowNodeConfig:
     record: bool = param(True, doc="Write a video and a plot once all throws are made.")
     out: str = param("out", doc="Folder for video, plot and results.")
     integrator: str = param("integrator_node", doc="Name of the integrator node.")
+    node_priority: int = param(
+        20, doc="SCHED_FIFO priority of this node during the throws, where permitted; 0 for none.",
+        minimum=0, maximum=98,
+    )  # fmt: skip
 
 
 class InterruptionError(NdpError):
@@ -313,11 +317,15 @@ class ThrowNode(Node):
             NdpError: If the system does not do its part.
         """
         config = self.config
+        # Kept from running by other work it would find the answers to its requests behind
+        # seconds of states, and give up on a system that does its part.
+        lifecycle.prefer(config.node_priority)
         self.wait_for_system()
         throws = []
         for n in range(config.throws):
             throws.append(self.throw(config.seed + n))
             print(_line(n + 1, config.throws, throws[-1]), flush=True)
+        lifecycle.no_longer_prefer()
         result = self.result(throws)
         print(_summary(result), flush=True)
         out = Path(config.out)
