@@ -1,6 +1,8 @@
 """Messages: what goes in comes out, and whatever does not fit is rejected with its reason."""
 
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from ndp_ros.dmp.config import FORCINGS, KERNELS, LAYOUTS, ORDERS, SOLVERS, DmpConfig
 from ndp_ros.errors import ConfigError
+from ndp_ros.nodes import lifecycle
 from ndp_ros.nodes.messages import (
     REASONS,
     Parameters,
@@ -230,3 +233,19 @@ def test_joint_states_that_cannot_be_used_say_why(message, phrase):
 def test_fields_that_no_topic_brings_are_refused(fields):
     with pytest.raises(ConfigError):
         Observer(fields, JOINTS, "base")
+
+
+def test_threads_are_preferred_while_it_matters_and_not_afterwards():
+    def policies():
+        threads = [int(t.name) for t in Path("/proc/self/task").iterdir()]
+        return {os.sched_getscheduler(t) & ~os.SCHED_RESET_ON_FORK for t in threads}
+
+    granted = lifecycle.prefer(5)
+    try:
+        if granted == "SCHED_FIFO 5":
+            assert policies() == {os.SCHED_FIFO}
+        else:
+            assert "refused" in granted
+    finally:
+        lifecycle.no_longer_prefer()
+    assert policies() == {os.SCHED_OTHER}
