@@ -33,6 +33,7 @@ from ndp_ros.streaming.config import RuntimeConfig
 from ndp_ros.surroundings import Surroundings
 
 _AUTO = "auto"
+_BUILTIN = "builtin"
 _COMMAND_MODES = {"kortex": "position", "mujoco": "torque", "mock": "position",
                   "ros2_control": "position"}  # fmt: skip
 _CHECKPOINTS = {"kortex": "gen3_throw"}
@@ -68,7 +69,12 @@ class HardwareConfig:
         doc="What is driven; auto is kortex with a robot_ip and mujoco without.",
         choices=(_AUTO, *_COMMAND_MODES),
     )
-    driver: str = param("builtin", doc="Kortex client: this package's own.", choices=("builtin",))
+    driver: str = param(
+        _BUILTIN,
+        doc="Kortex client: this package's own, or vendor for Kinova's kortex_api where it is "
+        "installed.",
+        choices=(_BUILTIN, "vendor"),
+    )
     command_mode: str = param(
         _AUTO,
         doc="What the arm gets; auto is torque in MuJoCo and position elsewhere.",
@@ -129,7 +135,8 @@ def notice(config: HardwareConfig) -> str:
     if backend == "kortex":
         dry = ", DRY RUN: it gets no command" if config.dry_run else ""
         where = f"{config.robot_ip}:{config.port}"
-        return f"a real arm at {where} is driven by {config.mode} at {config.rate:g} Hz{dry}"
+        how = "" if config.driver == _BUILTIN else " through kortex_api"
+        return f"a real arm at {where} is driven by {config.mode} at {config.rate:g} Hz{how}{dry}"
     if backend == "mujoco":
         why = "" if config.hardware != _AUTO else "no robot_ip: "
         return f"{why}the simulated arm (MuJoCo) is driven, no real one"
@@ -150,6 +157,8 @@ def processes(config: HardwareConfig) -> list[ProcessSpec]:
     backend = config.backend
     if backend != "kortex" and config.robot_ip:
         raise ConfigError(f"robot_ip is for hardware:=kortex, not for {backend}")
+    if backend != "kortex" and config.driver != _BUILTIN:
+        raise ConfigError(f"driver is for hardware:=kortex, not for {backend}")
     if backend in ("mujoco", "mock") and config.dry_run:
         raise ConfigError(f"dry_run is for a real arm; {backend} is none")
     if backend == "kortex" and not config.robot_ip:
@@ -178,6 +187,10 @@ def processes(config: HardwareConfig) -> list[ProcessSpec]:
                 f"{name} was trained for the arm {saved.spec.arm}, which Kortex does not drive: "
                 "choose a checkpoint for the arm that is there, such as gen3"
             )
+        if config.driver != _BUILTIN:
+            from ndp_ros.arms.kortex import vendor
+
+            vendor.require(environment)
         _reach(config, saved)
     return _system(config, name, saved, options, environment)
 
@@ -235,11 +248,16 @@ def _options(
     who = credentials(config)
     given: dict[str, Any] = {
         "robot_ip": config.robot_ip, "port": config.port, "udp_port": config.udp_port,
-        "dry_run": config.dry_run, "clear_faults": config.clear_faults,
+        "dry_run": config.dry_run, "clear_faults": config.clear_faults, "driver": config.driver,
     }  # fmt: skip
     if surroundings is not None and surroundings.held:
         given["grip"] = surroundings.grip
-    return given | options, {USERNAME_VARIABLE: who.username, PASSWORD_VARIABLE: who.password}
+    variables = {USERNAME_VARIABLE: who.username, PASSWORD_VARIABLE: who.password}
+    if config.driver != _BUILTIN:
+        from ndp_ros.arms.kortex import vendor
+
+        variables |= vendor.environment()
+    return given | options, variables
 
 
 def credentials(config: HardwareConfig) -> Credentials:
@@ -249,6 +267,8 @@ def credentials(config: HardwareConfig) -> Credentials:
 
 def _reach(config: HardwareConfig, saved: Checkpoint) -> None:
     """Log in at the arm, look at it, and log out: it is not taken.
+
+    This package's own client does it, whichever will drive.
 
     Raises:
         ArmError: If it cannot be driven now; the message says what to do.

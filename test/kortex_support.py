@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 
@@ -20,6 +21,8 @@ from ndp_ros.arms.kortex.errors import KortexError
 from ndp_ros.config import to_mapping
 
 HOST = "127.0.0.1"
+# test_kortex_vendor.py runs the same tests with the vendor's client.
+DRIVER = os.environ.get("NDP_TEST_DRIVER", "builtin")
 ARM = ArmConfig.named("gen3")
 N = 6
 
@@ -72,8 +75,9 @@ def log_in(emulator: EmulatorProcess, password: str = "admin") -> KortexClient:
 def make_arm(emulator: EmulatorProcess, rate: float = RATE, **settings: object) -> KortexArm:
     patient = {"reply_timeout": 0.1, "feedback_timeout": 5.0, "timeout": 10.0}
     config = KortexConfig(
-        robot_ip=HOST, port=emulator.port, udp_port=emulator.udp_port, **{**patient, **settings}
-    )
+        robot_ip=HOST, port=emulator.port, udp_port=emulator.udp_port,
+        **{**patient, "driver": DRIVER, **settings},
+    )  # fmt: skip
     arm = KortexArm(ARM, config, rate)
     _arms.append(arm)
     return arm

@@ -32,6 +32,7 @@ from ndp_ros.arms.kortex.schema import (
     ControlMode,
     DeviceKind,
     ErrorCode,
+    GripperMode,
     RobotEvent,
     ServoingMode,
     SubCode,
@@ -421,6 +422,23 @@ def test_gripper_closes_outside_low_level_servoing(client, emulator):
     )
     assert movement.finger[0].value == pytest.approx(0.5, abs=0.06)
     client.move_gripper(0.0)
+
+
+@pytest.mark.parametrize(("speed", "end"), [(-0.5, 1.0), (0.5, 0.0)])
+def test_gripper_closes_and_opens_by_speed(client, emulator, speed, end):
+    client.move_gripper(0.5)
+    emulator.wait_for(lambda state: abs(state["gripper"] - 0.5) < 0.05)
+    command = message("GripperCommand", mode=GripperMode.SPEED)
+    command.gripper.finger.add(finger_identifier=1, value=speed)
+    client.stream.call("Base.SendGripperCommand", command)
+    emulator.wait_for(lambda state: abs(state["gripper"] - end) < 0.05)
+
+
+def test_tool_angles_are_in_degrees(client):
+    pose = client.stream.call("Base.GetMeasuredCartesianPose")
+    assert max(abs(pose.theta_x), abs(pose.theta_y), abs(pose.theta_z)) > 30.0
+    feedback = client.feedback().base
+    assert feedback.tool_pose_theta_x == pytest.approx(pose.theta_x, abs=0.1)
 
 
 # The network.

@@ -104,7 +104,7 @@ class KortexArm:
         if self._connected:
             return self._info
         s = self._settings
-        client = KortexClient(s.robot_ip, s.credentials(), s.port, s.udp_port, s.timeout)
+        client = KortexClient(s.robot_ip, s.credentials(), s.port, s.udp_port, s.timeout, s.driver)
         try:
             if len(client.actuators) != self._n:
                 raise KortexError(

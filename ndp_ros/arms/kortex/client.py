@@ -40,11 +40,14 @@ from ndp_ros.arms.kortex.schema import (
     message,
 )
 from ndp_ros.arms.kortex.units import to_degrees
+from ndp_ros.arms.kortex.vendor import VendorDatagrams, VendorStream
 from ndp_ros.errors import ArmError
 
 log = logging.getLogger(__name__)
 
 Array = NDArray[np.float64]
+Stream = StreamChannel | VendorStream
+Datagrams = DatagramChannel | VendorDatagrams
 
 SESSION_TIMEOUT = 60.0
 """Silence after which the arm ends a session [s]."""
@@ -76,6 +79,13 @@ def faults_of(feedback: Any) -> list[str]:
     return found
 
 
+def _channels(driver: str) -> tuple[type[Stream], type[Datagrams]]:
+    """Return the classes of the two channels."""
+    if driver == "vendor":
+        return VendorStream, VendorDatagrams
+    return StreamChannel, DatagramChannel
+
+
 def _names(bank: type[ActuatorFault] | type[BaseFault], value: int) -> str:
     """Return the names of the bits that are set, and what has no name as a number."""
     known = [fault for fault in bank if value & fault]
@@ -101,6 +111,7 @@ class KortexClient:
         port: int = 10000,
         udp_port: int = 10001,
         timeout: float = 3.0,
+        driver: str = "builtin",
     ) -> None:
         """Connect, log in on both channels and list the devices.
 
@@ -111,8 +122,10 @@ class KortexClient:
             port: TCP port.
             udp_port: UDP port.
             timeout: Time for an answer outside the cycle [s].
+            driver: ``builtin``, or ``vendor`` for the channels of Kinova's own package.
 
         Raises:
+            ConfigError: If the driver's package cannot be imported.
             Unreachable: If the arm does not answer.
             InvalidPassword: If it refuses the credentials.
             KortexError: Whatever else it refuses.
@@ -121,12 +134,13 @@ class KortexClient:
             raise ArmError("robot_ip is empty: give the address of the arm, such as 192.168.1.10")
         self.host = host
         self._closed = False
-        self.stream = StreamChannel(host, port, timeout)
-        self._opened: list[StreamChannel | DatagramChannel] = [self.stream]
+        open_stream, open_datagrams = _channels(driver)
+        self.stream = open_stream(host, port, timeout)
+        self._opened: list[Stream | Datagrams] = [self.stream]
         try:
             log.info("logging in at %s:%d as %s", host, port, credentials.username)
             self._log_in(self.stream, credentials)
-            self.datagrams = DatagramChannel(host, udp_port, timeout)
+            self.datagrams = open_datagrams(host, udp_port, timeout)
             self._opened.append(self.datagrams)
             self._log_in(self.datagrams, credentials)
             self.devices = self._read_devices()
@@ -277,7 +291,7 @@ class KortexClient:
 
     # Sessions.
 
-    def _log_in(self, channel: StreamChannel | DatagramChannel, credentials: Credentials) -> None:
+    def _log_in(self, channel: Stream | Datagrams, credentials: Credentials) -> None:
         info = message(
             "CreateSessionInfo",
             username=credentials.username,
@@ -285,7 +299,7 @@ class KortexClient:
             session_inactivity_timeout=int(SESSION_TIMEOUT * 1000),
             connection_inactivity_timeout=int(CONNECTION_TIMEOUT * 1000),
         )
-        if isinstance(channel, DatagramChannel):
+        if isinstance(channel, Datagrams):
             # Each attempt begins another session: the arm gets time to answer the first.
             channel.call("Session.CreateSession", info, attempts=3)
         else:
@@ -304,7 +318,7 @@ class KortexClient:
         for channel in reversed(self._opened):
             if channel.session:
                 with contextlib.suppress(KortexError):
-                    if isinstance(channel, DatagramChannel):
+                    if isinstance(channel, Datagrams):
                         channel.call("Session.CloseSession", timeout=0.6)
                     else:
                         channel.call("Session.CloseSession", timeout=0.5)

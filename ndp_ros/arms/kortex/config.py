@@ -17,6 +17,11 @@ class KortexConfig:
     username: str = param("", doc="User name; else from the file, the environment, or admin.")
     password: str = param("", doc="Password; better in a file or in NDP_KORTEX_PASSWORD.")
     credentials_file: str = param("", doc="YAML file with username and password, mode 600.")
+    driver: str = param(
+        "builtin",
+        doc="Client: this package's own, or vendor for Kinova's kortex_api where it is installed.",
+        choices=("builtin", "vendor"),
+    )
     port: int = param(10000, doc="TCP port.", minimum=1, maximum=65535)
     udp_port: int = param(10001, doc="UDP port.", minimum=1, maximum=65535)
     clear_faults: bool = param(False, doc="Clear the arm's faults when connecting.")

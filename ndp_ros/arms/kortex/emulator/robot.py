@@ -230,7 +230,7 @@ class Robot:
     @property
     def gripper_speed(self) -> float:
         """Speed of the gripper, in units of its largest speed."""
-        return float(self.data.qvel[self._finger_dofs].mean() / self._grip_speed)
+        return float(self.data.qvel[self._finger_dofs].mean() / self.arm.max_velocity[self.n])
 
     @property
     def in_fault(self) -> bool:
@@ -252,7 +252,7 @@ class Robot:
         return ArmState.SERVOING_READY
 
     def tool_pose(self) -> tuple[Array, Array]:
-        """Return the tool's position [m] and its x-y-z Euler angles [rad]."""
+        """Return the tool's position [m] and its x-y-z Euler angles [deg]."""
         matrix = self.data.xmat[self._palm].reshape(3, 3)
         angles = np.array(
             [
@@ -261,7 +261,7 @@ class Robot:
                 math.atan2(matrix[1, 0], matrix[0, 0]),
             ]
         )
-        return self.data.xpos[self._palm], angles
+        return self.data.xpos[self._palm], np.degrees(angles)
 
     def objects(self) -> dict[str, Array]:
         """Return the pose (7,) of each object of the scene, if it has any."""

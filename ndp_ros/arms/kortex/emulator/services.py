@@ -366,9 +366,17 @@ class Services:
     def _send_gripper(self, caller: Caller, request: Any, device: int) -> Any:
         if not self.robot.tool_connected:
             raise Refusal(SubCode.DEVICE_DISCONNECTED, "no gripper")
-        if request.mode != GripperMode.POSITION or not request.gripper.finger:
-            raise Refusal(SubCode.UNIMPLEMENTED, "the emulator's gripper knows POSITION alone")
-        self.robot.set_gripper(100.0 * request.gripper.finger[0].value)
+        if not request.gripper.finger:
+            raise Refusal(SubCode.INVALID_PARAM, "a gripper command without a finger")
+        value = request.gripper.finger[0].value
+        if request.mode == GripperMode.POSITION:
+            self.robot.set_gripper(100.0 * value)
+        elif request.mode == GripperMode.SPEED:
+            # Positive opens; without a speed it stays where it is.
+            goal = 100.0 * self.robot.gripper if value == 0.0 else 0.0 if value > 0.0 else 100.0
+            self.robot.set_gripper(goal, speed=100.0 * abs(value))
+        else:
+            raise Refusal(SubCode.UNIMPLEMENTED, "the emulator's gripper knows no FORCE")
         return _EMPTY
 
     def _gripper_movement(self, caller: Caller, request: Any, device: int) -> Any:

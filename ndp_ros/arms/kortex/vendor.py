@@ -1,0 +1,355 @@
+"""Kinova's own Python client in the place of this package's: ``driver:=vendor``.
+
+:class:`VendorStream` and :class:`VendorDatagrams` do what ``StreamChannel`` and
+``DatagramChannel`` do, with the sockets, frames, sessions and keep-alives of
+``kortex_api``. It is no dependency: Kinova hands the package out itself, and it is
+looked for only when asked for. Its stubs do no more with a request than serialise it,
+so that messages of this package's schema go through them unchanged.
+
+What its threads do badly is kept from the loop here: callbacks that raise would end
+its receiving, a connection that the arm closed keeps a thread busy for ever, and the
+list of subscribers is one for all arms of a process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+from ndp_ros.arms.kortex.errors import KortexError, ReplyTimeout, Unreachable, error_from
+from ndp_ros.arms.kortex.schema import MESSAGES, METHODS
+from ndp_ros.arms.kortex.wire import CyclicRequest
+from ndp_ros.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+PACKAGE = "kortex_api"
+PROTOBUF_VARIABLE = "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"
+"""What chooses protobuf's backend, once for a process."""
+_IN_FLIGHT = 64
+"""Cycles whose answers are still waited for."""
+_PROBE = "from ndp_ros.arms.kortex import vendor; vendor.load()"
+
+
+def environment() -> dict[str, str]:
+    """Return the variables that a process needs to import the package.
+
+    Its generated messages are too old for the compiled backends of protobuf from 4 on.
+    """
+    return {PROTOBUF_VARIABLE: os.environ.get(PROTOBUF_VARIABLE, "python")}
+
+
+def require(variables: Mapping[str, str]) -> None:
+    """See whether another process with these variables can import the package.
+
+    Raises:
+        ConfigError: If it cannot; the message says what to do.
+    """
+    probe = subprocess.run(
+        [sys.executable, "-c", _PROBE], env={**os.environ, **variables},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if probe.returncode:
+        last = probe.stderr.strip().splitlines()[-1:] or [f"{PACKAGE} cannot be imported"]
+        raise ConfigError(last[0].removeprefix("ndp_ros.errors.ConfigError: "))
+
+
+@functools.cache
+def load() -> SimpleNamespace:
+    """Import the package.
+
+    Raises:
+        ConfigError: If it is missing or cannot be imported; the message says what to do.
+    """
+    try:
+        names = ("RouterClient", "SessionManager", "TCPTransport", "UDPTransport")
+        found = {name: importlib.import_module(f"{PACKAGE}.{name}") for name in names}
+        stubs = f"{PACKAGE}.autogen.client_stubs"
+        cyclic = importlib.import_module(f"{stubs}.BaseCyclicClientRpc")
+        messages = importlib.import_module(f"{PACKAGE}.autogen.messages.BaseCyclic_pb2")
+        server = importlib.import_module(f"{PACKAGE}.Exceptions.KServerException")
+        general = importlib.import_module(f"{PACKAGE}.Exceptions.KException")
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"driver:=vendor needs Kinova's Python package, and {error.name} is not installed: "
+            f"install {PACKAGE} from Kinova's wheel with what it needs, or leave driver out"
+        ) from error
+    except Exception as error:  # each protobuf that is too new or too old fails in its own way
+        first = f"{error}".strip().split("\n")[0].rstrip(".:")
+        raise ConfigError(
+            f"Kinova's Python package {PACKAGE} cannot be imported ({first}): set "
+            f"{PROTOBUF_VARIABLE}=python before the start, or leave driver out"
+        ) from error
+    return SimpleNamespace(
+        TCPTransport=found["TCPTransport"].TCPTransport,
+        UDPTransport=found["UDPTransport"].UDPTransport,
+        RouterClient=found["RouterClient"].RouterClient,
+        SendOptions=found["RouterClient"].RouterClientSendOptions,
+        SessionManager=found["SessionManager"].SessionManager,
+        ServerError=server.KServerException,
+        AnyError=general.KException,
+        stub=lambda service: getattr(
+            importlib.import_module(f"{stubs}.{service}ClientRpc"), f"{service}Client"
+        ),
+        refresh=cyclic.BaseCyclicFunctionUid.uidRefresh,
+        Feedback=messages.Feedback,
+    )
+
+
+def _refusal(method: str, error: Any) -> KortexError:
+    """Return what an error frame says, as this package's exception."""
+    said = error.error
+    return error_from(method, said.error_code, said.error_sub_code, said.error_sub_string)
+
+
+class _Channel:
+    """What both transports have in common: a router, a session, the stubs.
+
+    Attributes:
+        session: Identifier of the session; the arm gives it.
+    """
+
+    def __init__(self, transport: Any, host: str, port: int, timeout: float) -> None:
+        self._package = package = load()
+        self._where, self._timeout = f"{host}:{port}", timeout
+        self._transport = transport
+        self._router = package.RouterClient(
+            transport, lambda error: log.debug("%s: %s", self._where, error)
+        )
+        # The class has one list of subscribers for every router of the process.
+        self._router.notificationService = {}
+        try:
+            transport.connect(host, port)
+        except OSError as error:
+            raise Unreachable(f"no arm at {self._where} ({error.strerror or error})") from error
+        self._manager = package.SessionManager(self._router, self._silent)
+        self._stubs: dict[str, Any] = {"Session": self._manager}
+        self._closed = False
+
+    @property
+    def session(self) -> int:
+        return int(self._router.getConnectionId())
+
+    def _silent(self) -> None:
+        log.debug("%s: nothing heard within the session's time", self._where)
+
+    def _stub(self, service: str) -> Any:
+        if service not in self._stubs:
+            self._stubs[service] = self._package.stub(service)(self._router)
+        return self._stubs[service]
+
+    def _ask(self, method: str, request: Any, device: int, timeout: float) -> Any:
+        """Call a procedure once.
+
+        Raises:
+            KortexError: What the arm refuses, by cause.
+            ReplyTimeout: If no answer comes in time.
+            Unreachable: If nothing can be sent.
+        """
+        service, _, function = method.partition(".")
+        options = self._package.SendOptions()
+        options.timeout_ms = 1000.0 * timeout
+        arguments: list[Any] = []
+        if request is not None:
+            arguments = [request]
+        elif METHODS[method].request is not MESSAGES["Empty"]:
+            arguments = [METHODS[method].request()]
+        # The session's manager knows no devices.
+        where = {} if service == "Session" else {"deviceId": device}
+        try:
+            return getattr(self._stub(service), function)(*arguments, options=options, **where)
+        except self._package.ServerError as error:
+            raise _refusal(method, error) from error
+        except TimeoutError as error:
+            raise ReplyTimeout(f"{self._where} did not answer {method} in {timeout:g} s") from error
+        except self._package.AnyError as error:
+            if method == "Session.CreateSession":
+                # So it takes silence on a port that is not the factory's.
+                raise ReplyTimeout(f"{self._where} did not answer {method}") from error
+            raise KortexError(f"{method} failed ({error})") from error
+        except OSError as error:
+            raise Unreachable(f"{self._where} is gone ({error.strerror or error})") from error
+
+    def _stop_threads(self) -> None:
+        """Tell the package's threads to end; they would go on with a dead connection."""
+        self._manager.event.set()
+        self._transport.event.set()
+
+    def close(self) -> None:
+        """Close the connection and end its threads; may be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self._stop_threads()
+        keeper = self._manager.m_thread
+        if keeper.is_alive():
+            keeper.join(timeout=2.0)
+        with contextlib.suppress(OSError):
+            self._transport.disconnect()
+        self._transport.sock.close()
+
+
+class VendorStream(_Channel):
+    """A session over TCP through the package; as ``StreamChannel``."""
+
+    def __init__(self, host: str, port: int, timeout: float = 3.0) -> None:
+        """Connect.
+
+        Raises:
+            ConfigError: If the package cannot be imported.
+            Unreachable: If nothing accepts the connection.
+        """
+        package = load()
+        try:
+            # The package would wait for minutes: see first whether somebody answers.
+            socket.create_connection((host, port), timeout).close()
+        except OSError as error:
+            raise Unreachable(f"no arm at {host}:{port} ({error.strerror or error})") from error
+        super().__init__(package.TCPTransport(), host, port, timeout)
+        self.when_idle: Callable[[], None] = lambda: None
+        """Not called: each of the package's sessions keeps itself alive."""
+
+    @property
+    def dead(self) -> Unreachable | None:
+        """Why the connection is gone, or None while it stands; the package does not say."""
+        try:
+            gone = not self._transport.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except OSError:
+            gone = True
+        if not gone:
+            return None
+        self._stop_threads()
+        return Unreachable(f"{self._where} closed the connection")
+
+    def call(
+        self, method: str, request: Any = None, device: int = 0, timeout: float | None = None
+    ) -> Any:
+        """Call a procedure and return its answer; as ``StreamChannel.call``."""
+        dead = self.dead
+        if dead is not None:
+            raise dead
+        return self._ask(method, request, device, self._timeout if timeout is None else timeout)
+
+    def subscribe(self, topic: str, callback: Callable[[Any], None]) -> int:
+        """Have a function called with every notification; as ``StreamChannel.subscribe``."""
+
+        def hear(note: Any) -> None:
+            try:
+                callback(note)
+            except Exception:
+                log.exception("a subscriber of %s failed", topic)
+
+        service, _, name = topic.partition(".")
+        options = self._package.SendOptions()
+        options.timeout_ms = 1000.0 * self._timeout
+        subscribe = getattr(self._stub(service), f"OnNotification{name}")
+        try:
+            return int(subscribe(hear, METHODS[topic].request(), options=options).identifier)
+        except self._package.ServerError as error:
+            raise _refusal(topic, error) from error
+        except TimeoutError as error:
+            raise ReplyTimeout(f"{self._where} did not answer {topic}") from error
+
+    def unsubscribe(self, topic: str, handle: int) -> None:
+        """End a subscription."""
+        self.call("Base.Unsubscribe", METHODS["Base.Unsubscribe"].request(identifier=handle))
+
+
+class VendorDatagrams(_Channel):
+    """A session over UDP through the package, for the cycle; as ``DatagramChannel``.
+
+    Attributes:
+        cycles: Commands sent.
+        answered: Number of the cycle that the newest feedback belongs to.
+        missed: Times that :meth:`receive` came back empty-handed.
+        sent: When a command was last sent, on the monotonic clock [s].
+    """
+
+    def __init__(self, host: str, port: int, timeout: float = 3.0) -> None:
+        """Open the socket; nothing is sent yet.
+
+        Raises:
+            ConfigError: If the package cannot be imported.
+            Unreachable: If the address means nothing.
+        """
+        super().__init__(load().UDPTransport(), host, port, timeout)
+        self.cycles = self.answered = self.missed = 0
+        self.sent = time.monotonic()
+        self._in_flight: deque[tuple[int, Any]] = deque(maxlen=_IN_FLIGHT)
+
+    def call(
+        self,
+        method: str,
+        request: Any = None,
+        device: int = 0,
+        timeout: float | None = None,
+        attempts: int = 12,
+    ) -> Any:
+        """Call a procedure and return its answer; as ``DatagramChannel.call``."""
+        limit = (self._timeout if timeout is None else timeout) / attempts
+        for _ in range(attempts):
+            with contextlib.suppress(ReplyTimeout):
+                return self._ask(method, request, device, limit)
+        raise Unreachable(f"{self._where} does not answer over UDP")
+
+    def send(self, request: CyclicRequest) -> None:
+        """Send one cyclic command; :meth:`receive` has its feedback."""
+        self.cycles = cycle = self.cycles + 1
+        # Session and number of the request are the router's business.
+        request.stamp(0, 0, cycle & 0xFFFF)
+        self.sent = time.monotonic()
+        try:
+            answer = self._router.send(request.payload, 1, self._package.refresh, 0)
+        except OSError:  # a full buffer or no route: one lost datagram; silence tells the rest
+            return
+        self._in_flight.append((cycle, answer))
+
+    def receive(self, timeout: float) -> Any | None:
+        """Return the newest feedback that has not been returned yet, or None without one.
+
+        Args:
+            timeout: Longest wait for the answer to the last command [s].
+
+        Raises:
+            KortexError: What the arm answers instead, by cause.
+        """
+        waiting = self._in_flight
+        if waiting:
+            with contextlib.suppress(TimeoutError, self._package.AnyError):
+                waiting[-1][1].result(timeout)
+        for place in reversed(range(len(waiting))):
+            cycle, answer = waiting[place]
+            if not answer.done():
+                continue
+            for _ in range(place + 1):
+                waiting.popleft()  # and what is older is of no use any more
+            self.answered = cycle
+            try:
+                return self._package.Feedback.FromString(answer.result().payload)
+            except self._package.ServerError as error:
+                raise _refusal("BaseCyclic.Refresh", error) from error
+            except Exception:  # damaged; the exception's class differs between protobuf backends
+                break
+        self.missed += 1
+        return None
+
+    def exchange(self, request: CyclicRequest, timeout: float) -> Any | None:
+        """Send one cyclic command and return its feedback, or None if none comes in time."""
+        self.send(request)
+        return self.receive(timeout)
+
+    def keep_alive(self) -> None:
+        """Do nothing: the package's session keeps itself alive."""
