@@ -18,6 +18,7 @@ from types import FrameType
 from ndp_ros.bringup import ProcessSpec, SimConfig, environment, preflight, simulation
 from ndp_ros.config import add_arguments, from_arguments
 from ndp_ros.errors import StreamError
+from ndp_ros.leftovers import clear_leftovers
 
 _EPILOG = """\
 Runs the nodes of ROS 2 with real DDS on this machine, without a launch system. One line a
@@ -166,6 +167,7 @@ class Supervisor:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+        clear_leftovers()
 
 
 def _end_with_parent() -> None:

@@ -29,6 +29,7 @@ from ndp_ros.arms.arm import Arm, Command, JointState, SimulatedArm
 from ndp_ros.config import from_mapping, to_mapping
 from ndp_ros.control.omega import Omega
 from ndp_ros.errors import ArmError, NdpError, StreamError
+from ndp_ros.leftovers import clear_leftovers
 from ndp_ros.streaming.backends import make
 from ndp_ros.streaming.clock import Clock, Histogram, make_realtime
 from ndp_ros.streaming.config import StreamSpec
@@ -459,6 +460,9 @@ def main(arguments: list[str] | None = None) -> int:
     if status != DONE:
         print(f"streamer: {streamer.follower.reason}", file=sys.stderr, flush=True)
     mailbox.close()
+    if status == ORPHANED:
+        # Nobody else is left to do it for a node that was killed.
+        clear_leftovers()
     return status
 
 

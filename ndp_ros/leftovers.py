@@ -1,0 +1,80 @@
+"""Shared memory that a killed ROS process leaves behind, and its removal.
+
+Within one machine (``ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST``) Fast DDS talks through files
+in ``/dev/shm``, whatever transports were asked for. A process that ends removes its own; of
+one that was killed they stay until the machine is switched off.
+
+Beside a file lies a lock, ``..._el``, that its owner holds for as long as it lives: one that
+can be had belongs to nobody any more, also where the owner ran in another container. Ports
+that others opened to write to one that was killed have no lock; these belong to nobody if
+no process has them in its memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from pathlib import Path
+
+SHARED_MEMORY = Path("/dev/shm")
+_LOCK = "_el"
+_SETTLED = 2.0
+"""What is younger than this may not have been locked yet, or not been opened [s]."""
+
+
+def clear_leftovers(folder: Path = SHARED_MEMORY) -> list[str]:
+    """Remove the shared memory of this user's DDS participants that are no more.
+
+    Args:
+        folder: Where shared memory lies.
+
+    Returns:
+        Names of the removed files. What cannot be removed is left without a word.
+    """
+    removed: list[str] = []
+    for lock in sorted(folder.glob(f"fastdds_*{_LOCK}")):
+        with contextlib.suppress(OSError), lock.open("rb") as file:
+            if _settled(lock):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                removed += _remove(folder, lock.name.removesuffix(_LOCK))
+    ports = [p for p in folder.glob("fastdds_port*") if not p.name.endswith(_LOCK)]
+    ports = [p for p in ports if not p.with_name(p.name + _LOCK).exists() and _settled(p)]
+    if ports:
+        used = _in_memory(folder)
+        for port in sorted(ports):
+            if port.name not in used:
+                removed += _remove(folder, port.name)
+    return removed
+
+
+def _settled(file: Path) -> bool:
+    """Whether a file is this user's and old enough."""
+    try:
+        made = file.stat()
+    except OSError:
+        return False
+    return made.st_uid == os.geteuid() and time.time() - made.st_mtime >= _SETTLED
+
+
+def _remove(folder: Path, name: str) -> list[str]:
+    removed = []
+    for left in (name, f"sem.{name}_mutex", name + _LOCK):
+        with contextlib.suppress(OSError):
+            (folder / left).unlink()
+            removed.append(left)
+    return removed
+
+
+def _in_memory(folder: Path) -> set[str]:
+    """Return the names of the files of a folder that some process has in its memory."""
+    names: set[str] = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with contextlib.suppress(OSError):
+            for line in maps.read_text().splitlines():
+                path = line.partition("/")
+                where = Path(path[1] + path[2])
+                if where.parent == folder:
+                    names.add(where.name)
+    return names
