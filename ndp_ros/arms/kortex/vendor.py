@@ -289,6 +289,7 @@ class VendorDatagrams(_Channel):
         self.cycles = self.answered = self.missed = 0
         self.sent = time.monotonic()
         self._in_flight: deque[tuple[int, Any]] = deque(maxlen=_IN_FLIGHT)
+        self._keeps_pace = False
 
     def call(
         self,
@@ -307,6 +308,8 @@ class VendorDatagrams(_Channel):
 
     def send(self, request: CyclicRequest) -> None:
         """Send one cyclic command; :meth:`receive` has its feedback."""
+        if not self._keeps_pace:
+            self._keep_pace()
         self.cycles = cycle = self.cycles + 1
         # Session and number of the request are the router's business.
         request.stamp(0, 0, cycle & 0xFFFF)
@@ -345,6 +348,17 @@ class VendorDatagrams(_Channel):
                 break
         self.missed += 1
         return None
+
+    def _keep_pace(self) -> None:
+        """Give the receiving thread the caller's priority, which a loop gets after connecting.
+
+        A loop that nothing keeps off the processor would else wait for a thread that
+        everything does.
+        """
+        self._keeps_pace = True
+        receiver = self._transport.udp_transport_thread.native_id
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(receiver, os.sched_getscheduler(0), os.sched_getparam(0))
 
     def exchange(self, request: CyclicRequest, timeout: float) -> Any | None:
         """Send one cyclic command and return its feedback, or None if none comes in time."""
