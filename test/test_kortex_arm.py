@@ -82,7 +82,8 @@ def test_commanded_degrees_are_from_0_to_360_and_mean_the_same_angle(radians):
 def test_measured_position_stays_continuous_through_0_and_360(start, steps):
     angle = start
     units = JointUnits(to_degrees(np.array([angle])))
-    assert units.position[0] == pytest.approx(angle, abs=1e-9)
+    # The wire is in single precision: just below 0 is 0 there.
+    assert units.position[0] == pytest.approx(angle, abs=1e-6)
     for step in steps:
         angle += step
         units.update(to_degrees(np.array([angle])))
