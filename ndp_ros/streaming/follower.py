@@ -273,6 +273,14 @@ class Follower:
             elif self.guard.approach(self.setpoint, self._retreat):
                 self._retreat = None
 
+    def held(self) -> None:
+        """Go on from rest where the setpoint is: the arm was told nothing else for a while.
+
+        Without this the first command after a pause would ask for the speed of before
+        at once.
+        """
+        self.setpoint[1:] = 0.0
+
     def brake(self, reason: str) -> None:
         """Come to rest; the next good segment sets the arm in motion again."""
         if reason:

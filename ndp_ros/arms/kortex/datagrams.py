@@ -150,7 +150,7 @@ class DatagramChannel:
         """
         cycles = self.cycles
         newest: Any = None
-        end, wait = 0.0, timeout
+        wait, end = timeout, time.monotonic() + timeout
         while self.answered < cycles:
             datagram = self._wait(wait)
             if datagram:
@@ -166,8 +166,6 @@ class DatagramChannel:
                     self._special(datagram)
             if self.answered == cycles:
                 return newest
-            if end == 0.0:
-                end = time.monotonic() + timeout
             wait = end - time.monotonic()
             if wait <= 0.0:
                 break
