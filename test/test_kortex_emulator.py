@@ -464,6 +464,20 @@ def test_loss_follows_its_seed(emulator):
     assert pattern(1) == pattern(1) != pattern(2)
 
 
+def test_an_answer_that_does_not_come_is_waited_for_once(client, emulator, monkeypatch):
+    request = hold_request(client)
+    client.set_servoing_mode(ServoingMode.LOW_LEVEL)
+    emulator.control.do("network", loss=1.0)
+    datagrams, waits = client.datagrams, []
+    wait = datagrams._wait
+    monkeypatch.setattr(datagrams, "_wait", lambda timeout: waits.append(timeout) or wait(timeout))
+    before = datagrams.missed
+    datagrams.send(request)
+    assert datagrams.receive(0.02) is None
+    assert waits == [0.02], "a second wait would make the loop miss its next tick"
+    assert datagrams.missed == before + 1
+
+
 def test_stale_and_overtaken_answers_never_come_back(client, emulator):
     request = hold_request(client)
     client.set_servoing_mode(ServoingMode.LOW_LEVEL)
