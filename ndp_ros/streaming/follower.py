@@ -40,6 +40,10 @@ _LATENCY = 0.006
 """By how much a segment may outlast its duration before the next counts as overdue [s]."""
 
 
+_BRAKED = 0.02
+"""Time in which an arm that tracks positions comes to rest where it was last told to be [s]."""
+
+
 class Follower:
     """The setpoint and the phase of one arm, tick by tick.
 
@@ -273,13 +277,16 @@ class Follower:
             elif self.guard.approach(self.setpoint, self._retreat):
                 self._retreat = None
 
-    def held(self) -> None:
-        """Go on from rest where the setpoint is: the arm was told nothing else for a while.
+    def paused(self, pause: float) -> None:
+        """Go on where the setpoint is, as fast as an arm that was told nothing else still is.
 
-        Without this the first command after a pause would ask for the speed of before
-        at once.
+        Without this the first command after a pause would ask for the speed of before at
+        once, of an arm that has braked meanwhile.
+
+        Args:
+            pause: Time without commands [s].
         """
-        self.setpoint[1:] = 0.0
+        self.setpoint[1:] *= max(0.0, 1.0 - pause / _BRAKED)
 
     def brake(self, reason: str) -> None:
         """Come to rest; the next good segment sets the arm in motion again."""

@@ -39,8 +39,8 @@ from ndp_ros.streaming.layout import ANSWERS, REQUESTS
 from ndp_ros.streaming.mailbox import Mailbox
 
 DONE, FAILED, NOT_STARTED, ORPHANED = 0, 1, 2, 3
-_HELD = 0.008
-"""Pause of the loop after which a real arm has all but come to rest [s]."""
+_PAUSE = 0.003
+"""Pause of the loop that an arm notices [s]."""
 
 _STATUS_RATE = 50.0
 _POSES_RATE = 200.0
@@ -148,8 +148,8 @@ class Streamer:
         stall = math.inf if simulated else self._config.stall_timeout * 1e9
         monotonic = time.monotonic_ns
         torque = command.mode == "torque"
-        # An arm that tracks positions has come to rest where it was last told to be.
-        held = math.inf if simulated or torque else _HELD * 1e9
+        # An arm that tracks positions brakes where it was last told to be.
+        paused = math.inf if simulated or torque else max(_PAUSE * 1e9, 2.0 * clock.period * 1e9)
         deadline, phase, told, resting = math.inf, -1, "", 0
         vectors = measured.position, measured.velocity, measured.effort
         clock.start()
@@ -160,8 +160,8 @@ class Streamer:
             now = began * 1e-9
             if began - previous > stall:
                 self._stalled((began - previous) * 1e-9)
-            elif began - previous > held:
-                follower.held()
+            elif began - previous > paused:
+                follower.paused((began - previous) * 1e-9)
             previous = began
             mailbox.streamer_beat(began)
             self._listen(began, now)

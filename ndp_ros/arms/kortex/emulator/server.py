@@ -119,6 +119,7 @@ class Emulator:
         self.peers: list[Peer] = []
         self.slipped = 0.0
         """Time by which physics fell behind the clock and did not catch up [s]."""
+        self._due = 0.0
         self._sessions = itertools.count(1)
         self._datagram_peers: dict[Any, Peer] = {}
         self._readers: dict[int, Callable[[], None]] = {}
@@ -159,26 +160,30 @@ class Emulator:
             self._waited_for = list(self._readers)
         step = self.config.timestep
         # As the emulated arm is done with a step before the next begins, this is its deadline.
-        due = time.monotonic() + step
+        self._due = time.monotonic() + step
         while self._running:
             now = time.monotonic()
-            wait = min(due, self.network.due()) - now
+            wait = min(self._due, self.network.due()) - now
             # select waits to the microsecond, epoll to the millisecond.
             for number in select.select(self._waited_for, (), (), max(0.0, wait))[0]:
                 if number in self._readers:
                     self._readers[number]()
             now = time.monotonic()
             self.network.advance(now)
-            if now - due > _CATCH_UP:
-                self.slipped += now - due - _CATCH_UP
-                due = now - _CATCH_UP
+            if now - self._due > _CATCH_UP:
+                self.slipped += now - self._due - _CATCH_UP
+                self._due = now - _CATCH_UP
             if self._in_cycle():
-                due = now + step
+                self._due = now + step
             # Not all at once: commands that wait in the sockets belong in between.
             for _ in range(_TICKS_A_TURN):
-                if due <= now:
-                    due += step
-                    self._tick()
+                self._advance(now)
+
+    def _advance(self, now: float) -> None:
+        """Advance the physics by a step if one is due."""
+        if self._due <= now:
+            self._due += self.config.timestep
+            self._tick()
 
     def stop(self) -> None:
         """Make :meth:`run` return."""
@@ -301,6 +306,9 @@ class Emulator:
             except OSError:  # a reply found its port closed
                 continue
             self._read_datagram(data, address)
+            if not self._in_cycle():
+                # After a pause of this process commands wait in a row: each has its step.
+                self._advance(time.monotonic())
 
     def _read_datagram(self, data: bytes, address: Any) -> None:
         peer = self._datagram_peers.get(address) or self._new_datagram_peer(address)
