@@ -120,6 +120,8 @@ class Emulator:
         self.slipped = 0.0
         """Time by which physics fell behind the clock and did not catch up [s]."""
         self._due = 0.0
+        self._more = False
+        """Whether datagrams wait that came while this process was off the processor."""
         self._sessions = itertools.count(1)
         self._datagram_peers: dict[Any, Peer] = {}
         self._readers: dict[int, Callable[[], None]] = {}
@@ -170,7 +172,7 @@ class Emulator:
                     self._readers[number]()
             now = time.monotonic()
             self.network.advance(now)
-            if now - self._due > _CATCH_UP:
+            if now - self._due > _CATCH_UP and not self._more:
                 self.slipped += now - self._due - _CATCH_UP
                 self._due = now - _CATCH_UP
             if self._in_cycle():
@@ -302,6 +304,7 @@ class Emulator:
             try:
                 data, address = self._udp.recvfrom(MAX_DATAGRAM)
             except BlockingIOError:
+                self._more = False
                 return
             except OSError:  # a reply found its port closed
                 continue
@@ -309,6 +312,7 @@ class Emulator:
             if not self._in_cycle():
                 # After a pause of this process commands wait in a row: each has its step.
                 self._advance(time.monotonic())
+        self._more = True
 
     def _read_datagram(self, data: bytes, address: Any) -> None:
         peer = self._datagram_peers.get(address) or self._new_datagram_peer(address)
