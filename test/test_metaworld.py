@@ -27,11 +27,11 @@ from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.dmp.segment import Segment
 from ndp_ros.errors import TaskError
 from ndp_ros.observation import field_slice
+from ndp_ros.tasks import metaworld_scene
 from ndp_ros.tasks.metaworld import CONTROL_DT, HORIZON, MetaWorld
 from ndp_ros.tasks.metaworld_fast import compiled, quaternion, tolerance
 from ndp_ros.tasks.metaworld_registry import MT50, TASKS, gymnasium_id
 from ndp_ros.tasks.metaworld_scene import (
-    POOL,
     WorldMemory,
     benchmark_goals,
     draw_goal,
@@ -456,7 +456,10 @@ def test_mt50_shows_which_task_it_plays(make):
     assert info["task"] == "push" and obs[field_slice(env.fields, "task")][40] == 1
 
 
-def test_environments_of_a_process_share_idle_simulations(make):
+def test_environments_of_a_process_share_idle_simulations(make, monkeypatch):
+    # Its own pool: what other tests have left to the process' one is not counted here.
+    pool = metaworld_scene.SimulationPool()
+    monkeypatch.setattr(metaworld_scene, "POOL", pool)
     a, b = make(MT50), make(MT50)
     a.reset(options={"task": "push"})
     sim = a._sim
@@ -466,7 +469,7 @@ def test_environments_of_a_process_share_idle_simulations(make):
     a.close()
     a.close()
     b.close()
-    assert POOL._users == 0 and not POOL._idle
+    assert pool._users == 0 and not pool._idle
 
 
 # What a user meets.
