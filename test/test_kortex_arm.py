@@ -526,7 +526,7 @@ def test_no_thread_outlives_a_closed_arm(emulator):
 
 @settings(max_examples=5, deadline=None)
 @given(
-    loss=st.floats(0.0, 0.4),
+    loss=st.floats(0.0, 0.3),
     reorder=st.floats(0.0, 0.4),
     jitter=st.floats(0.0, 0.01),
     seed=st.integers(0, 1000),

@@ -292,6 +292,8 @@ def start_run(folder: Path) -> subprocess.Popen:
         [sys.executable, str(folder.parent / "main.py"), str(folder)],
         env={**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parent}"},
         stderr=subprocess.DEVNULL,
+        # A suite that runs in the background hands down that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     for _ in range(4000):
         if (folder / "checkpoints" / "last").exists():
