@@ -269,21 +269,28 @@ class Comparison(Study):
         """Draw the curves of the runs that are done, a panel each."""
         from matplotlib.figure import Figure
 
-        panels = self._panels()
+        runs = [r for r in record["runs"] if r["status"] == "done" and r["curve"]]
+        panels = {
+            title: rows for title, rows in self._panels().items()
+            if any(run["row"] in rows for run in runs)
+        } or self._panels()  # fmt: skip
+        # A method has one colour in all panels.
+        labels = list(dict.fromkeys(row.curve or row.method for row in self.rows.values()))
         figure = Figure(figsize=(4 * len(panels), 3.4), layout="constrained")
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for ax, (title, rows) in zip(axes, panels.items(), strict=True):
             curves = []
-            for run in record["runs"]:
-                if run["status"] == "done" and run["row"] in rows and run["curve"]:
+            for run in runs:
+                if run["row"] in rows:
                     points = np.array([[p[self.against], p["eval_success"]] for p in run["curve"]])
                     row = self.rows[run["row"]]
                     label = row.curve or row.method
                     curves.append(Curve(label, run["seed"], points[:, 0], points[:, 1]))
             for group in bands(curves):
                 label = f"{group.label} ({group.seeds} seed{'s' if group.seeds > 1 else ''})"
-                (line,) = ax.plot(group.x, group.middle, label=label)
-                ax.fill_between(group.x, group.low, group.high, color=line.get_color(), alpha=0.2)
+                colour = f"C{labels.index(group.label) % 10}"
+                ax.plot(group.x, group.middle, label=label, color=colour)
+                ax.fill_between(group.x, group.low, group.high, color=colour, alpha=0.2)
             spoken = {"observed": "observations", "samples": "control steps"}
             ax.set(title=title, xlabel=spoken[self.against], ylim=(-0.02, 1.02))
             if self.against == "observed" and curves:
