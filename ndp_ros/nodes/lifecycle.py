@@ -18,7 +18,6 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.signals import SignalHandlerOptions
 
 from ndp_ros.errors import NdpError
-from ndp_ros.leftovers import clear_leftovers
 from ndp_ros.nodes import parameters
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -259,7 +258,6 @@ def run(make: Callable[[], NdpNode], argv: Sequence[str] | None = None) -> int:
     """
     # Shared-memory transport leaves files in /dev/shm when a node is killed.
     os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
-    clear_leftovers()
     asked_to_stop = False
 
     def stop(*_: object) -> None:
