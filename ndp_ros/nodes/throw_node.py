@@ -67,7 +67,7 @@ class ThrowNodeConfig:
     out: str = param("out", doc="Folder for video, plot and results.")
     integrator: str = param("integrator_node", doc="Name of the integrator node.")
     node_priority: int = param(
-        20, doc="SCHED_FIFO priority of this node during the throws, where permitted; 0 for none.",
+        0, doc="SCHED_FIFO priority of this node during the throws, where permitted; 0 for none.",
         minimum=0, maximum=98,
     )  # fmt: skip
 
