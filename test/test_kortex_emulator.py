@@ -15,7 +15,9 @@ import pytest
 from kortex_support import ARM, HOST, PATIENT, N, emulator, log_in, shared_emulator
 
 from ndp_ros.arms.kortex.channel import StreamChannel
+from ndp_ros.arms.kortex.emulator.config import EmulatorConfig
 from ndp_ros.arms.kortex.emulator.process import EmulatorProcess
+from ndp_ros.arms.kortex.emulator.robot import CyclicCommand, Robot
 from ndp_ros.arms.kortex.errors import (
     InvalidPassword,
     KortexError,
@@ -28,6 +30,7 @@ from ndp_ros.arms.kortex.errors import (
 from ndp_ros.arms.kortex.schema import (
     METHODS,
     ActionEvent,
+    ActuatorFault,
     ArmState,
     ControlMode,
     DeviceKind,
@@ -304,6 +307,24 @@ def test_command_beyond_what_the_arm_allows_trips_it(client, emulator, fault, sp
     client.clear_faults()
     client.require_no_fault()
     emulator.wait_for(lambda state: max(map(abs, state["velocity"])) < 1e-3)
+
+
+@pytest.mark.parametrize(("joint", "published"), [(1, 120.0), (4, 200.0)])
+def test_actuator_trips_on_the_speed_of_the_user_guide(joint, published):
+    tripped = []
+    for speed in np.radians(published) * np.array([0.97, 1.15]):
+        robot = Robot(EmulatorConfig(), ARM)
+        robot.set_servoing(ServoingMode.LOW_LEVEL)
+        zeros = [0.0] * N
+        robot.command(
+            CyclicCommand(1, to_degrees(robot.position).tolist(), zeros, zeros, zeros, None)
+        )
+        robot.data.qvel[joint] = speed
+        robot.tick()
+        measured = np.degrees(robot.velocity[joint])
+        tripped.append(bool(robot.faults[joint] & ActuatorFault.MAXIMUM_VELOCITY))
+        assert tripped[-1] == (measured > published), measured
+    assert tripped == [False, True]
 
 
 def test_torque_without_gravity_lets_the_arm_fall_and_trips_on_the_old_position(client, emulator):

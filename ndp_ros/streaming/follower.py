@@ -38,10 +38,8 @@ STARTING, HOLDING, WAITING, FOLLOWING, BRAKING, FAULTY, STOPPED = range(len(PHAS
 _ATTEMPTS = 6
 _LATENCY = 0.006
 """By how much a segment may outlast its duration before the next counts as overdue [s]."""
-
-
-_BRAKED = 0.02
-"""Time in which an arm that tracks positions comes to rest where it was last told to be [s]."""
+_MOVES = 0.02
+"""Speed from which on a joint can be seen to brake [rad/s]."""
 
 
 class Follower:
@@ -277,16 +275,19 @@ class Follower:
             elif self.guard.approach(self.setpoint, self._retreat):
                 self._retreat = None
 
-    def paused(self, pause: float) -> None:
-        """Go on where the setpoint is, as fast as an arm that was told nothing else still is.
+    def paused(self, before: Array, after: Array) -> None:
+        """Go on where the setpoint is, slowed down as the arm is that was told nothing meanwhile.
 
         Without this the first command after a pause would ask for the speed of before at
-        once, of an arm that has braked meanwhile.
+        once, of an arm that has braked.
 
         Args:
-            pause: Time without commands [s].
+            before: Velocity measured before the pause (dof,) [rad/s].
+            after: And after it.
         """
-        self.setpoint[1:] *= max(0.0, 1.0 - pause / _BRAKED)
+        share = np.ones_like(before)
+        np.divide(after, before, out=share, where=np.abs(before) > _MOVES)
+        self.setpoint[1:] *= np.clip(np.nan_to_num(share), 0.0, 1.0)
 
     def brake(self, reason: str) -> None:
         """Come to rest; the next good segment sets the arm in motion again."""

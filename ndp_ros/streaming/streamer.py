@@ -40,7 +40,7 @@ from ndp_ros.streaming.mailbox import Mailbox
 
 DONE, FAILED, NOT_STARTED, ORPHANED = 0, 1, 2, 3
 _PAUSE = 0.003
-"""Pause of the loop that an arm notices [s]."""
+"""Pause of the loop from which on an arm may have braked [s]."""
 
 _STATUS_RATE = 50.0
 _POSES_RATE = 200.0
@@ -161,7 +161,8 @@ class Streamer:
             if began - previous > stall:
                 self._stalled((began - previous) * 1e-9)
             elif began - previous > paused:
-                follower.paused((began - previous) * 1e-9)
+                before = measured.velocity.copy()
+                follower.paused(before, arm.read(measured).velocity)
             previous = began
             mailbox.streamer_beat(began)
             self._listen(began, now)
@@ -180,10 +181,10 @@ class Streamer:
                     raise _HardError("command_not_finite: the tracking law gave no numbers")
                 self._react(policy, "command")
             arm.write(command)
-            paused = monotonic()
+            written = monotonic()
             if simulated is not None:
                 simulated.step(period)
-            resumed = monotonic()
+            stepped = monotonic()
             arm.read(measured)
             read = monotonic() * 1e-9
             age = 0.0 if simulated is not None else read - measured.time
@@ -206,7 +207,7 @@ class Streamer:
             ):
                 phase, told = follower.phase, follower.reason
                 self._publish_status()
-            cost.add(monotonic() - began - (resumed - paused))
+            cost.add(monotonic() - began - (stepped - written))
             if self._closing:
                 deadline = min(deadline, now + _CLOSING_TIMEOUT)
                 resting = resting + 1 if self._at_rest() else 0

@@ -57,7 +57,7 @@ class EmulatorConfig:
         0.0873, doc="Position error that trips an actuator.", unit="rad", minimum=0.001
     )
     overspeed: float = param(
-        1.25, doc="Measured speed that trips an actuator, over its limit.", minimum=1.0
+        1.0, doc="Scale of the speed that trips an actuator, 120 and 200 deg/s.", minimum=0.1
     )
     control_grace: float = param(
         7.5, doc="Time after its last command for which a session keeps control.",

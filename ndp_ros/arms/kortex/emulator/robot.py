@@ -39,7 +39,7 @@ from ndp_ros.errors import ConfigError
 
 Array = NDArray[np.float64]
 
-_REFERENCE_FREQUENCY = 400.0
+_REFERENCE_FREQUENCY = 200.0
 """Bandwidth of the filter that makes a smooth reference of commanded positions [rad/s]."""
 _SERVO_FREQUENCY = 60.0
 """Bandwidth of the position servo [rad/s]."""
@@ -51,6 +51,11 @@ _ENTRY_GRACE = 0.5
 """Time for the first command after low-level servoing was entered [s]."""
 _TORQUE_PER_AMPERE = (11.0, 7.6)
 """Large and small actuators, used in CURRENT mode [N m/A]."""
+_STRENGTH = (56.7, 29.4)
+"""Torque that large and small actuators can give [N m]: what the arm's user guide only warns of.
+More than what is asked of them (39 and 9), and needed when an arm has to stop at once."""
+_TOO_FAST = (math.radians(120.0), math.radians(200.0))
+"""Measured speed that trips large and small actuators [rad/s], after the arm's user guide."""
 _ACTION_SPEED = math.radians(25.0)
 """Speed of an action without a constraint [rad/s]."""
 
@@ -164,13 +169,16 @@ class Robot:
         self._force_share = 1.0
         self._palm = self.model.body("palm").id
         self._damping = self.model.dof_damping[:n].copy()
-        self._limit = np.array(arm.max_torque[:n])
+        large = np.array(arm.max_torque[:n]) > 20.0
+        self._limit = np.where(large, *_STRENGTH)
+        self.model.actuator_ctrlrange[:n] = np.stack([-self._limit, self._limit], axis=1)
         self._speed = list(arm.max_velocity[:n])
         self._brake = np.array(arm.max_acceleration[:n])
         bounded = self.model.jnt_limited[:n].astype(bool)
         self._upper = np.where(bounded, arm.upper[:n], np.inf).tolist()
         self._lower = np.where(bounded, arm.lower[:n], -np.inf).tolist()
-        self._per_ampere = np.where(self._limit > 20.0, *_TORQUE_PER_AMPERE)
+        self._per_ampere = np.where(large, *_TORQUE_PER_AMPERE)
+        self._too_fast = (config.overspeed * np.where(large, *_TOO_FAST)).tolist()
 
         self.time = 0.0
         self.servoing = ServoingMode.SINGLE_LEVEL
@@ -555,7 +563,7 @@ class Robot:
             error -= round(error / math.tau) * math.tau
             if abs(error) > config.following_error:
                 tripped.append((i, ActuatorFault.FOLLOWING_ERROR))
-            if abs(v[i]) > config.overspeed * self._speed[i]:
+            if abs(v[i]) > self._too_fast[i]:
                 tripped.append((i, ActuatorFault.MAXIMUM_VELOCITY))
             if max(q[i], target) > self._upper[i] + _LIMIT_MARGIN:
                 tripped.append((i, ActuatorFault.JOINT_LIMIT_HIGH))

@@ -52,7 +52,7 @@ from ndp_ros.errors import ArmError
 
 log = logging.getLogger(__name__)
 
-_CATCH_UP = 0.02
+_CATCH_UP = 0.003
 """Physics that is made up for in one go [s]."""
 _TICKS_A_TURN = 2
 _DATAGRAMS_A_TURN = 16
