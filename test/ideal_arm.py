@@ -29,6 +29,7 @@ class IdealArm:
         silent_at: int = -1,
         nan_at: int = -1,
         cue: str = "",
+        brakes_after: float = 0.0,
     ) -> None:
         """Prepare an arm at its home position.
 
@@ -38,6 +39,8 @@ class IdealArm:
             fail_at, stuck_at, silent_at, nan_at: Write after which the arm raises, does not
                 move, gives no new measurements, or measures NaN.
             cue: File that must exist too before any of that happens.
+            brakes_after: Time without a write after which the arm measures no speed, until
+                then the commanded one [s]; with 0 it never measures any.
         """
         self._info = ArmInfo.from_config(config, ("position",))
         self._at = np.array(config.home)
@@ -47,6 +50,9 @@ class IdealArm:
             at if at >= 0 else 1 << 60 for at in (fail_at, stuck_at, silent_at, nan_at)
         )
         self._cue = cue
+        self._brakes_after = brakes_after
+        self._velocity = np.zeros_like(self._at)
+        self._told_at = 0.0
         self._writes = 0
         self._cued = 0
 
@@ -57,7 +63,8 @@ class IdealArm:
         if self._cued < self._silent_at:
             self._measured_at = time.monotonic()
         out.position[:] = self._at if self._cued < self._nan_at else np.nan
-        out.velocity[:] = 0.0
+        braked = time.monotonic() - self._told_at > self._brakes_after
+        out.velocity[:] = 0.0 if braked else self._velocity
         out.effort[:] = 0.0
         out.time = self._measured_at
         return out
@@ -70,6 +77,8 @@ class IdealArm:
             raise ArmError("the ideal arm fails on cue")
         if self._cued < self._stuck_at:
             self._at[:] = command.position
+            self._velocity[:] = command.velocity
+        self._told_at = time.monotonic()
         self._note(WRITE, command.position)
 
     def stop(self) -> None:

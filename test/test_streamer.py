@@ -412,6 +412,25 @@ def test_a_stalled_loop_starts_again_from_where_the_arm_is(rig) -> None:
     rig.until(lambda: rig.phase("following"))
 
 
+def test_after_a_pause_an_arm_that_has_braked_is_not_asked_for_its_old_speed(rig) -> None:
+    rig.start({"brakes_after": 0.02})
+    rig.ask("follow")
+    rig.send(0.5)
+    fast = 0.5 * JACO.max_velocity[0] / RATE
+    rig.until(lambda: np.abs(np.diff(rig.commands()[-2:, 0])).max(initial=0.0) > fast)
+    rig.process.send_signal(signal.SIGSTOP)
+    time.sleep(0.1)
+    rig.process.send_signal(signal.SIGCONT)
+    told = len(rig.commands())
+    rig.until(lambda: len(rig.commands()) > told + 5)
+    log = ideal_arm.read_log(rig.log, DOF)
+    pause = int(np.argmax(np.diff(log[:, 1])))
+    before, after = (np.abs(log[i + 1, 2] - log[i, 2]) for i in (pause - 1, pause))
+    assert log[pause + 1, 1] - log[pause, 1] > 0.09
+    assert before > fast
+    assert after <= 2.0 * JACO.max_acceleration[0] / RATE**2, "one tick's gain from rest"
+
+
 def test_a_simulated_arm_is_stepped_reset_and_shows_its_objects(rig) -> None:
     runtime = RuntimeConfig(rate=RATE, priority=0, heartbeat_timeout=60.0, parent_timeout=60.0)
     spec = StreamSpec(runtime=runtime, seed=1)
