@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from ndp_ros.errors import TaskError
+from ndp_ros.tasks.wrapped import Step, WrappedTask
 
 Array = NDArray[np.float64]
-Step = tuple[Array, float, bool, bool, dict[str, Any]]
 
 PREFIX = "embedding."
 
@@ -94,14 +94,15 @@ class Decoder:
         return out
 
 
-class EmbeddedActions(gymnasium.Env[Array, Array]):
+class EmbeddedActions(WrappedTask):
     """A task acted in through an embedding; one action a ``step`` of k control steps.
 
-    Attributes: those of the task, but ``joint_names``, the dimensions of the embedding,
-    ``action_scale``, one for each, ``k``, one, and ``control_dt``, the time of a step.
+    Attributes:
+        joint_names: Names of the embedding's dimensions.
+        action_scale: One for each.
     """
 
-    k = 1
+    _refusal = "an embedding decodes to displacements"
 
     def __init__(self, env: Any, decoder: Decoder) -> None:
         """Put an embedding before a task.
@@ -114,15 +115,11 @@ class EmbeddedActions(gymnasium.Env[Array, Array]):
                 f"the embedding decodes to {decoder.bound.shape} displacements, the task takes "
                 f"{(env.k, len(env.joint_names))}"
             )
-        self._env, self._decoder = env, decoder
-        self.metadata, self.render_mode = env.metadata, env.render_mode
-        self.fields, self.arm = env.fields, env.arm
-        self.control_dt, self.tick = env.k * env.control_dt, env.tick
-        self.segment_times = env.segment_times
+        super().__init__(env)
+        self._decoder = decoder
         self.joint_names = tuple(f"embedding_{i}" for i in range(decoder.size))
         self.action_scale = np.ones(decoder.size)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (1, decoder.size), np.float64)
-        self.observation_space = env.observation_space
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -133,23 +130,6 @@ class EmbeddedActions(gymnasium.Env[Array, Array]):
     def step(self, action: Array) -> Step:
         """Run the k displacements that an action (1, m) decodes to."""
         return summed(self._env.step(self._decoder(action)))
-
-    def execute(self, setpoints: Array) -> Step:
-        """Refuse: an embedding decodes to displacements.
-
-        Raises:
-            TaskError: Always.
-        """
-        raise TaskError("an embedding decodes to displacements: use step()")
-
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
-        """Return the task's picture."""
-        picture: NDArray[np.uint8] | None = self._env.render()
-        return picture
-
-    def close(self) -> None:
-        """Close the task."""
-        self._env.close()
 
     @staticmethod
     def together(envs: Sequence[EmbeddedActions]) -> SideBySide:

@@ -28,12 +28,11 @@ from ndp_ros.config import from_mapping, param
 from ndp_ros.control.impedance import Hand, HandImpedance, Impedance, JointImpedance
 from ndp_ros.control.rigid_body import RigidBody
 from ndp_ros.errors import TaskError
-from ndp_ros.observation import ObservationField
 from ndp_ros.tasks.arm_task import ArmTask
 from ndp_ros.tasks.embedding import summed
+from ndp_ros.tasks.wrapped import Step, WrappedTask
 
 Array = NDArray[np.float64]
-Step = tuple[Array, float, bool, bool, dict[str, Any]]
 
 JOINTS, HAND = "joints", "hand"
 SPACES = (JOINTS, HAND)
@@ -136,24 +135,18 @@ class Choice:
         return [after if share == 1.0 else a + share * (after - a) for a, after in pairs]
 
 
-class VariableImpedance(gymnasium.Env[Array, Array]):
+class VariableImpedance(WrappedTask):
     """A task whose action is a displacement of the goal, and the gains.
 
     Attributes:
-        fields: What the observation holds.
         joint_names: Names of an action's entries.
         action_scale: What one unit of each entry is.
-        control_dt: Time from one choice to the next [s].
-        k: One: a step takes one action.
-        tick: Period of the law [s].
-        segment_times: End of each tick of a step [s].
-        arm: Name of the arm.
         task: Name of the task.
         config: The task's own configuration.
         impedance: Ranges of the actions.
     """
 
-    k = 1
+    _refusal = "variable impedance follows no setpoints"
 
     def __init__(
         self, env: Any, names: Sequence[str], gripper: str, grip_bound: float, grip_scale: float,
@@ -170,14 +163,11 @@ class VariableImpedance(gymnasium.Env[Array, Array]):
             config: Ranges.
         """
         n = len(names)
-        self._env, self.impedance = env, config
+        super().__init__(env)
+        self.impedance = config
         self._reach, self._stiffness, self._damping = config.ranges(n)
         self._chosen = bool((self._damping[0] < self._damping[1]).any())
-        self.metadata, self.render_mode = env.metadata, env.render_mode
-        self.arm, self.task, self.config = env.arm, env.task, env.config
-        self.fields: tuple[ObservationField, ...] = env.fields
-        self.control_dt, self.tick = env.k * env.control_dt, env.tick
-        self.segment_times = env.segment_times
+        self.task, self.config = env.task, env.config
         self._ramp = config.ramp * len(env.segment_times)
         gains = [f"{name}/stiffness" for name in names]
         spans = [np.maximum(self._stiffness[1] - self._stiffness[0], 1e-9) / 2]
@@ -190,7 +180,6 @@ class VariableImpedance(gymnasium.Env[Array, Array]):
         bound[0, n] = grip_bound
         self._bound, self._n = bound, n
         self.action_space = gymnasium.spaces.Box(-bound, bound, dtype=np.float64)
-        self.observation_space = env.observation_space
         self._goal, self._kp, self._zeta = np.zeros(n), np.zeros(n), np.zeros(n)
 
     def decode(self, action: Array) -> tuple[Array, float, Array, Array]:
@@ -209,23 +198,6 @@ class VariableImpedance(gymnasium.Env[Array, Array]):
         stiffness = _between(self._stiffness, u[n + 1 : 2 * n + 1])
         zeta = _between(self._damping, u[2 * n + 1 :] if self._chosen else np.zeros(n))
         return u[:n] * self._reach, float(u[n]), stiffness, zeta
-
-    def execute(self, setpoints: Array) -> Step:
-        """Refuse: torques of an impedance follow no setpoints.
-
-        Raises:
-            TaskError: Always.
-        """
-        raise TaskError("variable impedance follows no setpoints: use step()")
-
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
-        """Return the task's picture."""
-        picture: NDArray[np.uint8] | None = self._env.render()
-        return picture
-
-    def close(self) -> None:
-        """Close the task."""
-        self._env.close()
 
     def _choose(self, goal: Array, stiffness: Array, damping: Array) -> Choice:
         """Return the way from the last choice to a new one, which then is the last."""

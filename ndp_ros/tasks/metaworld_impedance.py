@@ -24,7 +24,8 @@ from ndp_ros.control.rigid_body import RigidBody
 from ndp_ros.errors import TaskError
 from ndp_ros.observation import ObservationField, assemble, observation_size
 from ndp_ros.tasks.embedding import summed
-from ndp_ros.tasks.impedance import Choice, ImpedanceConfig, Step, VariableImpedance
+from ndp_ros.tasks.impedance import Choice, ImpedanceConfig, VariableImpedance
+from ndp_ros.tasks.wrapped import Step
 
 if TYPE_CHECKING:
     from metaworld.sawyer_xyz_env import SawyerXYZEnv

@@ -8,7 +8,6 @@ environments. Every number is the one that an environment on its own computes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import mujoco
 import numpy as np
@@ -19,9 +18,9 @@ from ndp_ros.control.limiter import Limiter
 from ndp_ros.control.omega import InverseDynamicsOfMany
 from ndp_ros.errors import TaskError
 from ndp_ros.tasks.arm_task import ArmTask
+from ndp_ros.tasks.wrapped import Step
 
 Array = NDArray[np.float64]
-Step = tuple[Array, float, bool, bool, dict[str, Any]]
 
 
 class Together:

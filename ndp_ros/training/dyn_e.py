@@ -17,12 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ndp_ros.errors import TrainingError
 from ndp_ros.policies import make_policy
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.policies.layout import LOG_STD, initial_tensors
 from ndp_ros.policies.spec import PolicySpec
 from ndp_ros.tasks.embedding import PREFIX
+from ndp_ros.training.descent import descend
 from ndp_ros.training.directory import RunDirectory
 from ndp_ros.training.embedding import learn_embedding, load_decoder, save_decoder
 from ndp_ros.training.experiment import DynEConfig, RunConfig
@@ -104,7 +104,7 @@ class TwinDelayed(nn.Module):
             goal = batch["rewards"] / scale + self._gamma_k * batch["going_on"] * ahead.amin(0)
         actions = batch["actions"].flatten(1).clamp(-1.0, 1.0)
         critic_loss = ((self.values(self.critics, obs, actions) - goal) ** 2).mean(1).sum()
-        self._descend("critics", critic_loss)
+        descend(self.optimisers["critics"], critic_loss, "critics", "critic_rate")
 
         due = int(self.steps) % self._config.actor_every == 0
         self.steps += 1
@@ -112,7 +112,7 @@ class TwinDelayed(nn.Module):
             chosen = self.actor.means(obs).flatten(1)
             actor_loss = -self.values(self.critics, obs, chosen)[0].mean()
         if due:
-            self._descend("actor", actor_loss)
+            descend(self.optimisers["actor"], actor_loss, "actor", "actor_rate")
             self._follow()
         return {"policy_loss": actor_loss.item(), "value_loss": critic_loss.item()}
 
@@ -125,14 +125,6 @@ class TwinDelayed(nn.Module):
         ):
             for target, model in zip(targets.parameters(), models.parameters(), strict=True):
                 target.lerp_(model, self._target_rate)
-
-    def _descend(self, name: str, loss: Tensor) -> None:
-        if not torch.isfinite(loss):
-            raise TrainingError(f"the loss of the {name} is not finite: lower {name[:6]}_rate")
-        optimiser = self.optimisers[name]
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
 
 
 class DynERun(SacRun):

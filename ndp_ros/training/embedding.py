@@ -24,8 +24,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ndp_ros.errors import TrainingError
 from ndp_ros.tasks.embedding import PREFIX
+from ndp_ros.training.descent import descend
 from ndp_ros.training.experiment import DynEConfig
 
 Array = NDArray[Any]
@@ -126,7 +126,7 @@ def learn_embedding(
     adam = torch.optim.Adam(net.parameters(), lr=config.embedding_rate, amsgrad=True)
     for done, (s, a, ds) in enumerate(batches(config.embedding_steps), start=1):
         loss, error = net.loss(s, a, ds, config.information_cost, generator)
-        _descend(adam, loss, "embedding")
+        descend(adam, loss, "embedding", "embedding_rate")
         say(done, f"prediction error {error.item():.3f}")
 
     net.requires_grad_(False)
@@ -140,7 +140,7 @@ def learn_embedding(
         back = (net.encode(decoded)[0] - mean) / deviation
         error = ((back - z) ** 2).mean()
         motion = decoded.reshape(len(decoded), *bound.shape).norm(dim=2).sum()
-        _descend(adam, error + config.motion_cost * motion, "decoder")
+        descend(adam, error + config.motion_cost * motion, "decoder", "embedding_rate")
         say(config.embedding_steps + done, f"decoding error {error.item():.3f}")
 
     linear = [layer for layer in decoder if isinstance(layer, nn.Linear)]
@@ -170,11 +170,3 @@ def whitened(values: Array) -> Array:
     deviation = values.std(axis=0)
     white: Array = (values - values.mean(axis=0)) / np.where(deviation > _LEAST, deviation, 1.0)
     return white
-
-
-def _descend(adam: torch.optim.Optimizer, loss: Tensor, name: str) -> None:
-    if not torch.isfinite(loss):
-        raise TrainingError(f"the loss of the {name} is not finite: lower embedding_rate")
-    adam.zero_grad()
-    loss.backward()
-    adam.step()

@@ -25,13 +25,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ndp_ros.errors import TrainingError
 from ndp_ros.policies import make_policy
 from ndp_ros.policies.actor_critic import ActorCritic
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.policies.layout import initial_tensors
 from ndp_ros.policies.networks import Mlp
 from ndp_ros.policies.spec import PolicySpec
+from ndp_ros.training.descent import descend
 from ndp_ros.training.directory import RunDirectory, State
 from ndp_ros.training.evaluation import EPISODE_FIGURES, EVALUATION_SEED, summarise
 from ndp_ros.training.experiment import RunConfig
@@ -157,17 +157,18 @@ class SoftActorCritic(nn.Module):
             goal = batch["rewards"] / scale + self._gamma_k * batch["going_on"] * soft
         bounded = batch["actions"].clamp(-ACTION_BOUND, ACTION_BOUND)
         critic_loss = ((self.values(self.critics, batch["obs"], bounded) - goal) ** 2).mean()
-        self._descend("critics", critic_loss)
+        descend(self.optimisers["critics"], critic_loss, "critics", "critic_rate")
 
         actions, log_density = self.sample(batch["obs"], generator)
         worst = self.values(self.critics, batch["obs"], actions).amin(0)
         actor_loss = (temperature * log_density - worst).mean()
-        self._descend("actor", actor_loss)
+        descend(self.optimisers["actor"], actor_loss, "actor", "actor_rate")
         with torch.no_grad():
             self.actor.log_std.clamp_(*_LOG_STD_RANGE)
 
         surprise = (log_density.detach() + self._target_entropy).mean()
-        self._descend("temperature", -self.log_temperature * surprise)
+        temperature_loss = -self.log_temperature * surprise
+        descend(self.optimisers["temperature"], temperature_loss, "temperature", "actor_rate")
         with torch.no_grad():
             for target, critic in zip(
                 self.targets.parameters(), self.critics.parameters(), strict=True
@@ -178,14 +179,6 @@ class SoftActorCritic(nn.Module):
             "value_loss": critic_loss.item(),
             "entropy": -log_density.mean().item(),
         }
-
-    def _descend(self, name: str, loss: Tensor) -> None:
-        if not torch.isfinite(loss):
-            raise TrainingError(f"the loss of the {name} is not finite: lower actor_rate")
-        optimiser = self.optimisers[name]
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
 
 
 class Learner(Protocol):

@@ -1,0 +1,27 @@
+"""One step down a loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ndp_ros.errors import TrainingError
+
+
+def descend(optimiser: torch.optim.Optimizer, loss: Tensor, name: str, rate: str) -> None:
+    """Take one optimiser step down a loss.
+
+    Args:
+        optimiser: Of the parameters that may move.
+        loss: A single number.
+        name: What the loss belongs to.
+        rate: Option that sets the size of the step.
+
+    Raises:
+        TrainingError: If the loss is not finite.
+    """
+    if not torch.isfinite(loss):
+        raise TrainingError(f"the loss of the {name} is not finite: lower {rate}")
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
