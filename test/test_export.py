@@ -10,7 +10,7 @@ from ndp_ros.training.run import train
 
 def test_an_exported_checkpoint_has_a_card_and_no_state_of_training(tmp_path, capsys):
     run, out, results = tmp_path / "run", tmp_path / "shipped", tmp_path / "results"
-    train(toy(320), run, command="ndp train toy --out here", quiet=True)
+    train(toy(320), run, command="ndp train toy", quiet=True)
     command = ["export", str(run), "-o", str(out), "--results", str(results), "--episodes", "5"]
     assert cli.main([*command, "--json"]) == 0
     report = json.loads(capsys.readouterr().out.splitlines()[-1])

@@ -16,7 +16,7 @@ import pytest
 from ndp_ros import checkpoint
 from ndp_ros.errors import TrainingError
 from ndp_ros.training.evaluation import EVALUATION_SEED
-from ndp_ros.training.experiment import RunConfig, differences
+from ndp_ros.training.experiment import RunConfig, as_typed, differences
 from ndp_ros.training.logs import TIME_COLUMNS, read_progress
 from ndp_ros.training.ppo import PpoConfig
 from ndp_ros.training.rollouts import Rollouts
@@ -112,6 +112,14 @@ def test_a_run_that_ended_between_checkpoints_can_be_extended(tmp_path: Path) ->
     train(toy(480), tmp_path / "run", quiet=True)  # 3 batches, a checkpoint every 2
     train(toy(960), tmp_path / "run", resume=True, quiet=True)
     assert [int(row["samples"]) for row in curve(tmp_path / "run")] == list(range(160, 961, 160))
+
+
+def test_a_recorded_command_leaves_out_the_folders_of_its_machine():
+    typed = ["train", "throw", "--out", "/a b/run", "--seed", "3", "--runs=/c"]
+    assert as_typed(typed) == "ndp train throw --seed 3"
+    assert as_typed(["train", "throw", "--task-options", "latency=0.02"]) == (
+        "ndp train throw --task-options latency=0.02"
+    )
 
 
 def test_a_run_records_what_made_it(tmp_path: Path) -> None:

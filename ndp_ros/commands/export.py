@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -56,9 +55,6 @@ def main(args: argparse.Namespace) -> int:
     saved = checkpoint.load(args.run / CHECKPOINTS / args.which)
     episodes = _evaluate(saved, args)
     report = {"checkpoint": saved.id, "seed": args.seed, **plain(summarise(episodes))}
-    # Where the run lay says nothing to those who get its checkpoint.
-    origin = saved.provenance
-    origin["command"] = without_folder(str(origin.get("command", "")))
     text = card(args.output.name, saved, args.which, args.about, report)
     checkpoint.save(args.output, saved.spec, saved.tensors, saved.provenance, card=text)
     if args.results:
@@ -133,27 +129,14 @@ def card(
     return "\n".join(lines)
 
 
-def without_folder(command: str) -> str:
-    """Return a command without its ``--out DIR``."""
-    words = shlex.split(command)
-    while "--out" in words:
-        at = words.index("--out")
-        del words[at : at + 2]
-    return shlex.join(w for w in words if not w.startswith("--out="))
-
-
 def _write_results(
     run: Path, folder: Path, report: dict[str, Any], episodes: list[Episode]
 ) -> None:
     """Copy what a run recorded and add the evaluation and a picture of the curve."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (CONFIG, CSV_NAME):
+        for name in (CONFIG, CSV_NAME, PROVENANCE):
             shutil.copyfile(run / name, folder / name)
-        origin = json.loads((run / PROVENANCE).read_text(encoding="utf-8"))
-        origin["command"] = without_folder(origin.get("command", ""))
-        text = json.dumps(origin, indent=1) + "\n"
-        (folder / PROVENANCE).write_text(text, encoding="utf-8")
         (folder / "evaluation.json").write_text(json.dumps(report) + "\n", encoding="utf-8")
     except OSError as error:
         raise TrainingError(f"cannot write to {folder}: {error.strerror}") from error

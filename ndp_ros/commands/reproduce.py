@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from ndp_ros.errors import TrainingError
 from ndp_ros.training.executors import EXECUTORS, run_queue
+from ndp_ros.training.experiment import as_typed
 from ndp_ros.training.reproduce import EXPERIMENTS, SCALES, Queue, experiment, outcomes, say
 from ndp_ros.training.results_page import PAGE, RESULTS, update
 
@@ -85,7 +85,7 @@ def main(args: argparse.Namespace) -> int:
     names = list(EXPERIMENTS) if args.experiment == "all" else [args.experiment]
     if len(names) > 1 and args.only:
         raise TrainingError("--only is for one experiment, not for all")
-    command = shlex.join(["ndp", *sys.argv[1:]])
+    command = as_typed(sys.argv[1:])
     summary = {
         name: _reproduce(Queue(name, args.scale, args.runs, command, tuple(args.only)), args)
         for name in names

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from ndp_ros.config import add_arguments, from_mapping, parameters, read_yaml
 from ndp_ros.errors import TrainingError
 from ndp_ros.training.distributed import alone, assist, joined
-from ndp_ros.training.experiment import NESTED, RunConfig, merge, shipped_values
+from ndp_ros.training.experiment import NESTED, RunConfig, as_typed, merge, shipped_values
 
 _EPILOG = """\
 Values come from, in this order: the defaults below, the shipped
@@ -51,7 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Train and say where the checkpoint is."""
     config = read_config(args)
-    command = shlex.join(["ndp", *sys.argv[1:]])
+    command = as_typed(sys.argv[1:])
     if not alone():
         return _as_one_of_many(args, config, command)
     if args.seeds:

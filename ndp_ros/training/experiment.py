@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
+import shlex
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -38,6 +40,7 @@ METHODS = {
 IMPEDANCE = {"vices": "joints", "vices-pos": "hand", "vices-low-freq": "joints"}
 """Coordinates of the impedance that a method's actions control."""
 
+_FOLDERS = ("--out", "--runs")
 _VERSIONS = ("numpy", "mujoco", "pin", "gymnasium", "torch", "safetensors")
 
 
@@ -272,6 +275,20 @@ def differences(a: Any, b: Any, prefix: str = "") -> list[str]:
         elif left != right:
             names.append(prefix + f.name)
     return names
+
+
+def as_typed(arguments: Sequence[str]) -> str:
+    """Return an ``ndp`` command as its records keep it: without the folders it wrote to.
+
+    Those belong to one machine, and the command does the same without them.
+    """
+    words = ["ndp"]
+    skip = False
+    for word in arguments:
+        if not skip and word.partition("=")[0] not in _FOLDERS:
+            words.append(word)
+        skip = word in _FOLDERS
+    return shlex.join(words)
 
 
 def provenance() -> dict[str, Any]:
