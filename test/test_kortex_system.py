@@ -154,13 +154,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     swaying_checkpoint(folder / "plus", 0.4)
     swaying_checkpoint(folder / "minus", -0.4)
     # It may go on blindly for a moment without being far from where it should be.
-    patient = dataclasses.replace(PATIENT, following_error=0.6)
+    patient = dataclasses.replace(PATIENT, following_error=0.6, watchdog=4.0)
     with EmulatorProcess(patient) as emulator, ros_system(folder) as ros:
         system = System(ros, emulator, folder)
         system.start_integrator()
         system.start_policy()
         ros.start_node("objects_node", arm="gen3", task="throw-gen3")
-        ros.until(lambda: system.segments and system.state == "holding", "segments and an arm")
+        ros.until(lambda: system.segments and system.state, "segments and an arm")
         yield system
 
 

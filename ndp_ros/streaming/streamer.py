@@ -160,7 +160,8 @@ class Streamer:
             now = began * 1e-9
             if began - previous > stall:
                 self._stalled((began - previous) * 1e-9)
-            elif began - previous > paused:
+            elif began - previous > paused and measured.time * 1e9 > previous:
+                # Where the last answer was lost there is nothing to compare the next one with.
                 before = measured.velocity.copy()
                 follower.paused(before, arm.read(measured).velocity)
             previous = began

@@ -378,9 +378,11 @@ class KortexArm:
 
     def _look(self) -> None:
         """Ask for the state alone; a lost answer leaves the last one, with its age."""
+        # A driven arm waits for its next command meanwhile.
+        wait = self._wait if self._mode else _CALM_WAIT
         try:
             feedback = self.client.datagrams.call(
-                "BaseCyclic.RefreshFeedback", timeout=_CALM_WAIT, attempts=1
+                "BaseCyclic.RefreshFeedback", timeout=wait, attempts=1
             )
         except Unreachable:
             silent = time.monotonic() - self._measured_at
