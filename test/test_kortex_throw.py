@@ -1,8 +1,8 @@
 """Throws of the shipped Gen3 policy through guard and emulated arm, tick by tick instead of in real
 time.
 
-What the streamer does on a Kortex arm in position mode, on no clock but the arm's own: whether a
-throw lands is then a question of servo, limits and latency, not of this machine's load.
+What the streamer does on a Kortex arm, on no clock but the arm's own: whether a throw lands is
+then a question of servo, limits and latency, not of this machine's load.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 from kortex_support import ARM, N
 
-from ndp_ros.arms.arm import ArmInfo
+from ndp_ros.arms import kortex
+from ndp_ros.arms.arm import ArmInfo, Command, JointState
 from ndp_ros.arms.kortex.emulator.config import EmulatorConfig
 from ndp_ros.arms.kortex.emulator.robot import CyclicCommand, Robot
-from ndp_ros.arms.kortex.schema import ServoingMode
+from ndp_ros.arms.kortex.schema import ControlMode, ServoingMode
 from ndp_ros.arms.kortex.units import GRIPPER_CLOSED
 from ndp_ros.dmp.segment import Segment
 from ndp_ros.errors import ConfigError
 from ndp_ros.observation import assemble
 from ndp_ros.paths import find_checkpoint
 from ndp_ros.streaming.config import RuntimeConfig
-from ndp_ros.streaming.guard import Guard
+from ndp_ros.streaming.guard import BRAKE, Guard
 from ndp_ros.surroundings import Surroundings
 
 CHECKPOINT = "gen3_throw"
@@ -29,12 +30,19 @@ TICK, LATENCY = 0.001, 0.01
 EPISODE, FLIGHT = 2.0, 0.8
 
 
-def throw(phi, seed: int) -> np.ndarray:
+def throw(phi, seed: int, mode: str) -> np.ndarray:
     """Make one throw and return where the cube lies from the bin (3,) [m]."""
+    _, omega = kortex.make(
+        ARM, task="", command_mode=mode, rate=1.0 / TICK, seed=0, robot_ip="127.0.0.1"
+    )
     robot = Robot(EmulatorConfig(scene="throw-gen3"), ARM)
     robot.reset_scene(seed)
     robot.set_servoing(ServoingMode.LOW_LEVEL)
-    guard = Guard(ArmInfo.from_config(ARM, ("position",)), RuntimeConfig.named("throw"))
+    if mode == "torque":
+        for joint in range(N):
+            robot.set_control_mode(joint, ControlMode.TORQUE)
+    guard = Guard(ArmInfo.from_config(ARM, (mode,)), RuntimeConfig.named("throw"), omega.torque_of)
+    measured, command = JointState.zeros(N + 1), Command.zeros(N + 1, mode)
     y = np.zeros((3, N + 1))
     y[0, :N], y[0, N] = robot.position, Surroundings.named("throw-gen3").grip
     guard.seat(y[0])
@@ -63,10 +71,14 @@ def throw(phi, seed: int) -> np.ndarray:
             wanted = np.array(bound.sample((k + 1 - began) * TICK))
             wanted[0, N] = np.clip(wanted[0, N], 0.0, GRIPPER_CLOSED)
             guard.limit(y, wanted)
+        measured.position[:N], measured.velocity[:N] = robot.position, robot.velocity
+        omega(y[0], y[1], y[2], measured, command)
+        assert guard.command(command) < BRAKE
         robot.command(
             CyclicCommand(
                 k + 1, np.degrees(y[0, :N]).tolist(), np.degrees(y[1, :N]).tolist(),
-                [0.0] * N, [0.0] * N, (100.0 * y[0, N] / GRIPPER_CLOSED, 100.0, 100.0),
+                command.torque[:N].tolist(), [0.0] * N,
+                (100.0 * y[0, N] / GRIPPER_CLOSED, 100.0, 100.0),
             )
         )  # fmt: skip
         robot.tick()
@@ -78,7 +90,8 @@ def throw(phi, seed: int) -> np.ndarray:
     return gap
 
 
-def test_throws_through_guard_and_position_servo_land_in_the_bin() -> None:
+@pytest.mark.parametrize("mode", ["position", "torque"])
+def test_throws_through_guard_and_the_arm_land_in_the_bin(mode) -> None:
     pytest.importorskip("rclpy", reason="needs ROS 2 (or its wheels)")
     try:
         find_checkpoint(CHECKPOINT)
@@ -87,6 +100,6 @@ def test_throws_through_guard_and_position_servo_land_in_the_bin() -> None:
     from ndp_ros.nodes.policy_node import Phi
 
     phi = Phi(CHECKPOINT, "gen3")
-    gaps = np.array([throw(phi, seed) for seed in range(4)])
+    gaps = np.array([throw(phi, seed, mode) for seed in range(4)])
     inside = (np.abs(gaps[:, :2]).max(axis=1) < 0.15) & (gaps[:, 2] > -0.01) & (gaps[:, 2] < 0.25)
     assert inside.sum() >= 3, gaps
