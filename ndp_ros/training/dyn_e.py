@@ -23,12 +23,13 @@ from ndp_ros.policies.layout import LOG_STD, initial_tensors
 from ndp_ros.policies.spec import PolicySpec
 from ndp_ros.tasks.embedding import PREFIX
 from ndp_ros.training.descent import descend
-from ndp_ros.training.directory import RunDirectory
+from ndp_ros.training.directory import RunDirectory, State
 from ndp_ros.training.embedding import learn_embedding, load_decoder, save_decoder
 from ndp_ros.training.experiment import DynEConfig, RunConfig
 from ndp_ros.training.logs import ProgressLine, Watch
 from ndp_ros.training.off_policy import Learner, SacRun
 from ndp_ros.training.rollouts import Plan, Rollouts
+from ndp_ros.training.trainer import AnyRollouts
 
 Array = NDArray[Any]
 
@@ -143,9 +144,9 @@ class DynERun(SacRun):
         k = config.choice.k
         windows = -(-config.dyne.random_steps // (k * config.environments))
         self._random_windows = windows
-        self._before = windows * config.environments * k
-        left = max(1, config.samples - self._before)
-        self._batches = -(-left // self._samples_per_batch)
+        self.before = windows * config.environments * k
+        left = max(1, config.samples - self.before)
+        self.batches = -(-left // self.samples_per_batch)
         self._file = directory.folder / EMBEDDING
         self._decoder: dict[str, Array] = {}
 
@@ -177,7 +178,7 @@ class DynERun(SacRun):
         steps = dyne.embedding_steps + dyne.decoder_steps
         title = f"{config.task} {config.method} seed {config.seed}: embedding"
         with ProgressLine(title, steps, 0, quiet) as line:
-            line.show(0, [("random control steps", str(self._before))])
+            line.show(0, [("random control steps", str(self.before))])
             with Rollouts(plan) as rollouts:
                 rollouts.publish(ArrayPolicy(spec, idle))
                 rollouts.collect(0, fresh=True)
@@ -192,15 +193,17 @@ class DynERun(SacRun):
                 lambda done, what: line.show(done, [(what.rpartition(" ")[0], what.split()[-1])]),
             )  # fmt: skip
 
-    def _publish(self, rollouts: Rollouts) -> None:
+    def _publish(self, rollouts: AnyRollouts) -> None:
         """Give the workers the actor, with a deviation as wide as chance while warming up."""
         deviation = _UNIFORM if self._warming_up else self.config.dyne.exploration
         self._learner.actor.log_std.data.fill_(math.log(deviation))
         super()._publish(rollouts)
 
-    def _more_state(self) -> dict[str, Array]:
-        """Return the decoder, so that a checkpoint can be evaluated wherever it is."""
-        return {PREFIX + name: tensor for name, tensor in self._decoder.items()}
+    def _state(self) -> State:
+        """Add the decoder, so that a checkpoint can be evaluated wherever it is."""
+        state = super()._state()
+        state.arrays.update({PREFIX + name: tensor for name, tensor in self._decoder.items()})
+        return state
 
 
 def embedded(spec: PolicySpec, dyne: DynEConfig) -> PolicySpec:

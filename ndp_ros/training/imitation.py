@@ -7,7 +7,7 @@ displacements itself, with the same hidden layers and normaliser.
 from __future__ import annotations
 
 import contextlib
-import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ from ndp_ros.policies.spec import PolicySpec
 from ndp_ros.training.adam import Adam
 from ndp_ros.training.demonstrations import Demonstrations, load
 from ndp_ros.training.directory import RunDirectory, State
-from ndp_ros.training.evaluation import EVALUATION_SEED, summarise
 from ndp_ros.training.experiment import RunConfig
-from ndp_ros.training.logs import ProgressLine, Row, RunLog, Watch, evaluation_columns
+from ndp_ros.training.logs import Row
 from ndp_ros.training.rollouts import Plan, Rollouts
+from ndp_ros.training.trainer import AnyRollouts, Trainer
 
 Array = NDArray[Any]
 
@@ -34,7 +34,7 @@ _SPLIT, _SHUFFLE = 4, 5
 _MUST_AGREE = ("arm", "joint_names", "observation", "control_dt", "k", "action_scale")
 
 
-class ImitationRun:
+class ImitationRun(Trainer):
     """A run of behaviour cloning; one batch is one pass over the demonstrations."""
 
     def __init__(
@@ -45,8 +45,7 @@ class ImitationRun:
         Raises:
             TrainingError: If there are none, or they are another task's.
         """
-        self.config, self.spec = config, spec
-        self._directory = directory
+        super().__init__(config, spec, directory, resume)
         if not config.demonstrations:
             raise TrainingError("imitation needs --demonstrations FILE (see ndp collect --help)")
         data = load(Path(config.demonstrations))
@@ -58,55 +57,19 @@ class ImitationRun:
         self.policy.mean[:] = data.observations[train].mean(0)
         self.policy.variance[:] = data.observations[train].var(0)
         self._train, self._held = (self._prepare(data, rows) for rows in (train, held))
-        self.passes = 0
-        self._best = -1.0
-        self._seconds = 0.0
-        state = directory.restore(spec) if resume else None
-        if state is not None:
-            self._restore(state)
+        self.batches = config.bc.passes
+        self.samples_per_batch = int(self._train[0].shape[1]) * spec.k
+        self._take_up()
 
-    @property
-    def samples(self) -> int:
-        """Control steps learnt from so far, counted in every pass."""
-        return self.passes * int(self._train[0].shape[1]) * self.spec.k
+    def _rollouts(self) -> AbstractContextManager[Rollouts | None]:
+        if not self.config.evaluation_episodes:
+            return contextlib.nullcontext()
+        return Rollouts(Plan(self.config.choice, self.spec, self.config.seed, 1, 1, 1))
 
-    def go(self, quiet: bool = False, watch: Watch | None = None) -> None:
-        """Run to the end."""
-        config = self.config
-        total = config.bc.passes
-        plan = Plan(config.choice, self.spec, config.seed, 1, 1, 1)
-        title = f"{config.task} {config.method} seed {config.seed}"
-        with contextlib.ExitStack() as stack:
-            log = stack.enter_context(
-                contextlib.closing(RunLog(self._directory.folder, self.samples))
-            )
-            rollouts = stack.enter_context(Rollouts(plan)) if config.evaluation_episodes else None
-            line = stack.enter_context(ProgressLine(title, total, self.passes, quiet))
-            while self.passes < total:
-                start = time.monotonic()
-                row = self._one_pass()
-                due = self.passes % config.checkpoint_every == 0 or self.passes == total
-                evaluation = self._evaluate(rollouts) if due and rollouts is not None else {}
-                self._seconds += time.monotonic() - start
-                row |= evaluation_columns(evaluation) | {
-                    "seconds": self._seconds,
-                    "samples_per_second": self.samples / max(self._seconds, 1e-9),
-                }
-                log.write(row)
-                if due:
-                    self._save(evaluation)
-                figures = [
-                    ("error", f"{row['error']:.4f}"),
-                    ("held out", f"{row['holdout_error']:.4f}"),
-                ]
-                line.show(self.passes, figures)
-                if watch is not None:
-                    watch(row)
-
-    def _one_pass(self) -> Row:
+    def _one_batch(self, rollouts: AnyRollouts | None) -> Row:
         bc = self.config.bc
         x, targets = self._train
-        rng = np.random.default_rng([self.config.seed, _SHUFFLE, self.passes])
+        rng = np.random.default_rng([self.config.seed, _SHUFFLE, self.batch])
         order = rng.permutation(x.shape[1])
         error = 0.0
         for index in np.array_split(order, -(-len(order) // bc.windows_per_step)):
@@ -119,10 +82,7 @@ class ImitationRun:
             self._adam.step(self.policy.flat, gradient, bc.step_size)
         if not np.isfinite(error):
             raise TrainingError("the error is not finite: lower step_size")
-        self.passes += 1
         return {
-            "samples": self.samples,
-            "observed": self.samples // self.spec.k,
             "error": error / targets.size,
             "holdout_error": self._error(*self._held),
             "learning_rate": bc.step_size,
@@ -142,33 +102,19 @@ class ImitationRun:
         dtype = self.policy.dtype
         return self.policy.normalise(obs), np.ascontiguousarray(targets, dtype)
 
-    def _evaluate(self, rollouts: Rollouts) -> Row:
-        rollouts.publish(self.policy)
-        n = self.config.evaluation_episodes
-        return summarise(rollouts.evaluate(range(EVALUATION_SEED, EVALUATION_SEED + n)))
+    def _figures(self, row: Row) -> list[tuple[str, str]]:
+        return [("error", f"{row['error']:.4f}"), ("held out", f"{row['holdout_error']:.4f}")]
 
-    def _save(self, evaluation: Row) -> None:
-        success = evaluation.get("success_rate")
-        better = success is None or success >= self._best
-        self._best = max(self._best, -1.0 if success is None else success)
-        state = State(
-            {"flat": self.policy.flat, "adam.m": self._adam.m, "adam.v": self._adam.v},
-            {
-                "passes": self.passes,
-                "adam_steps": self._adam.steps,
-                "best": self._best,
-                "seconds": self._seconds,
-            },
-        )
-        tensors = self.policy.tensors()
-        self._directory.save(self.samples, self.spec, tensors, state, evaluation, better)
+    def _state(self) -> State:
+        adam = self._adam
+        arrays = {"flat": self.policy.flat, "adam.m": adam.m, "adam.v": adam.v}
+        return State(arrays, {"adam_steps": adam.steps})
 
     def _restore(self, state: State) -> None:
         self.policy.flat[:] = state.arrays["flat"]
-        moments, counters = state.part("adam"), state.counters
+        moments = state.part("adam")
         self._adam.m[:], self._adam.v[:] = moments["m"], moments["v"]
-        self._adam.steps, self.passes = counters["adam_steps"], counters["passes"]
-        self._best, self._seconds = counters["best"], counters["seconds"]
+        self._adam.steps = state.counters["adam_steps"]
 
 
 def _require_fit(data: Demonstrations, spec: PolicySpec, path: str) -> None:

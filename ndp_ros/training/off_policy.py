@@ -13,10 +13,8 @@ means and deviations, clipped instead of squashed, which an off-policy learner m
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
-import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -33,11 +31,10 @@ from ndp_ros.policies.networks import Mlp
 from ndp_ros.policies.spec import PolicySpec
 from ndp_ros.training.descent import descend
 from ndp_ros.training.directory import RunDirectory, State
-from ndp_ros.training.evaluation import EPISODE_FIGURES, EVALUATION_SEED, summarise
 from ndp_ros.training.experiment import RunConfig
-from ndp_ros.training.logs import ProgressLine, Row, RunLog, Watch, evaluation_columns
+from ndp_ros.training.logs import Row
 from ndp_ros.training.rollouts import Block, Plan, Rollouts
-from ndp_ros.training.statistics import Moments, RewardScale
+from ndp_ros.training.trainer import AnyRollouts, Collector
 
 Array = NDArray[Any]
 
@@ -61,7 +58,14 @@ class Memory:
             "rewards": np.zeros(size, np.float32),
             "going_on": np.zeros(size, np.float32),
         }
-        self.size, self.used, self._next = size, 0, 0
+        self.size = size
+        self.added = 0
+        """Windows ever added."""
+
+    @property
+    def used(self) -> int:
+        """Windows that are there."""
+        return min(self.size, self.added)
 
     def add(self, block: Block, gamma: float) -> None:
         """Take over all windows of a batch."""
@@ -74,16 +78,14 @@ class Memory:
             "going_on": 1.0 - block.terminated,
         }
         n = block.terminated.size
-        where = (self._next + np.arange(n)) % self.size
+        where = (self.added + np.arange(n)) % self.size
         for name, values in rows.items():
             self.arrays[name][where] = values.reshape(n, *self.arrays[name].shape[1:])
-        self._next = (self._next + n) % self.size
-        self.used = min(self.size, self.used + n)
+        self.added += n
 
     def restore(self, arrays: dict[str, Array], added: int) -> None:
         """Take back the windows in use, of as many as were ever added."""
-        self.used = min(self.size, added)
-        self._next = added % self.size
+        self.added = added
         for name, array in arrays.items():
             self.arrays[name][: self.used] = array
 
@@ -207,119 +209,57 @@ class Learner(Protocol):
         ...
 
 
-class SacRun:
+class SacRun(Collector):
     """A run of soft actor-critic; one batch is one round of collecting and learning."""
 
     def __init__(
         self, config: RunConfig, spec: PolicySpec, directory: RunDirectory, resume: bool
     ) -> None:
         torch.set_num_threads(1)
-        self.config, self.spec = config, spec
-        self._directory = directory
+        super().__init__(config, spec, directory, resume)
         self._choice = config.choice
-        self._before = 0
         self._learner = self._make_learner()
-        self._acting = ArrayPolicy(spec, initial_tensors(spec, config.seed))
-        n_obs = len(self._acting.mean)
-        self._memory = Memory(config.sac.memory, n_obs, spec.k, spec.dof)
-        self._moments = Moments(n_obs)
-        self._reward_scale = RewardScale(config.environments, config.ppo.gamma)
+        self.policy = ArrayPolicy(spec, initial_tensors(spec, config.seed))
+        self._memory = Memory(config.sac.memory, len(self.policy.mean), spec.k, spec.dof)
         k = config.choice.k
         self._windows = max(1, config.sac.collect // (config.environments * k))
-        self._samples_per_batch = self._windows * config.environments * k
-        self._batches = -(-config.samples // self._samples_per_batch)
-        self._every = max(
-            1, config.checkpoint_every * config.samples_per_batch // self._samples_per_batch
+        self.samples_per_batch = self._windows * config.environments * k
+        self.batches = -(-config.samples // self.samples_per_batch)
+        self.batches_per_checkpoint = max(
+            1, config.checkpoint_every * config.samples_per_batch // self.samples_per_batch
         )
-        self._episode_numbers: Array = np.zeros(config.environments, np.int64)
-        self.batch = 0
-        self._episodes = 0
-        self._fresh = True
-        self._best = -1.0
-        self._seconds = 0.0
-        state = directory.restore(spec) if resume else None
-        if state is not None:
-            self._restore(state)
-
-    @property
-    def samples(self) -> int:
-        """Control steps taken so far."""
-        return self._before + self.batch * self._samples_per_batch
+        self._take_up()
 
     def _make_learner(self) -> Learner:
         """Return what learns; the configuration and the specification are there."""
         return SoftActorCritic(self.spec, self.config)
 
-    def go(self, quiet: bool = False, watch: Watch | None = None) -> None:
-        """Run to the end."""
+    def _rollouts(self) -> Rollouts:
         config = self.config
-        plan = Plan(
-            self._choice, self.spec, config.seed, config.environments, self._windows,
-            config.processes,
+        return Rollouts(
+            Plan(
+                self._choice, self.spec, config.seed, config.environments, self._windows,
+                config.processes,
+            )
         )  # fmt: skip
-        total = self._before + self._batches * self._samples_per_batch
-        title = f"{config.task} {config.method} seed {config.seed}"
-        with (
-            contextlib.closing(RunLog(self._directory.folder, self.samples)) as log,
-            Rollouts(plan) as rollouts,
-            ProgressLine(title, total, self.samples, quiet) as line,
-        ):
-            rollouts.block.episodes[:] = self._episode_numbers
-            self._fresh = True  # whatever the last checkpoint was
-            while self.batch < self._batches:
-                start = time.monotonic()
-                row = self._one_batch(rollouts)
-                due = self.batch % self._every == 0 or self.batch == self._batches
-                evaluation = self._evaluate(rollouts) if due else {}
-                spent = time.monotonic() - start
-                self._seconds += spent
-                row |= evaluation_columns(evaluation) | {
-                    "seconds": self._seconds,
-                    "samples_per_second": self._samples_per_batch / spent,
-                }
-                log.write(row)
-                if due:
-                    self._episode_numbers = rollouts.block.episodes.copy()
-                    self._save(evaluation)
-                success = row.get("success")
-                figures = [("success", f"{success:.2f}")] if success is not None else []
-                line.show(self.samples, figures)
-                if watch is not None:
-                    watch(row)
-
-    def _one_batch(self, rollouts: Rollouts) -> Row:
-        config, block = self.config, rollouts.block
-        fresh = self._fresh or self.batch % self._every == 0
-        self._fresh = False
-        if fresh:
-            self._reward_scale.cut()
-        self._publish(rollouts)
-        episodes = rollouts.collect(self.batch, fresh)
-        self._memory.add(block, config.ppo.gamma)
-        self._reward_scale(block.rewards, block.ended)
-        self._moments.update(block.obs.reshape(-1, block.obs.shape[-1]))
-        self.batch += 1
-        self._episodes += len(episodes)
-        row: Row = {} if self._warming_up else self._learn()
-        means = summarise(episodes) if episodes else {}
-        return row | {
-            "samples": self.samples,
-            "observed": self.samples // config.choice.k,
-            "episodes": self._episodes,
-            "success": means.get("success_rate"),
-            **{name: means.get(name) for name in EPISODE_FIGURES},
-            "std": self._learner.actor.log_std.detach().exp().mean().item(),
-        }
 
     @property
     def _warming_up(self) -> bool:
         """Whether there is too little in memory to learn from."""
-        return self.samples - self._before < self.config.sac.warm_up
+        return self._memory.added * self.config.choice.k < self.config.sac.warm_up
 
-    def _learn(self) -> Row:
+    def _learn(self, block: Block) -> Row:
+        self._memory.add(block, self.config.ppo.gamma)
+        self._reward_scale(block.rewards, block.ended)
+        self._moments.update(block.obs.reshape(-1, block.obs.shape[-1]))
+        row: Row = {} if self._warming_up else self._descend()
+        return row | {"std": self._learner.actor.log_std.detach().exp().mean().item()}
+
+    def _descend(self) -> Row:
+        """Take the gradient steps of a batch; return the means of their figures."""
         sac = self.config.sac
         self._set_statistics()
-        rng = np.random.default_rng([self.config.seed, _LEARN, self.batch])
+        rng = np.random.default_rng([self.config.seed, _LEARN, self.batch + 1])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         steps = max(1, round(sac.steps_per_window * self._windows * self.config.environments))
         figures = [
@@ -336,53 +276,29 @@ class SacRun:
             normaliser.mean.copy_(torch.from_numpy(self._moments.mean))
             normaliser.variance.copy_(torch.from_numpy(self._moments.variance))
 
-    def _publish(self, rollouts: Rollouts) -> None:
-        tensors = self._learner.actor.tensors()
-        acting = self._acting
+    def _publish(self, rollouts: AnyRollouts) -> None:
+        tensors, acting = self._tensors(), self.policy
         acting.flat[:] = acting.layout.flatten(tensors)
         acting.mean[:] = tensors["normaliser.mean"]
         acting.variance[:] = tensors["normaliser.variance"]
         rollouts.publish(acting)
 
-    def _evaluate(self, rollouts: Rollouts) -> Row:
-        n = self.config.evaluation_episodes
-        if n == 0:
-            return {}
-        self._publish(rollouts)
-        return summarise(rollouts.evaluate(range(EVALUATION_SEED, EVALUATION_SEED + n)))
+    def _tensors(self) -> dict[str, Array]:
+        return dict(self._learner.actor.tensors())
 
-    def _save(self, evaluation: Row) -> None:
-        success = evaluation.get("success_rate")
-        better = success is None or success >= self._best
-        self._best = max(self._best, -1.0 if success is None else success)
-        arrays: dict[str, Array] = {
-            "episode_numbers": self._episode_numbers,
-            **{f"moments.{n}": a for n, a in self._moments.state().items()},
-            **{f"reward_scale.{n}": a for n, a in self._reward_scale.state().items()},
-            **{f"memory.{n}": a[: self._memory.used] for n, a in self._memory.arrays.items()},
-            **{f"learner.{n}": t.numpy() for n, t in self._learner.state_dict().items()},
-            **self._more_state(),
-        }
+    def _state(self) -> State:
+        state = super()._state()
+        arrays = state.arrays
+        arrays |= {f"memory.{n}": a[: self._memory.used] for n, a in self._memory.arrays.items()}
+        arrays |= {f"learner.{n}": t.numpy() for n, t in self._learner.state_dict().items()}
         for name, optimiser in self._learner.optimisers.items():
             for i, parameter in optimiser.state_dict()["state"].items():
                 for part, value in parameter.items():
                     arrays[f"optimiser.{name}.{i}.{part}"] = value.numpy()
-        counters = {
-            "batch": self.batch,
-            "episodes": self._episodes,
-            "best": self._best,
-            "seconds": self._seconds,
-        }
-        self._directory.save(
-            self.samples, self.spec, self._learner.actor.tensors(), State(arrays, counters),
-            evaluation, better,
-        )  # fmt: skip
-
-    def _more_state(self) -> dict[str, Array]:
-        """Return further arrays that a checkpoint needs."""
-        return {}
+        return state
 
     def _restore(self, state: State) -> None:
+        super()._restore(state)
         learner = {n: torch.from_numpy(a.copy()) for n, a in state.part("learner").items()}
         self._learner.load_state_dict(learner)
         for name, optimiser in self._learner.optimisers.items():
@@ -392,12 +308,6 @@ class SacRun:
                 parts.setdefault(int(index), {})[part] = torch.from_numpy(array.copy())
             groups = optimiser.state_dict()["param_groups"]
             optimiser.load_state_dict({"state": parts, "param_groups": groups})
-        self._moments.restore(state.part("moments"))
-        self._reward_scale.restore(state.part("reward_scale"))
-        self._episode_numbers = state.arrays["episode_numbers"]
-        counters = state.counters
-        self.batch, self._episodes = counters["batch"], counters["episodes"]
-        self._best, self._seconds = counters["best"], counters["seconds"]
         self._memory.restore(
             state.part("memory"), self.batch * self._windows * self.config.environments
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from ndp_ros.errors import TrainingError
 from ndp_ros.policies.spec import PolicySpec
@@ -11,13 +11,8 @@ from ndp_ros.training.directory import RunDirectory
 from ndp_ros.training.experiment import RunConfig, make_spec
 from ndp_ros.training.logs import Watch
 
-
-class Trainer(Protocol):
-    """A run under way: built from its last checkpoint or anew, then run to its end."""
-
-    def go(self, quiet: bool = False, watch: Watch | None = None) -> None:
-        """Run to the end, calling ``watch`` with every row of the log."""
-        ...
+if TYPE_CHECKING:
+    from ndp_ros.training.trainer import Trainer
 
 
 def train(
