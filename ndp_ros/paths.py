@@ -50,7 +50,7 @@ def find_checkpoint(name: str | Path) -> Path:
     shipped: dict[str, Path] = {}
     for root in reversed(share_roots()):
         shipped |= {
-            path.parent.name: path.parent for path in root.glob("models/checkpoints/*/*.json")
+            path.parent.name: path.parent for path in root.glob("models/checkpoints/*/config.json")
         }
     if str(name) in shipped:
         return shipped[str(name)]

@@ -11,6 +11,7 @@ import torch
 from ndp_ros import cli
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.errors import ConfigError, TaskError, TrainingError
+from ndp_ros.paths import share
 from ndp_ros.policies.digits import HEADS, CnnDmpWriter, DmpFit, WriterSpec, make_writer
 from ndp_ros.tasks import digits as task
 from ndp_ros.tasks.digits import DigitsConfig, generate
@@ -284,6 +285,16 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(tmp_path):
     writer = training.load_writer(tmp_path / "cut")
     test = generate(SMALL)[1]
     assert training.score(training.predict(writer, test), test).px2 == cut["test"]["px2"]
+
+
+def test_the_writer_that_ships_writes_as_its_card_says():
+    folder = share("models/checkpoints/digits")
+    # Digits that it has not seen, made faster than those of its own record.
+    writer, test = training.load_writer(folder), generate(DigitsConfig(train=10))[1]
+    recorded = json.loads((folder / training.RESULT).read_text())["test"]["px2"]
+    measured = training.score(training.predict(writer, test), test)
+    assert np.mean(measured.classes) == pytest.approx(recorded, rel=0.1)
+    assert f"{recorded:.2f} px²" in (folder / "README.md").read_text()
 
 
 def test_a_run_directory_is_not_shared_by_two_configurations(tmp_path):

@@ -158,6 +158,19 @@ def test_memory_layout_of_inputs_and_gradients_does_not_matter():
     assert gradient.shape == w.shape
 
 
+@pytest.mark.parametrize("learned", [False, True])
+def test_layer_that_was_first_used_in_inference_mode_can_be_trained(learned):
+    layer = DmpLayer(DmpConfig(), FEW)
+    leaves = inputs(layer.config)
+    raw = torch.zeros(3, dtype=torch.float64, requires_grad=True) if learned else None
+    with torch.inference_mode():
+        y = layer(*leaves, raw)
+    again = layer(*leaves, raw)
+    assert torch.equal(y, again)
+    (gradient,) = torch.autograd.grad(again.sum(), [leaves[-1]])
+    assert gradient.abs().max() > 0
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("alpha", [0.7, 5.0, 15.0, 29.0])
 def test_learned_alpha_equals_a_fixed_alpha_of_that_value(preset, alpha):

@@ -56,6 +56,8 @@ def check(path: Path) -> str:
         NdpError: If it is not, or if nothing tells what it is meant to be.
     """
     if path.is_dir():
+        if not (path / checkpoint.CONFIG).exists() and (path / "run.json").exists():
+            return _writer(path)
         loaded = checkpoint.load(path)
         spec = loaded.spec
         return f"checkpoint {loaded.id}: {spec.method} for {spec.task} on {spec.arm}"
@@ -65,6 +67,12 @@ def check(path: Path) -> str:
             verify(path, values)
             return what
     raise ConfigError(f"{path}: neither an arm nor run-time parameters nor an experiment")
+
+
+def _writer(path: Path) -> str:
+    from ndp_ros.training.digits import load_writer
+
+    return f"writer of digits: {load_writer(path).spec.head}"
 
 
 def _arm(path: Path, values: dict[str, Any]) -> None:

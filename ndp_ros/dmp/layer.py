@@ -170,7 +170,9 @@ class DmpLayer(nn.Module):
     def _remember(self, key: tuple[object, ...], value: NDArray[np.float64], like: Tensor) -> None:
         if len(self._matrices) >= 16:  # sets of times in use at once, with room to spare
             self._matrices.pop(next(iter(self._matrices)))
-        self._matrices[key] = torch.tensor(value, dtype=like.dtype, device=like.device)
+        # What inference mode makes could never be trained with; this outlives the call.
+        with torch.inference_mode(False):
+            self._matrices[key] = torch.tensor(value, dtype=like.dtype, device=like.device)
 
 
 class _Response(torch.autograd.Function):
