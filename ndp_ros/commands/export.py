@@ -33,6 +33,12 @@ _FIGURES = (
     ("max_joint_speed", "largest joint speed", 1.0, "{:.2f} rad/s"),
     ("tracking_rms", "tracking error", 1000.0, "{:.1f} mrad rms"),
 )
+_FIGURES_OF_A_HAND = (
+    ("saturation", "displacements over one unit", 100.0, "{:.1f} %"),
+    ("max_joint_speed", "largest joint speed", 1.0, "{:.2f} rad/s"),
+    ("tracking_rms", "hand behind its setpoint", 1000.0, "{:.1f} mm rms"),
+)
+"""Those of a policy whose y is where the hand is."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -117,9 +123,10 @@ def card(
             f"(95 % interval {low:.3f} to {high:.3f})",
         ),
     ]
+    figures = _FIGURES_OF_A_HAND if spec.joint_names[:3] == ("x", "y", "z") else _FIGURES
     rows += [
         (title, form.format(scale * report[key]))
-        for key, title, scale, form in _FIGURES
+        for key, title, scale, form in figures
         if report.get(key) is not None
     ]
     lines = [f"# {name}", ""]
