@@ -28,6 +28,7 @@ class IdealArm:
         stuck_at: int = -1,
         silent_at: int = -1,
         nan_at: int = -1,
+        pauses_above: float = np.inf,
         cue: str = "",
         brakes_after: float = 0.0,
     ) -> None:
@@ -38,6 +39,8 @@ class IdealArm:
             log: File for one record per write, stop and close.
             fail_at, stuck_at, silent_at, nan_at: Write after which the arm raises, does not
                 move, gives no new measurements, or measures NaN.
+            pauses_above: Speed of the first joint at which the arm holds the loop up once,
+                for 0.1 s [rad/s].
             cue: File that must exist too before any of that happens.
             brakes_after: Time without a write after which the arm measures no speed, until
                 then the commanded one [s]; with 0 it never measures any.
@@ -49,6 +52,7 @@ class IdealArm:
         self._fail_at, self._stuck_at, self._silent_at, self._nan_at = (
             at if at >= 0 else 1 << 60 for at in (fail_at, stuck_at, silent_at, nan_at)
         )
+        self._pauses_above = pauses_above
         self._cue = cue
         self._brakes_after = brakes_after
         self._velocity = np.zeros_like(self._at)
@@ -67,6 +71,9 @@ class IdealArm:
         out.velocity[:] = 0.0 if braked else self._velocity
         out.effort[:] = 0.0
         out.time = self._measured_at
+        if abs(out.velocity[0]) > self._pauses_above:
+            self._pauses_above = np.inf
+            time.sleep(0.1)
         return out
 
     def write(self, command: Command) -> None:

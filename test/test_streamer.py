@@ -406,28 +406,22 @@ def test_a_stalled_loop_starts_again_from_where_the_arm_is(rig) -> None:
     rig.process.send_signal(signal.SIGSTOP)
     time.sleep(0.5)
     rig.process.send_signal(signal.SIGCONT)
-    rig.until(lambda: rig.box.report()["guard"].get("stalled", 0) == 1)
+    rig.until(lambda: rig.box.report()["guard"].get("stalled", 0) > 0)
     assert rig.box.report()["missed"] > 50
     rig.send(0.05)
     rig.until(lambda: rig.phase("following"))
 
 
 def test_after_a_pause_an_arm_that_has_braked_is_not_asked_for_its_old_speed(rig) -> None:
-    rig.start({"brakes_after": 0.02})
+    fast = 0.5 * JACO.max_velocity[0]
+    rig.start({"brakes_after": 0.02, "pauses_above": fast})
     rig.ask("follow")
     rig.send(0.5)
-    fast = 0.5 * JACO.max_velocity[0] / RATE
-    rig.until(lambda: np.abs(np.diff(rig.commands()[-2:, 0])).max(initial=0.0) > fast)
-    rig.process.send_signal(signal.SIGSTOP)
-    time.sleep(0.1)
-    rig.process.send_signal(signal.SIGCONT)
-    told = len(rig.commands())
-    rig.until(lambda: len(rig.commands()) > told + 5)
+    rig.until(lambda: np.diff(ideal_arm.read_log(rig.log, DOF)[:, 1]).max(initial=0.0) > 0.09)
     log = ideal_arm.read_log(rig.log, DOF)
-    pause = int(np.argmax(np.diff(log[:, 1])))
+    pause = int(np.argmax(np.diff(log[:, 1]) > 0.09))
     before, after = (np.abs(log[i + 1, 2] - log[i, 2]) for i in (pause - 1, pause))
-    assert log[pause + 1, 1] - log[pause, 1] > 0.09
-    assert before > fast
+    assert before > fast / RATE
     assert after <= 2.0 * JACO.max_acceleration[0] / RATE**2, "one tick's gain from rest"
 
 
@@ -444,8 +438,8 @@ def test_a_simulated_arm_is_stepped_reset_and_shows_its_objects(rig) -> None:
     for seed in (1, 7):
         if seed != 1:
             rig.box.wait(rig.box.request("reset", seed), PATIENCE)
-        rig.until(lambda: rig.box.report()["ticks"] > 20)
-        rig.until(lambda: rig.box.state.load())
+        told = rig.box.report()["ticks"]
+        rig.until(lambda told=told: rig.box.state.load() and rig.box.state["ticks"] > told + 20)
         assert np.array_equal(rig.box.state["y"], arm.reset(seed)), "it holds the start, grip too"
     assert np.abs(rig.box.state["position"] - rig.box.state["y"])[:6].max() < 0.01
     poses = rig.box.state["poses"]

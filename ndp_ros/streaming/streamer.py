@@ -196,18 +196,19 @@ class Streamer:
             ticks = clock.ticks
             if simulated is not None and ticks % self._every_poses == 0:
                 self._poses()
-            mailbox.publish_state(
-                read, measured.time, ticks, follower.sequence, follower.phase, vectors, setpoint
-            )
-            if ticks % self._every_sample == 0:
-                mailbox.append_sample(command.torque)
             if (
                 ticks % self._every_status == 0
                 or follower.phase != phase
                 or follower.reason is not told
             ):
+                # Before the state: who sees a phase there finds its reason here.
                 phase, told = follower.phase, follower.reason
                 self._publish_status()
+            mailbox.publish_state(
+                read, measured.time, ticks, follower.sequence, follower.phase, vectors, setpoint
+            )
+            if ticks % self._every_sample == 0:
+                mailbox.append_sample(command.torque)
             cost.add(monotonic() - began - (stepped - written))
             if self._closing:
                 deadline = min(deadline, now + _CLOSING_TIMEOUT)
@@ -404,9 +405,9 @@ class Streamer:
                 self._exit = self._exit or FAILED
                 self.follower.reason += f"; {act.__name__}: {error}"
         self.follower.phase = STOPPED
+        self._publish_status()
         self._mailbox.state["phase"] = STOPPED
         self._mailbox.state.publish()
-        self._publish_status()
 
 
 class _HardError(StreamError):
