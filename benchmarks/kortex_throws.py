@@ -37,7 +37,8 @@ def main() -> int:
     parser.add_argument("--runtime", default="emulator", help="as of ndp run")
     parser.add_argument(
         "--patient", action="store_true",
-        help="physics goes forward with each command, for a machine that stands still at times",
+        help="physics goes forward with each command and the loop waits for each answer, for a "
+        "machine that stands still at times",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
@@ -102,7 +103,8 @@ class Thrower:
              "--port", str(emulator.port), "--udp-port", str(emulator.udp_port),
              "--rate", str(args.rate), "--command-mode", args.command_mode,
              "--checkpoint", args.checkpoint, "--follow-for", str(_EPISODE),
-             "--runtime", args.runtime, "--options", '{"feedback_timeout": 2.0}'],
+             "--runtime", args.runtime, "--options",
+             json.dumps({"feedback_timeout": 2.0, "lockstep": args.patient})],
         )  # fmt: skip
         self.until(lambda: self.state == "holding", "an arm that holds")
 

@@ -417,6 +417,18 @@ def test_bursts_of_delay_do_not_stop_the_arm_and_age_the_measurement(emulator):
     no_command_beyond_limits(emulator)
 
 
+def test_in_lockstep_every_command_waits_for_its_answer_however_late(emulator):
+    arm = make_arm(emulator, reply_timeout=0.002, lockstep=True)
+    loop = Loop(arm)
+    emulator.control.do("network", delay=0.01)
+    late = []
+    loop.run(
+        0.1,
+        tick=lambda _: late.append(arm.client.datagrams.cycles - arm.client.datagrams.answered),
+    )
+    assert max(late) == 0
+
+
 def test_cut_udp_is_named_and_the_arm_stops_by_itself(emulator):
     error, _ = drive(
         emulator, lambda: emulator.control.do("cut_udp", seconds=30.0),

@@ -1,11 +1,17 @@
-"""Throws of the shipped Gen3 policy through guard and emulated arm, tick by tick instead of in real
-time.
+"""Throws of the shipped Gen3 policy on the emulated arm, on no clock but the arm's own.
 
-What the streamer does on a Kortex arm, on no clock but the arm's own: whether a throw lands is
-then a question of servo, limits and latency, not of this machine's load.
+Whether a throw lands is then a question of servo, limits and latency, not of this machine's
+load. Once without processes: what the streamer does, tick by tick. Once with all of them: nodes,
+streamer and emulator over DDS and sockets, in lockstep.
 """
 
 from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,3 +109,22 @@ def test_throws_through_guard_and_the_arm_land_in_the_bin(mode) -> None:
     gaps = np.array([throw(phi, seed, mode) for seed in range(4)])
     inside = (np.abs(gaps[:, :2]).max(axis=1) < 0.15) & (gaps[:, 2] > -0.01) & (gaps[:, 2] < 0.25)
     assert inside.sum() >= 3, gaps
+
+
+@pytest.mark.ros
+def test_in_lockstep_nodes_streamer_and_emulated_arm_throw_into_the_bin() -> None:
+    pytest.importorskip("rclpy", reason="needs ROS 2 (or its wheels)")
+    from ros_support import claim_domain
+
+    domain, lock = claim_domain()
+    script = Path(__file__).parents[1] / "benchmarks" / "kortex_throws.py"
+    with lock:
+        ended = subprocess.run(
+            [sys.executable, str(script), "--throws", "2", "--command-mode", "torque",
+             "--patient", "--json"],
+            env={**os.environ, "ROS_DOMAIN_ID": str(domain)}, stdout=subprocess.PIPE,
+            check=True, timeout=300.0,
+        )  # fmt: skip
+    report = json.loads(ended.stdout)
+    assert report["in_bin"] == 2, report["each"]
+    assert report["max_torque_n_m"]

@@ -80,6 +80,8 @@ class KortexArm:
         self._gripper = config.gripper
         self._period = 1.0 / rate
         self._wait = min(settings.reply_timeout, _SHARE_OF_PERIOD / rate)
+        if settings.lockstep:
+            self._wait = settings.feedback_timeout
         self._mode = ""
         self._connected = False
         self._awaiting = False

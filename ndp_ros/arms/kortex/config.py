@@ -37,6 +37,11 @@ class KortexConfig:
         0.25, doc="Silence after which the arm counts as unreachable.",
         unit="s", minimum=0.005, maximum=10.0,
     )  # fmt: skip
+    lockstep: bool = param(
+        False,
+        doc="Wait for the answer to every command, however late: for an emulator whose physics "
+        "goes forward with each command (its --cycle), on a machine that cannot keep time.",
+    )
     gripper_speed: float = param(
         100.0, doc="Speed of the gripper, percent.", minimum=1.0, maximum=100.0
     )
