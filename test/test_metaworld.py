@@ -358,6 +358,17 @@ def test_k_that_does_not_divide_500_ends_with_the_last_whole_segment(make):
     assert HORIZON // 300 == 1
 
 
+def test_training_may_end_episodes_earlier(make):
+    env = make("reach", k=50, horizon=100)
+    env.reset(seed=0)
+    assert [env.step(np.zeros((50, 4)))[3] for _ in range(2)] == [False, True]
+    for bad in (0, 501):
+        with pytest.raises(TaskError, match=f"horizon is {bad}"):
+            make("reach", horizon=bad)
+    with pytest.raises(TaskError, match="allowed is 1 to 40"):
+        make("reach", k=50, horizon=40)
+
+
 EXPERTS = {
     "push": experts.SawyerPushV3Policy,
     "soccer": experts.SawyerSoccerV3Policy,

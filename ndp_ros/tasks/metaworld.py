@@ -68,6 +68,10 @@ class MetaWorldConfig:
     )
     goal_seed: int = param(0, doc="Seed of the benchmark's 50 goals.", minimum=0)
     stop_on_success: bool = param(False, doc="End the episode with the segment that succeeds.")
+    horizon: int = param(
+        HORIZON, doc="Length of an episode in control steps; the benchmark's is 500.", minimum=1,
+        maximum=HORIZON,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         """Check the choices, which plain construction does not."""
@@ -75,6 +79,8 @@ class MetaWorldConfig:
             raise TaskError.choice("reward", self.reward, REWARDS)
         if self.goals not in GOALS:
             raise TaskError.choice("goals", self.goals, GOALS)
+        if not 1 <= self.horizon <= HORIZON:
+            raise TaskError(f"horizon is {self.horizon}: allowed is 1 to {HORIZON}")
 
     @classmethod
     def preset(cls, name: str) -> Self:
@@ -158,8 +164,6 @@ class MetaWorld(gymnasium.Env[Array, Array]):
             raise TaskError.choice("task", task, (*TASKS, MT50))
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise TaskError.choice("render_mode", render_mode, self.metadata["render_modes"])
-        if k != int(k) or not 1 <= k <= HORIZON:
-            raise TaskError(f"k is {k!r}: allowed is 1 to {HORIZON}")
         names = {f.name for f in dataclasses.fields(MetaWorldConfig)}
         for name in changes:
             if name not in names:
@@ -172,6 +176,8 @@ class MetaWorld(gymnasium.Env[Array, Array]):
             ) from error
         self._scene = metaworld_scene
         self.config = dataclasses.replace(config or MetaWorldConfig.preset(preset), **changes)
+        if k != int(k) or not 1 <= k <= self.config.horizon:
+            raise TaskError(f"k is {k!r}: allowed is 1 to {self.config.horizon}")
         self.task, self.k = task, int(k)
         self.render_mode, self._camera, self._size = render_mode, camera, size
         self.metadata = {**self.metadata, "render_fps": max(1, round(1 / (k * CONTROL_DT)))}
@@ -237,7 +243,7 @@ class MetaWorld(gymnasium.Env[Array, Array]):
             self._obs = self._scene.set_goal(sim, goals[goal])
         self._y[:3], self._y[3] = sim.data.mocap_pos[0], -_GRIP
         self._yd[:] = 0.0
-        self._windows_left = HORIZON // self.k
+        self._windows_left = self.config.horizon // self.k
         self._steps, self._success_step, self._success_now = 0, -1, False
         self._saturated, self._max_speed, self._squared_error = 0, 0.0, 0.0
         return self._observe(), {"task": name}
