@@ -41,7 +41,7 @@ def go_on(config: RunConfig, run: Path, command: str, say: Callable[[str], None]
     def watch(row: dict[str, Any]) -> None:
         success = row.get("success")
         shown = "" if success is None else f", success {success:.2f}"
-        say(f"{row['samples']} of {config.samples} samples{shown}")
+        say(f"{row['samples']} of {row['total']} samples{shown}")
 
     if run.exists() and not (run / CONFIG).exists():
         shutil.rmtree(run)

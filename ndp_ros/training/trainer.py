@@ -102,7 +102,7 @@ class Trainer(ABC):
 
         Args:
             quiet: Show no progress.
-            watch: Called with every row of the log.
+            watch: Called with every row of the log, and with the run's ``total`` of samples.
         """
         title = f"{self.config.task} {self.config.method} seed {self.config.seed}"
         total = self.before + self.batches * self.samples_per_batch
@@ -130,7 +130,7 @@ class Trainer(ABC):
                     self._save(evaluation)
                 line.show(self.samples, self._figures(row))
                 if watch is not None:
-                    watch(row)
+                    watch(row | {"total": total})
 
     def _take_up(self) -> None:
         """Go on where the last checkpoint of a resumed run ends."""
