@@ -65,6 +65,7 @@ def main() -> int:
         "throws": args.throws, "in_bin": sum(t["in_bin"] for t in throws), "rate_hz": args.rate,
         "command_mode": args.command_mode, "checkpoint": args.checkpoint, "patient": args.patient,
         "commands": record["frames"], "refused": record["refused"],
+        "max_step_rad": record["max_step"],
         "max_velocity_rad_s": record["max_velocity"], "max_torque_n_m": record["max_torque"],
         "emulator_slipped_s": slipped, "each": throws,
     }  # fmt: skip

@@ -244,6 +244,21 @@ def test_stop_brakes_inside_the_limits_from_full_motion(emulator):
     assert emulator.control.do("state")["sessions"] == 0
 
 
+def test_an_arm_at_rest_that_has_moved_its_gripper_is_given_back_where_it_stands(emulator):
+    arm = make_arm(emulator)
+    loop = Loop(arm)
+    loop.run(0.1)
+    loop.command.position[N] = 0.4
+    loop.run(0.6, lambda t: loop.command.position + np.append(np.full(N, 0.0006), 0.0))
+    loop.run(1.0)
+    arm.stop()
+    state, record = emulator.control.do("state"), emulator.control.do("record")
+    assert state["state"] == "SERVOING_READY"
+    np.testing.assert_allclose(state["position"], loop.command.position[:N], atol=0.02)
+    assert max(record["max_step"]) < 0.001
+    assert record["refused"] == 0
+
+
 def test_dry_run_reads_and_never_commands(emulator):
     arm = make_arm(emulator, dry_run=True)
     loop = Loop(arm, rate=100.0)

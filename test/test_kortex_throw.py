@@ -120,11 +120,12 @@ def test_in_lockstep_nodes_streamer_and_emulated_arm_throw_into_the_bin() -> Non
     script = Path(__file__).parents[1] / "benchmarks" / "kortex_throws.py"
     with lock:
         ended = subprocess.run(
-            [sys.executable, str(script), "--throws", "2", "--command-mode", "torque",
-             "--patient", "--json"],
+            [sys.executable, str(script), "--throws", "2", "--patient", "--json"],
             env={**os.environ, "ROS_DOMAIN_ID": str(domain)}, stdout=subprocess.PIPE,
             check=True, timeout=300.0,
         )  # fmt: skip
     report = json.loads(ended.stdout)
     assert report["in_bin"] == 2, report["each"]
-    assert report["max_torque_n_m"]
+    assert report["refused"] == 0
+    # Continuous from the first command to the last, the one that gives the arm back included.
+    assert np.all(np.array(report["max_step_rad"]) <= 1.02 * np.array(ARM.max_velocity[:N]) * TICK)

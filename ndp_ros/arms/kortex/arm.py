@@ -302,6 +302,8 @@ class KortexArm:
                 self._receive(self._wait)
                 client.set_control_mode(actuator, ControlMode.POSITION)
             self._command[:] = self._units.position
+        # The last commands may have gone out in the other request, the one with the gripper's.
+        self._request_position(self._command)
         rate = np.where(abs(self._velocity) > _SETTLED, self._velocity, 0.0)
         step = self._info.max_acceleration[:n] * self._period
         lower, upper = self._info.lower[:n], self._info.upper[:n]
@@ -324,6 +326,9 @@ class KortexArm:
             for actuator in range(self._n):
                 client.set_control_mode(actuator, ControlMode.POSITION)
                 self._send(self._plain_request)
+                # No command may be on its way when the servoing mode changes.
+                with contextlib.suppress(KortexError):
+                    client.datagrams.receive(_CALM_WAIT)
         client.set_servoing_mode(ServoingMode.SINGLE_LEVEL)
         log.info("back to the base's servoing at %s", client.host)
 
