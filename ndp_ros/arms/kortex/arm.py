@@ -322,13 +322,15 @@ class KortexArm:
     def _leave(self) -> None:
         """Position mode for each actuator, then the base's own servoing."""
         client = self.client
-        with contextlib.suppress(KortexError):
+        try:
             for actuator in range(self._n):
                 client.set_control_mode(actuator, ControlMode.POSITION)
                 self._send(self._plain_request)
                 # No command may be on its way when the servoing mode changes.
-                with contextlib.suppress(KortexError):
-                    client.datagrams.receive(_CALM_WAIT)
+                client.datagrams.receive(_CALM_WAIT)
+        except KortexError as error:
+            log.warning("the arm at %s has left low-level servoing by itself: %s",
+                        client.host, error)  # fmt: skip
         client.set_servoing_mode(ServoingMode.SINGLE_LEVEL)
         log.info("back to the base's servoing at %s", client.host)
 
