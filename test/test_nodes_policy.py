@@ -337,3 +337,17 @@ def test_life_cycle_can_be_driven_by_hand(ros: Ros, tmp_path: Path) -> None:
     assert state() == "unconfigured"
     node.send_signal(signal.SIGINT)
     assert ros.wait_exit(node) == 0
+
+
+def test_whoever_presses_ctrl_c_again_and_again_still_gets_a_clean_end(
+    ros: Ros, tmp_path: Path
+) -> None:
+    World(ros)
+    received = ros.listen(DmpParameters, "ndp/dmp_parameters", qos.PARAMETERS)
+    node = ros.start_node("policy_node", checkpoint=str(tiny_checkpoint(tmp_path / "tiny")))
+    ros.until(lambda: received, "a segment")
+    while node.poll() is None:
+        node.send_signal(signal.SIGINT)
+        time.sleep(0.002)
+    assert ros.wait_exit(node) == 0
+    assert "Traceback" not in ros.said(node)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -246,6 +247,41 @@ def make_executor() -> Executor:
     return EventsExecutor()
 
 
+class StopSignals:
+    """SIGINT and SIGTERM, caught: a wish to end, which further ones neither hurry nor break.
+
+    rclpy's own handlers end the context before the arm has been brought to rest.
+
+    Attributes:
+        received: Whether the wish has come.
+    """
+
+    def __init__(self, process_ends: bool = True) -> None:
+        """Prepare.
+
+        Args:
+            process_ends: Whether nothing but the process' end comes afterwards. The signals are
+                ignored from then on; otherwise they mean again what they meant before.
+        """
+        self.received = False
+        self._process_ends = process_ends
+
+    def __enter__(self) -> Self:
+        """Catch the signals."""
+        self._before = [
+            (s, signal.signal(s, self._receive)) for s in (signal.SIGINT, signal.SIGTERM)
+        ]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of them."""
+        for number, handler in self._before:
+            signal.signal(number, signal.SIG_IGN if self._process_ends else handler)
+
+    def _receive(self, *_: object) -> None:
+        self.received = True
+
+
 def run(make: Callable[[], NdpNode], argv: Sequence[str] | None = None) -> int:
     """Run one node until SIGINT or SIGTERM and return the process' exit status.
 
@@ -258,42 +294,33 @@ def run(make: Callable[[], NdpNode], argv: Sequence[str] | None = None) -> int:
     """
     # Shared-memory transport leaves files in /dev/shm when a node is killed.
     os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
-    asked_to_stop = False
-
-    def stop(*_: object) -> None:
-        nonlocal asked_to_stop
-        asked_to_stop = True
-
-    # rclpy's own handlers end the context before the arm has been brought to rest.
-    previous = [(s, signal.signal(s, stop)) for s in (signal.SIGINT, signal.SIGTERM)]
-    rclpy.init(
-        args=list(argv) if argv is not None else None,
-        signal_handler_options=SignalHandlerOptions.NO,
-    )
-    node: NdpNode | None = None
-    try:
-        node = make()
-        autostart = not node.has_parameter("autostart") or node.get_parameter("autostart").value
-        if autostart and not node.start():
-            return 2
-        executor = make_executor()
-        executor.add_node(node)
-        while rclpy.ok() and not asked_to_stop:
-            executor.spin_once(timeout_sec=0.1)
-        node.end()
-        node.report()
-    except ExternalShutdownException:
-        return 0
-    except NdpError as error:
-        print(error, file=sys.stderr)
-        return 2
-    finally:
-        if node is not None:
+    with StopSignals(process_ends=argv is None) as signals:
+        rclpy.init(
+            args=list(argv) if argv is not None else None,
+            signal_handler_options=SignalHandlerOptions.NO,
+        )
+        node: NdpNode | None = None
+        try:
+            node = make()
+            autostart = not node.has_parameter("autostart") or node.get_parameter("autostart").value
+            if autostart and not node.start():
+                return 2
+            executor = make_executor()
+            executor.add_node(node)
+            while rclpy.ok() and not signals.received:
+                executor.spin_once(timeout_sec=0.1)
             node.end()
-            node.destroy_node()
-        rclpy.try_shutdown()
-        for number, handler in previous:
-            signal.signal(number, handler)
+            node.report()
+        except ExternalShutdownException:
+            return 0
+        except NdpError as error:
+            print(error, file=sys.stderr)
+            return 2
+        finally:
+            if node is not None:
+                node.end()
+                node.destroy_node()
+            rclpy.try_shutdown()
     return 0
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -36,7 +35,7 @@ from ndp_ros.bringup import task_arguments
 from ndp_ros.config import param
 from ndp_ros.errors import NdpError, StreamError, TaskError
 from ndp_ros.nodes import lifecycle, parameters, qos
-from ndp_ros.nodes.lifecycle import make_executor
+from ndp_ros.nodes.lifecycle import StopSignals, make_executor
 from ndp_ros.nodes.messages import seconds
 from ndp_ros.nodes.observer import JOINT_STATES, SETPOINT, pose_topic
 from ndp_ros.paths import find_checkpoint
@@ -79,7 +78,7 @@ class InterruptionError(NdpError):
 class ThrowNode(Node):
     """Conducts the throws; every wait has an end and says what it waited for."""
 
-    def __init__(self) -> None:
+    def __init__(self, signals: StopSignals) -> None:
         super().__init__(NAME)
         parameters.declare(self, ThrowNodeConfig)
         self.config = parameters.read(self, ThrowNodeConfig)
@@ -87,7 +86,7 @@ class ThrowNode(Node):
         self.checkpoint = saved.id
         self.arguments = task_arguments(saved)
         self.replay = Replay(Throw(**self.arguments))
-        self.stopped = False
+        self._signals = signals
         self.recordings: list[Recording] = []
         self._status: Status | None = None
         self._figures: dict[str, str] = {}
@@ -182,7 +181,7 @@ class ThrowNode(Node):
         """
         deadline = time.monotonic() + timeout
         while not condition():
-            if self.stopped:
+            if self._signals.received:
                 raise InterruptionError("interrupted")
             if self._status is not None and self.count_publishers("ndp/status") == 0:
                 raise StreamError("the integrator node is gone")
@@ -355,7 +354,7 @@ class ThrowNode(Node):
 
         def show(share: float) -> None:
             nonlocal last
-            if self.stopped:
+            if self._signals.received:
                 raise InterruptionError("interrupted")
             if time.monotonic() - last > 3.0:
                 last = time.monotonic()
@@ -402,35 +401,25 @@ def _summary(result: dict[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the throw node; return 0 if all throws were made."""
-    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
-    node: ThrowNode | None = None
-    asked = False
-
-    def stop(*_: object) -> None:
-        nonlocal asked
-        asked = True
-        if node is not None:
-            node.stopped = True
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    try:
-        node = ThrowNode()
-        node.stopped = asked
-        node.run()
-        if node.config.record:
-            node.record()
-    except InterruptionError:
-        if node is not None:
-            node.hold()
-        return 130
-    except NdpError as error:
-        print(f"{NAME}: {error}", file=sys.stderr, flush=True)
-        return 1
-    finally:
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
+    with StopSignals(process_ends=argv is None) as signals:
+        rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+        node: ThrowNode | None = None
+        try:
+            node = ThrowNode(signals)
+            node.run()
+            if node.config.record:
+                node.record()
+        except InterruptionError:
+            if node is not None:
+                node.hold()
+            return 130
+        except NdpError as error:
+            print(f"{NAME}: {error}", file=sys.stderr, flush=True)
+            return 1
+        finally:
+            if node is not None:
+                node.destroy_node()
+            rclpy.try_shutdown()
     return 0
 
 

@@ -6,7 +6,6 @@ It only looks: no physics runs here, and closing the window ends nothing but thi
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +23,7 @@ from ndp_ros.bringup import task_arguments
 from ndp_ros.config import param
 from ndp_ros.errors import ConfigError, NdpError
 from ndp_ros.nodes import parameters, qos
-from ndp_ros.nodes.lifecycle import make_executor
+from ndp_ros.nodes.lifecycle import StopSignals, make_executor
 from ndp_ros.nodes.observer import JOINT_STATES, pose_topic
 from ndp_ros.paths import find_checkpoint
 from ndp_ros.tasks.replay import Replay
@@ -83,39 +82,32 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     import mujoco.viewer
 
-    asked_to_stop = False
-
-    def stop(*_: object) -> None:
-        nonlocal asked_to_stop
-        asked_to_stop = True
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
-    node: ViewerNode | None = None
-    try:
-        node = ViewerNode()
-        executor = make_executor()
-        executor.add_node(node)
-        robot = node.replay.task.robot
+    with StopSignals(process_ends=argv is None) as signals:
+        rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+        node: ViewerNode | None = None
         try:
-            window = mujoco.viewer.launch_passive(robot.model, robot.data)
-        except Exception as error:
-            problem = " ".join(str(error).split())
-            raise ConfigError(f"MuJoCo cannot open a window: {problem}") from error
-        with window:
-            while window.is_running() and not asked_to_stop:
-                executor.spin_once(timeout_sec=_FRAME_TIME)
-                with window.lock():
-                    node.show()
-                window.sync()
-    except NdpError as error:
-        print(f"{NAME}: {error}", file=sys.stderr, flush=True)
-        return 2
-    finally:
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
+            node = ViewerNode()
+            executor = make_executor()
+            executor.add_node(node)
+            robot = node.replay.task.robot
+            try:
+                window = mujoco.viewer.launch_passive(robot.model, robot.data)
+            except Exception as error:
+                problem = " ".join(str(error).split())
+                raise ConfigError(f"MuJoCo cannot open a window: {problem}") from error
+            with window:
+                while window.is_running() and not signals.received:
+                    executor.spin_once(timeout_sec=_FRAME_TIME)
+                    with window.lock():
+                        node.show()
+                    window.sync()
+        except NdpError as error:
+            print(f"{NAME}: {error}", file=sys.stderr, flush=True)
+            return 2
+        finally:
+            if node is not None:
+                node.destroy_node()
+            rclpy.try_shutdown()
     return 0
 
 
