@@ -16,11 +16,15 @@ from ndp_ros.training.comparison import SMOKE, Comparison, Row, Scale
 from ndp_ros.training.experiment import METHODS, shipped
 from ndp_ros.training.trained import Probe
 
-_BENCHMARK = Probe({"goals": "benchmark", "stop_on_success": True}, episodes=50, first_seed=0)
+_BENCHMARK = Probe(
+    {"goals": "benchmark", "stop_on_success": True, "horizon": 500}, episodes=50, first_seed=0
+)
 _RULE = {"the benchmark's rule (50 goals)": _BENCHMARK}
 _FEWER = {"short": 2}
-_SHORTER = {"short": 1_200_000}
-_HALF = {"short": 1_000_000}
+_SAMPLES: Mapping[str, Mapping[str, int]] = {
+    "throw": {"short": 1_200_000}, "push": {"short": 1_000_000}, "faucet-open": {"short": 1_000_000},
+}  # fmt: skip
+"""Control steps where a study takes fewer than the shipped experiment."""
 
 
 def _known(*methods: str) -> tuple[str, ...]:
@@ -40,20 +44,23 @@ FIG5_ROWS = {
         "throw", "ndp", "Throw, moving bin", experiment="throw-moving-ndp",
         seeds={"short": 1},  # beside the paper's figure: one seed of a long run
     ),
-    "throw-ppo": Row("throw", "ppo", "Throw", samples=_SHORTER),
-    "throw-ppo-multi": Row("throw", "ppo-multi", "Throw", samples=_SHORTER),
+    "throw-ppo": Row("throw", "ppo", "Throw", samples=_SAMPLES["throw"]),
+    "throw-ppo-multi": Row("throw", "ppo-multi", "Throw", samples=_SAMPLES["throw"]),
     "pick-ppo": Row("pick", "ppo", "Pick"),
     "pick-ppo-multi": Row("pick", "ppo-multi", "Pick"),
-    "throw-ndp": Row("throw", "ndp", "Throw", samples=_SHORTER),
+    "throw-ndp": Row("throw", "ndp", "Throw", samples=_SAMPLES["throw"]),
     **{
-        f"{task}-{method}": Row(task, method, panel, probes=_RULE, stage=1, samples=_HALF)
+        f"{task}-{method}": Row(
+            task, method, panel, probes=_RULE, stage=1,
+            samples=_SAMPLES.get(task, {}),
+        )
         for task, panel in _META_WORLD.items()
         for method in ("ndp", "ppo", "ppo-multi")
     },
     **{
         f"{task}-{method}": Row(
             task, method, panel, stage=2, seeds=_FEWER,
-            samples=_HALF if task in _META_WORLD else _SHORTER if task == "throw" else {},
+            samples=_SAMPLES.get(task, {}),
         )
         for method in _OTHERS
         for task, panel in TASKS.items()
@@ -67,7 +74,7 @@ FIG5 = Comparison(
         "smoke": SMOKE,
         "short": Scale(
             "the shipped experiments, 3 seeds, 1 of the moving bin, 2 of VICES and Dyn-E; Throw "
-            "for 1.2 and Meta-World for 1 million control steps instead of 2", 3,
+            "for 1.2, Push and Faucet for 1 million control steps instead of 2", 3,
         ),
         "full": Scale("the shipped experiments, 10 seeds", 10),
     },
