@@ -22,7 +22,8 @@ _BENCHMARK = Probe(
 _RULE = {"the benchmark's rule (50 goals)": _BENCHMARK}
 _FEWER = {"short": 2}
 _SAMPLES: Mapping[str, Mapping[str, int]] = {
-    "throw": {"short": 1_200_000}, "push": {"short": 1_000_000}, "faucet-open": {"short": 1_000_000},
+    "throw": {"short": 1_200_000},
+    "push": {"short": 1_000_000}, "faucet-open": {"short": 1_000_000},
 }  # fmt: skip
 """Control steps where a study takes fewer than the shipped experiment."""
 
