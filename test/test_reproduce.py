@@ -319,8 +319,13 @@ def test_the_tables_clones_learn_from_the_same_windows_of_one_expert(monkeypatch
     command = ["reproduce", "table1", "--processes", "1", "--runs", str(runs), "--out", str(out)]
     assert cli.main(command) == 0
     text = capsys.readouterr().out
-    assert "| Toy, expert's demonstrations | 1 of 1 |  |  |  | 4 episodes," in text
     home = runs / "table1" / "smoke"
+    results = {run.name: json.loads((run / "result.json").read_text())
+               for run in (runs / "fig5" / "smoke").iterdir()}  # fmt: skip
+    best = max(sorted(results), key=lambda name: results[name]["best"]["success_rate"])
+    assert len(results) == 2
+    assert f"| Toy, expert's demonstrations | 1 of 1 |  |  |  | 4 episodes of {best}," in text
+    assert json.loads((home / "toy-demonstrations-0" / "result.json").read_text())["expert"] == best
     data = load(home / "toy-demonstrations-0" / table1.FILE)
     assert (data.spec.k, data.episodes) == (5, 4)
     assert data.actions.shape == (16, 5, 2)

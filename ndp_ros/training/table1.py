@@ -1,14 +1,15 @@
 """Table 1 of the paper: behaviour cloning of PPO experts by NN and by NDP.
 
-The expert of a task is the PPO policy that Figure 5 trains (k = 1, seed 0), at its best
-checkpoint by evaluation. It demonstrates with part of its exploration while what it meant is
-recorded; k consecutive control steps with the first one's observation are a window, the same
-windows for both learners. Both have the same hidden layers and normaliser, and see the same
+The expert of a task is the PPO policy (k = 1) of Figure 5 that succeeds most often of its seeds,
+at its best checkpoint by evaluation. It demonstrates with part of its exploration while what it
+meant is recorded; k consecutive control steps with the first one's observation are a window, the
+same windows for both learners. Both have the same hidden layers and normaliser, and see the same
 episodes in the same order; NDP has (1 + N) outputs a joint, NN has k.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from ndp_ros.training.directory import BEST, CHECKPOINTS, LAST
 from ndp_ros.training.evaluation import plain
 from ndp_ros.training.experiment import RunConfig, shipped
 from ndp_ros.training.figures import FIG5, TASKS
-from ndp_ros.training.reproduce import Job, finish
+from ndp_ros.training.reproduce import RESULT, Job, finish
 from ndp_ros.training.study import Record
 
 PAPER = {
@@ -38,9 +39,6 @@ PAPER = {
 }
 """Table 1 of the paper: success and its deviation."""
 
-EXPERTS = {task: f"{task}-ppo" for task in PAPER}
-"""Rows of Figure 5 whose first seed demonstrates."""
-
 FILE = "demonstrations.safetensors"
 _FIRST = 1 << 20
 """First start state of demonstrations: no evaluation uses them."""
@@ -51,7 +49,7 @@ class DemonstrationConfig:
     """Demonstrations of one task; with the expert it decides every number of the file."""
 
     task: str = param(doc="The task.")
-    expert: RunConfig = param(doc="The expert's run.")
+    expert: RunConfig = param(doc="The run of the experts' first seed.")
     k: int = param(5, doc="Control steps a window.", minimum=1)
     episodes: int = param(200, doc="Episodes.", minimum=1)
     noise: float = param(0.3, doc="Part of its deviation that the expert acts with.", minimum=0.0)
@@ -104,19 +102,19 @@ class Imitation(Comparison):
         return from_mapping(RunConfig, values, source=f"{self.name} {name}")
 
     def jobs(self, scale: str) -> list[Job]:
-        """Return the learners' runs, each after its demonstrations and their expert's run."""
-        experts = {(j.row, j.seed): j for j in self._experts.jobs(scale)}
+        """Return the learners' runs, each after its demonstrations and the experts' runs."""
+        experts = self._experts.jobs(scale)
         demonstrations: dict[str, Job] = {}
         found: list[Job] = []
         for job in super().jobs(scale):
             shown = _shown(job.row)
             if shown not in demonstrations:
                 task = self.rows[job.row].task
-                expert = experts[f"{shown.rpartition('-')[0]}-ppo", 0]
+                asked_to = tuple(j for j in experts if j.row == f"{shown.rpartition('-')[0]}-ppo")
                 asked = DemonstrationConfig(
-                    task, expert.config, job.config.k, self._episodes[scale]
+                    task, asked_to[0].config, job.config.k, self._episodes[scale]
                 )
-                demonstrations[shown] = Job(shown, 0, asked, job.home, (expert,))
+                demonstrations[shown] = Job(shown, 0, asked, job.home, asked_to)
                 found.append(demonstrations[shown])
             needs = (*demonstrations[shown].needs, demonstrations[shown])
             found.append(replace(job, needs=needs))
@@ -125,7 +123,8 @@ class Imitation(Comparison):
     def work(self, job: Job, root: Path, command: str, say: Callable[[str], None]) -> None:
         """Write demonstrations down, or clone them and measure the clone."""
         if isinstance(job.config, DemonstrationConfig):
-            demonstrate(job.config, job.needs[-1].folder(root), job.folder(root), say)
+            experts = [need.folder(root) for need in job.needs]
+            demonstrate(job.config, experts, job.folder(root), say)
             return
         file = job.needs[-1].folder(root) / FILE
         super().work(
@@ -137,7 +136,11 @@ class Imitation(Comparison):
         results = [run["result"] for run in runs]
         if row not in self.rows:
             (result,) = results
-            return {"demonstrated": result["success_rate"], "episodes": result["episodes"]}
+            return {
+                "demonstrated": result["success_rate"],
+                "episodes": result["episodes"],
+                "expert": result["expert"],
+            }
         last = [float(r[LAST]["success_rate"]) for r in results]
         return {
             "last": last,
@@ -160,7 +163,8 @@ class Imitation(Comparison):
     def cells(self, row: Record) -> list[str]:
         """Return the cells of a row."""
         if "demonstrated" in row:
-            return ["", "", "", f"{row['episodes']} episodes, {row['demonstrated']:.2f}", "", ""]
+            said = f"{row['episodes']} episodes of {row['expert']}, {row['demonstrated']:.2f}"
+            return ["", "", "", said, "", ""]
         spread = "" if row["deviation"] is None else f" ± {row['deviation']:.3f}"
         task, _, kind = row["row"].rpartition("-")
         paper = PAPER.get(task, {}).get(kind)
@@ -174,10 +178,11 @@ class Imitation(Comparison):
         """Return how the table was made."""
         return [
             "Success of the last checkpoint, mean ± deviation over seeds. The expert is the PPO "
-            "policy of Figure 5 with seed 0 (its best checkpoint by evaluation); its row says how "
-            "often its demonstrations succeed. Both learners have the same hidden layers and "
-            "normaliser and clone the successful demonstrations; the held-out error is the mean "
-            "squared distance to the expert's actions in a tenth of the episodes."
+            "policy of Figure 5 that succeeds most often of its seeds (its best checkpoint by "
+            "evaluation); its row says how often its demonstrations succeed. Both learners have "
+            "the same hidden layers and normaliser and clone the successful demonstrations; the "
+            "held-out error is the mean squared distance to the expert's actions in a tenth of the "
+            "episodes."
         ]
 
     def pictures(self, record: Record, out: Path) -> list[Path]:
@@ -202,17 +207,23 @@ class Imitation(Comparison):
 
 
 def demonstrate(
-    config: DemonstrationConfig, expert: Path, folder: Path, say: Callable[[str], None]
+    config: DemonstrationConfig, experts: Sequence[Path], folder: Path, say: Callable[[str], None]
 ) -> None:
-    """Write down what an expert does.
+    """Write down what the best of some experts does.
 
     Args:
         config: What is asked for.
-        expert: Folder of the expert's job.
+        experts: Folders of the experts' jobs.
         folder: Folder of this one.
         say: Called with one line an episode.
     """
-    saved = checkpoint.load(expert / "run" / CHECKPOINTS / BEST)
+
+    def successes(expert: Path) -> float:
+        result = json.loads((expert / RESULT).read_text(encoding="utf-8"))
+        return float(result[BEST]["success_rate"])
+
+    best = max(experts, key=successes)
+    saved = checkpoint.load(best / "run" / CHECKPOINTS / BEST)
     env = config.expert.choice.make()
     try:
         policy = ArrayPolicy(saved.spec, saved.tensors)
@@ -230,6 +241,7 @@ def demonstrate(
         "success_rate": float(data.success.mean()),
         "windows": len(data.observations),
         "noise": config.noise,
+        "expert": best.name,
         "checkpoint": saved.id,
     }
     finish(folder, plain(result))
