@@ -311,7 +311,7 @@ def test_the_tables_clones_learn_from_the_same_windows_of_one_expert(monkeypatch
     scales = {scale: Scale("a test", 2, changes, 3) for scale in SCALES}
     rows = {f"toy-{kind}": Row(TOY, f"bc-{kind}", "Toy", kind.upper()) for kind in ("nn", "ndp")}
     study = table1.Imitation(
-        experts, rows, scales, dict.fromkeys(SCALES, 4),
+        [experts], rows, scales, dict.fromkeys(SCALES, 4),
         [Claim("NDP clones better", (("toy-ndp", "toy-nn"),), ABOVE, "last")],
     )  # fmt: skip
     register(monkeypatch, fig5=experts, table1=study)

@@ -30,6 +30,7 @@ RESULT, FAILED, LOCK = "result.json", "failed.json", ".lock"
 SCALES = ("smoke", "short", "full")
 
 EXPERIMENTS = {
+    "experts": ("ndp_ros.training.table1:EXPERTS", "Meta-World's experts of Table 1"),
     "table1": ("ndp_ros.training.table1:TABLE1", "behaviour cloning: NN and NDP on five tasks"),
     "table2": ("ndp_ros.training.table2:TABLE2", "digits: NDP, CNN and CNN-DMP (and Fig. 4)"),
     "fig5": ("ndp_ros.training.figures:FIG5", "learning curves: NDP, PPO, PPO-multi"),
