@@ -49,19 +49,20 @@ _EXPERT = {
     "ppo": {"batch_size": 4000, "minibatches": 16, "clip": 0.2},
 }  # fmt: skip
 """One configuration of PPO for Meta-World's three experts."""
+_EXPERT_SAMPLES = {"push": 600_000, "soccer": 1_500_000, "faucet-open": 600_000}
 
 EXPERTS = Comparison(
     "experts",
     {
         f"{task}-ppo": Row(
-            task, "ppo", TASKS[task], changes=_EXPERT, samples={"short": 600_000, "full": 600_000}
+            task, "ppo", TASKS[task], changes=_EXPERT, samples=dict.fromkeys(("short", "full"), _EXPERT_SAMPLES[task])
         )
         for task in _META_WORLD
     },
     {
         "smoke": SMOKE,
-        "short": Scale("600,000 control steps, 1 seed", 1),
-        "full": Scale("600,000 control steps, 3 seeds", 3),
+        "short": Scale("600,000 control steps, in Soccer 1,500,000, 1 seed", 1),
+        "full": Scale("600,000 control steps, in Soccer 1,500,000, 3 seeds", 3),
     },
     remark="PPO with the v1 rewards; success is the benchmark's and has nothing to do with them.",
 )  # fmt: skip
