@@ -55,7 +55,8 @@ EXPERTS = Comparison(
     "experts",
     {
         f"{task}-ppo": Row(
-            task, "ppo", TASKS[task], changes=_EXPERT, samples=dict.fromkeys(("short", "full"), _EXPERT_SAMPLES[task])
+            task, "ppo", TASKS[task], changes=_EXPERT,
+            samples=dict.fromkeys(("short", "full"), _EXPERT_SAMPLES[task]),
         )
         for task in _META_WORLD
     },
