@@ -5,6 +5,7 @@ import dataclasses
 import fcntl
 import functools
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -226,8 +227,16 @@ def test_runs_made_elsewhere_stay_in_the_report(small, tmp_path):
     after = json.loads((out / "fig5.json").read_text())
     assert after["rows"] == before["rows"]
     assert after["runs"] == before["runs"]
+    # So are runs of another configuration.
+    other = [dataclasses.replace(j, config=dataclasses.replace(j.config, goal_gain=0.3))
+             for j in jobs]  # fmt: skip
+    (tmp_path / "copy").mkdir()
+    shutil.copy(out / "fig5.json", tmp_path / "copy" / "fig5.json")
+    small.report("smoke", outcomes(other, tmp_path / "empty"), tmp_path / "copy", "third")
+    copied = json.loads((tmp_path / "copy" / "fig5.json").read_text())
+    assert all(r["done"] == 0 for r in copied["rows"])
     # Another scale's runs are other runs.
-    small.report("short", outcomes(small.jobs("short"), tmp_path / "empty"), out, "third")
+    small.report("short", outcomes(small.jobs("short"), tmp_path / "empty"), out, "fourth")
     assert all(r["done"] == 0 for r in json.loads((out / "fig5.json").read_text())["rows"])
 
 

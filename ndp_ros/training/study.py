@@ -3,12 +3,14 @@
 A figure or table of the paper names its rows, does a run, and says what the seeds of a row
 have in common; everything else is here. A report is made from the records of the runs alone.
 Runs whose folders are not on this machine, but which an earlier report of the same scale
-recorded, stay in it, so that parts of a study can be made in different places.
+recorded, stay in it, so that parts of a study can be made in different places; not where what
+is asked of them has changed since.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import re
@@ -17,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ndp_ros.config import to_mapping
 from ndp_ros.errors import TrainingError
 from ndp_ros.training.claims import Claim, claims_table, judge
 from ndp_ros.training.evaluation import plain
@@ -115,8 +118,9 @@ class Study(ABC):
         known = {r["name"]: r for r in before.get("runs", ()) if r["status"] == "done"}
         runs = []
         for outcome in outcomes:
-            absent = outcome.status == "missing" and outcome.job.name in known
-            runs.append(known[outcome.job.name] if absent else self._run(outcome))
+            recorded = known.get(outcome.job.name, {})
+            kept = outcome.status == "missing" and recorded.get("asked") == _asked(outcome.job)
+            runs.append(recorded if kept else self._run(outcome))
         runs = self.compared(runs)
         record: Record = {
             "name": self.name,
@@ -182,6 +186,7 @@ class Study(ABC):
             "row": outcome.job.row,
             "seed": outcome.job.seed,
             "home": outcome.job.home,
+            "asked": _asked(outcome.job),
             "status": outcome.status,
             "error": outcome.error,
             "result": outcome.result,
@@ -193,6 +198,12 @@ class Study(ABC):
         done = [run for run in runs if run["status"] == "done"]
         whole = {"row": row, "label": label, "asked": len(runs), "done": len(done)}
         return whole | (self.aggregate(row, done) if done else {})
+
+
+def _asked(job: Job) -> str:
+    """Return a short name of a run's configuration."""
+    text = json.dumps(to_mapping(job.config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def read_record(out: Path, name: str) -> Record:
