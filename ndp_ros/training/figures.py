@@ -23,7 +23,7 @@ _RULE = {"the benchmark's rule (50 goals)": _BENCHMARK}
 _FEWER = {"short": 2}
 _SAMPLES: Mapping[str, Mapping[str, int]] = {
     "throw": {"short": 1_200_000},
-    "push": {"short": 600_000}, "faucet-open": {"short": 1_000_000},
+    "push": {"short": 1_000_000}, "faucet-open": {"short": 1_000_000},
 }  # fmt: skip
 """Control steps where a study takes fewer than the shipped experiment."""
 
@@ -75,7 +75,7 @@ FIG5 = Comparison(
         "smoke": SMOKE,
         "short": Scale(
             "the shipped experiments, 3 seeds, 1 of the moving bin, 2 of VICES and Dyn-E; Throw "
-            "for 1.2, Push for 0.6 and Faucet for 1 million control steps instead of 2", 3,
+            "for 1.2, Push and Faucet for 1 million control steps instead of 2", 3,
         ),
         "full": Scale("the shipped experiments, 10 seeds", 10),
     },
@@ -206,7 +206,11 @@ def _structure_claims(task: str) -> list[Claim]:
     ]  # fmt: skip
 
 
-_ABLATION_SAMPLES = {"push": 600_000, "throw": 1_000_000}
+_ABLATION_SCALES = {
+    "smoke": SMOKE,
+    "short": Scale("1,000,000 control steps, 2 seeds", 2, {"samples": 1_000_000}),
+    "full": Scale("the shipped experiments' control steps, 5 seeds", 5),
+}
 _ABLATION_REMARK = (
     "Every row is the shipped experiment with one thing changed; areas by control steps compare "
     "rows of different k."
@@ -225,19 +229,13 @@ def _ablations(task: str, first: str, second: str) -> tuple[Comparison, Comparis
         for method in _known("vices-pos", "vices-low-freq")
         for place in (_ARM if task == "throw" else {})
     }
-    samples = _ABLATION_SAMPLES[task]
-    scales = {
-        "smoke": SMOKE,
-        "short": Scale(f"{samples:,} control steps, 2 seeds", 2, {"samples": samples}),
-        "full": Scale("the shipped experiments' control steps, 5 seeds", 5),
-    }
     how: dict[str, Any] = {
         "against": "samples", "baseline": f"{task}-base", "remark": _ABLATION_REMARK,
     }  # fmt: skip
     return (
-        Comparison(first, hyper, scales, _hyper_claims(task, hyper), **how),
+        Comparison(first, hyper, _ABLATION_SCALES, _hyper_claims(task, hyper), **how),
         Comparison(
-            second, {**shared, **structure, **others}, scales, _structure_claims(task),
+            second, {**shared, **structure, **others}, _ABLATION_SCALES, _structure_claims(task),
             **how,
         ),
     )  # fmt: skip
