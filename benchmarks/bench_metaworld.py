@@ -27,7 +27,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 from ndp_ros.errors import NdpError, TaskError
-from ndp_ros.tasks.metaworld import HORIZON, REWARDS, MetaWorld
+from ndp_ros.tasks.metaworld import MetaWorld
+from ndp_ros.tasks.metaworld_config import HORIZON, REWARDS
 from ndp_ros.tasks.metaworld_registry import TASKS
 from ndp_ros.tasks.metaworld_scene import draw_goal, make_simulation
 

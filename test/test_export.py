@@ -2,9 +2,12 @@
 
 import json
 
+from test_imitation import scripted
+from test_imitation import toy as clone
 from test_training import toy
 
 from ndp_ros import checkpoint, cli
+from ndp_ros.training.experiment import ImitationConfig
 from ndp_ros.training.run import train
 
 
@@ -28,6 +31,22 @@ def test_an_exported_checkpoint_has_a_card_and_no_state_of_training(tmp_path, ca
     assert cli.main(["eval", str(out), "--episodes", "5", "--seed", "7", "--json"]) == 0
     again = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert again["return"] == report["return"]
+
+
+def test_a_clone_ships_without_the_folders_of_its_demonstrations(tmp_path):
+    data, run = tmp_path / "secret" / "shown" / "five.safetensors", tmp_path / "run"
+    scripted(8).save(data)
+    train(clone("bc-ndp", data, bc=ImitationConfig(passes=2)), run, quiet=True)
+    out, results = tmp_path / "shipped", tmp_path / "results"
+    command = ["export", str(run), "-o", str(out), "--results", str(results), "--episodes", "2"]
+    assert cli.main(command) == 0
+    for folder in (out, results):
+        for path in folder.glob("*.[jymM]*"):
+            if path.suffix != ".safetensors":
+                assert "secret" not in path.read_text()
+    assert checkpoint.load(out).provenance["config"]["demonstrations"] == "shown/five.safetensors"
+    assert "demonstrations: shown/five.safetensors" in (results / "config.yaml").read_text()
+    assert "control steps of demonstrations, with repetition" in (out / "README.md").read_text()
 
 
 def test_exporting_what_is_no_run_is_refused_in_one_line(tmp_path, capsys):

@@ -121,6 +121,35 @@ def test_collecting_records_the_expert_and_its_episodes(tmp_path: Path) -> None:
     assert got.source["checkpoint"] == checkpoint.load(folder).id
 
 
+def test_scripts_demonstrate_in_windows_that_a_clone_can_take(tmp_path: Path) -> None:
+    path = tmp_path / "push.safetensors"
+    collect = [
+        "collect", "script:push", "--k", "5", "--noise", "0.3", "--episodes", "3",
+        "--task-options", "horizon=100", "-o", str(path),
+    ]  # fmt: skip
+    assert cli.main(collect) == 0
+    data = demonstrations.load(path)
+    assert data.actions.shape == (60, 5, 4)
+    assert data.source["script"] == "push"
+    assert data.success.all()
+    config = RunConfig(
+        task="push", method="bc-ndp", demonstrations=str(path), evaluation_episodes=0, workers=1,
+        task_options=("horizon=100",), bc=ImitationConfig(passes=3),
+    )  # fmt: skip
+    train(config, tmp_path / "run", quiet=True)
+    errors = [float(row["error"]) for row in read_progress(tmp_path / "run")]
+    assert errors[-1] < errors[0]
+
+
+def test_only_tasks_with_scripts_can_be_demonstrated_by_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "x.safetensors"
+    assert cli.main(["collect", "script:throw", "-o", str(file)]) != 0
+    assert "'throw' is not one of [assembly, basketball," in capsys.readouterr().err
+    assert not file.exists()
+
+
 def test_noise_disturbs_what_is_seen_and_not_what_is_meant() -> None:
     spec = make_spec(toy("bc-ndp", ""), TaskChoice(TOY, 5).make())
     expert = ArrayPolicy(spec, initial_tensors(spec, 0))

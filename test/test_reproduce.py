@@ -8,6 +8,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_training import TOY, toy
 
@@ -347,8 +348,6 @@ def test_the_tables_clones_learn_from_the_same_windows_of_one_expert(monkeypatch
 
 
 def test_windows_of_single_steps_keep_every_action_in_order(tmp_path):
-    import numpy as np
-
     from ndp_ros.policies.array_policy import ArrayPolicy
     from ndp_ros.policies.layout import initial_tensors
     from ndp_ros.training.demonstrations import collect
@@ -363,10 +362,25 @@ def test_windows_of_single_steps_keep_every_action_in_order(tmp_path):
     np.testing.assert_array_equal(five.observations[2], single.observations[12])
     np.testing.assert_array_equal(five.actions[3], single.actions[17:22, 0])
     assert regroup(five, 5) is five
+    dense = regroup(single, 5, every=1)
+    assert dense.starts.tolist() == [0, 8, 16, 24]
+    np.testing.assert_array_equal(dense.actions[9], single.actions[13:18, 0])
+    np.testing.assert_array_equal(dense.observations[9], single.observations[13])
     with pytest.raises(TrainingError, match="k = 5"):
         regroup(five, 2)
     five.save(tmp_path / "five.safetensors")
     assert load(tmp_path / "five.safetensors").spec.k == 5
+
+
+def test_scripts_demonstrate_for_a_study_in_windows_that_overlap(tmp_path):
+    job = STUDIES["mt50"].jobs("smoke")[0]
+    assert (job.config.task, job.config.episodes, job.config.every) == ("mt50", 3, 1)
+    asked = dataclasses.replace(job.config, task="reach", task_options=("horizon=20",))
+    asked.demonstrate((), tmp_path, lambda line: None)
+    data = load(tmp_path / table1.FILE)
+    assert np.diff(data.starts).tolist() == [16, 16, 16]
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["episodes"], result["windows"], result["expert"]) == (3, 48, "the scripts")
 
 
 def test_a_checkpoint_can_be_measured_under_other_conditions(tmp_path):

@@ -9,7 +9,8 @@ from test_dmp_layer import unroll
 from test_training import curve, tensors, toy
 
 from ndp_ros.dmp.config import DmpConfig
-from ndp_ros.policies import array_policy
+from ndp_ros.policies import heads
+from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.policies.spec import PolicySpec
 from ndp_ros.training import on_policy
 from ndp_ros.training.rollouts import Block, Plan, Worker
@@ -55,7 +56,7 @@ class RolloutsHere:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def publish(self, policy: array_policy.ArrayPolicy) -> None:
+    def publish(self, policy: ArrayPolicy) -> None:
         self.block.flat[:] = policy.flat
         self.block.mean[:], self.block.variance[:] = policy.mean, policy.variance
 
@@ -73,7 +74,7 @@ def test_one_seed_gives_the_same_curve_through_either(
     train(config, tmp_path / "processes", quiet=True)
     monkeypatch.setattr(on_policy, "Rollouts", RolloutsHere)
     train(config, tmp_path / "closed", quiet=True)
-    monkeypatch.setattr(array_policy, "DynamicHead", UnrolledHead)
+    monkeypatch.setattr(heads, "DynamicHead", UnrolledHead)
     train(config, tmp_path / "unrolled", quiet=True)
     assert UnrolledHead.used == 9 * config.ppo.epochs * config.ppo.minibatches
 

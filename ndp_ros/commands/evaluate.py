@@ -68,7 +68,7 @@ def main(args: argparse.Namespace) -> int:
         film = Film(args.video, env) if args.video else None
         actor = make_actor(policy)
         episodes: list[Episode] = []
-        with ProgressLine(f"eval {args.checkpoint}", args.episodes) as line:
+        with ProgressLine(f"eval {args.checkpoint}", args.episodes, unit="episodes") as line:
             for n in range(args.episodes):
                 watch = film.take if film and n < args.video_episodes else None
                 episodes.append(run_episode(env, actor, args.seed + n, watch))

@@ -62,9 +62,11 @@ def main(args: argparse.Namespace) -> int:
     episodes = _evaluate(saved, args)
     report = {"checkpoint": saved.id, "seed": args.seed, **plain(summarise(episodes))}
     text = card(args.output.name, saved, args.which, args.about, report)
-    checkpoint.save(args.output, saved.spec, saved.tensors, saved.provenance, card=text)
+    shown = str((saved.provenance.get("config") or {}).get("demonstrations") or "")
+    origin = _renamed(saved.provenance, shown)
+    checkpoint.save(args.output, saved.spec, saved.tensors, origin, card=text)
     if args.results:
-        _write_results(args.run, args.results, report, episodes)
+        _write_results(args.run, args.results, report, episodes, shown)
     if args.json:
         sys.stdout.write(json.dumps(report) + "\n")
     else:
@@ -78,7 +80,7 @@ def _evaluate(saved: checkpoint.Checkpoint, args: argparse.Namespace) -> list[Ep
     episodes: list[Episode] = []
     try:
         require_fit(saved, env)
-        with ProgressLine(f"export {args.run}", args.episodes) as line:
+        with ProgressLine(f"export {args.run}", args.episodes, unit="episodes") as line:
             for n in range(args.episodes):
                 episodes.append(run_episode(env, actor, args.seed + n))
                 rate = sum(bool(e["success"]) for e in episodes) / len(episodes)
@@ -107,14 +109,16 @@ def card(
     low, high = report["ci95"]
     chosen = "the best of its checkpoints by evaluation" if which == BEST else "its last checkpoint"
     samples = origin.get("samples", 0)
+    seen = (
+        f"{samples:,} control steps of {1000 * spec.control_dt:g} ms, "
+        f"{samples // spec.k:,} of them observed (k = {spec.k})"
+    )
+    if config.get("demonstrations"):
+        seen = f"{samples:,} control steps of demonstrations, with repetition (k = {spec.k})"
     machine = origin.get("machine", {})
     rows = [
         ("made by", f"`{origin.get('command', '')}`, seed {origin.get('seed')}; {chosen}"),
-        (
-            "samples",
-            f"{samples:,} control steps of {1000 * spec.control_dt:g} ms, "
-            f"{samples // spec.k:,} of them observed (k = {spec.k})",
-        ),
+        ("samples", seen),
         ("machine", f"{machine.get('architecture')}, {machine.get('cores')} cores"),
         (
             "evaluation",
@@ -136,14 +140,30 @@ def card(
     return "\n".join(lines)
 
 
+def _renamed(origin: dict[str, Any], shown: str) -> dict[str, Any]:
+    """Return where a checkpoint comes from, its demonstrations without the machine's folders."""
+    if not shown:
+        return origin
+    return {**origin, "config": {**origin["config"], "demonstrations": _anywhere(shown)}}
+
+
+def _anywhere(file: str) -> str:
+    """Return a file's name and its folder's, which say what it is on any machine."""
+    return "/".join(Path(file).parts[-2:])
+
+
 def _write_results(
-    run: Path, folder: Path, report: dict[str, Any], episodes: list[Episode]
+    run: Path, folder: Path, report: dict[str, Any], episodes: list[Episode], shown: str
 ) -> None:
     """Copy what a run recorded and add the evaluation and a picture of the curve."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (CONFIG, CSV_NAME, PROVENANCE):
+        for name in (CSV_NAME, PROVENANCE):
             shutil.copyfile(run / name, folder / name)
+        text = (run / CONFIG).read_text(encoding="utf-8")
+        if shown:
+            text = text.replace(shown, _anywhere(shown))
+        (folder / CONFIG).write_text(text, encoding="utf-8")
         (folder / "evaluation.json").write_text(json.dumps(report) + "\n", encoding="utf-8")
     except OSError as error:
         raise TrainingError(f"cannot write to {folder}: {error.strerror}") from error

@@ -15,15 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ndp_ros.dmp.config import DmpConfig
-from ndp_ros.dmp.response import alpha_of, alpha_series, response
+from ndp_ros.dmp.response import alpha_of
 from ndp_ros.observation import field_slice
+from ndp_ros.policies.heads import alpha_angle, displacement_rows, make_head
 from ndp_ros.policies.layout import (
+    LOG_STD,
     MEAN,
     OBSERVATION_CLIP,
     VARIANCE,
@@ -75,6 +77,11 @@ class ArrayPolicy:
     def dtype(self) -> Any:
         """Type of every number in a pass."""
         return self.flat.dtype
+
+    @property
+    def std(self) -> Array:
+        """Standard deviation of the actions, in their shape or one that broadcasts to it."""
+        return np.exp(self.parameters[LOG_STD].astype(np.float64))
 
     def tensors(self) -> dict[str, Array]:
         """Return copies of all tensors by name, as a checkpoint holds them."""
@@ -138,7 +145,7 @@ class ArrayPolicy:
             return [dmp] * len(obs)
         step = self.run(len(obs))
         step.actor(self.normalise(obs))
-        alphas = alpha_of(_angle(step.u[-1].astype(np.float64), dmp.alpha), ALPHA_RANGE)
+        alphas = alpha_of(alpha_angle(step.u[-1].astype(np.float64), dmp.alpha), ALPHA_RANGE)
         return [replace(dmp, alpha=float(alpha)) for alpha in alphas]
 
     def run(self, batch: int) -> Pass:
@@ -176,15 +183,7 @@ class Pass:
         self.u = np.empty((layout.widths["actor"][-1], batch), dtype)
         self._v = np.empty((layout.widths["critic"][-1], batch), dtype)
         self._x = np.empty((layout.widths["actor"][0], batch), dtype)
-        self._head: Head
-        if spec.method == "bounded":
-            self._head = BoundedHead(spec, batch, dtype)
-        elif spec.method != "ndp":
-            self._head = PlainHead(spec, batch)
-        elif spec.learned_alpha:
-            self._head = AlphaHead(policy, batch, dtype)
-        else:
-            self._head = DynamicHead(spec, batch, dtype)
+        self._head = make_head(policy, batch)
 
     def actor(self, x: Array) -> Array:
         """Return the relative means ``(k, dof, batch)`` alone; no backward pass follows."""
@@ -245,174 +244,6 @@ class Pass:
         return self.gradient
 
 
-class Head(Protocol):
-    """What turns the actor's output into means, and gradients back."""
-
-    def forward(self, u: Array, x: Array) -> Array:
-        """Return the relative means ``(k, dof, batch)``.
-
-        Args:
-            u: Outputs of the actor ``(outputs, batch)``.
-            x: What it saw, normalised ``(n_obs, batch)``.
-        """
-        ...
-
-    def backward(self, d_means: Array) -> Array:
-        """Return the gradient of the outputs of the last forward pass."""
-        ...
-
-
-class PlainHead:
-    """The output is the means: PPO and PPO-multi."""
-
-    def __init__(self, spec: PolicySpec, batch: int) -> None:
-        self._means = (spec.k, spec.dof, batch)
-        self._outputs = (spec.k * spec.dof, batch)
-
-    def forward(self, u: Array, x: Array) -> Array:
-        """Return the outputs, reshaped."""
-        return u.reshape(self._means)
-
-    def backward(self, d_means: Array) -> Array:
-        """Return the gradient, reshaped."""
-        return d_means.reshape(self._outputs)
-
-
-class BoundedHead:
-    """The means are the outputs squashed into (-1, 1)."""
-
-    def __init__(self, spec: PolicySpec, batch: int, dtype: Any) -> None:
-        self._means = np.empty((spec.k, spec.dof, batch), dtype)
-
-    def forward(self, u: Array, x: Array) -> Array:
-        """Return the squashed outputs."""
-        return np.tanh(u.reshape(self._means.shape), out=self._means)
-
-    def backward(self, d_means: Array) -> Array:
-        """Return the gradient times the slope of the squashing."""
-        d: Array = d_means * (1.0 - self._means * self._means)
-        return d.reshape(-1, d.shape[-1])
-
-
-class DynamicHead:
-    """The output is goal and weights, the means are the DMP's displacements.
-
-    With s = g - y0 the displacements are A [s; w s]: the rows of the response, one
-    subtracted from the next.
-    """
-
-    def __init__(self, spec: PolicySpec, batch: int, dtype: Any) -> None:
-        rows = mixed_rows(spec, displacement_rows(spec))[:, 1:]
-        self._A = rows.astype(dtype)
-        self._unit = (spec.goal_gain / np.array(spec.action_scale))[:, None].astype(dtype)
-        size = (rows.shape[1], spec.dof, batch)
-        self._u = np.empty(size, dtype)
-        self._C = np.empty(size, dtype)
-        self._dC = np.empty(size, dtype)
-        self._du = np.empty(size, dtype)
-        self._means = np.empty((spec.k, spec.dof, batch), dtype)
-
-    def forward(self, u: Array, x: Array) -> Array:
-        """Return the relative means ``(k, dof, batch)``."""
-        self._u = u.reshape(self._C.shape)
-        np.multiply(self._u[0], self._unit, out=self._C[0])
-        np.multiply(self._u[1:], self._C[0], out=self._C[1:])
-        np.matmul(self._A, self._C.reshape(len(self._C), -1), out=_flat(self._means))
-        return self._means
-
-    def backward(self, d_means: Array) -> Array:
-        """Return the gradient of the outputs ``(outputs, batch)``."""
-        np.matmul(self._A.T, _flat(d_means), out=_flat(self._dC))
-        np.multiply(self._dC[1:], self._C[0], out=self._du[1:])
-        self._dC[1:] *= self._u[1:]
-        np.add.reduce(self._dC, axis=0, out=self._du[0])
-        self._du[0] *= self._unit
-        return self._du.reshape(-1, self._du.shape[-1])
-
-
-class AlphaHead:
-    """As :class:`DynamicHead`, with an alpha for each segment from the last output.
-
-    A is then a Chebyshev series over alpha, and the start velocity's column moves with it: it
-    is part of the means here, taken from the normalised observation.
-    """
-
-    def __init__(self, policy: ArrayPolicy, batch: int, dtype: Any) -> None:
-        spec = policy.spec
-        self._policy, self._alpha = policy, spec.dmp.alpha
-        times = np.arange(spec.k + 1) / spec.k
-        precision = max(float(np.finfo(dtype).eps), 1e-14)
-        series = alpha_series(spec.dmp, times, 1, ALPHA_RANGE, precision)
-        rows = np.diff(series.reshape(len(series), len(times), -1)[..., 1:], axis=1)
-        self._S = np.stack([mixed_rows(spec, r) for r in rows]).astype(dtype)
-        self._n = np.arange(len(series), dtype=dtype)[:, None]
-        scale = np.array(spec.action_scale)[:, None]
-        self._unit = (spec.goal_gain / scale).astype(dtype)
-        self._duration = spec.segment_duration / scale
-        self._where = field_slice(spec.observation, "setpoint_velocity")
-        self._C = np.empty((self._S.shape[2], spec.dof, batch), dtype)
-
-    def forward(self, u: Array, x: Array) -> Array:
-        """Return the means ``(k, dof, batch)``, all of them."""
-        C, policy, here = self._C, self._policy, self._where
-        spread = np.sqrt(policy.variance[here] + VARIANCE_FLOOR)[:, None]
-        C[0] = (x[here] * spread + policy.mean[here][:, None]) * self._duration
-        self._u = u[:-1].reshape(len(C) - 1, *C.shape[1:])
-        np.multiply(self._u[0], self._unit, out=C[1])
-        np.multiply(self._u[1:], C[1], out=C[2:])
-        self._raw = u[-1]
-        self._angles = self._n * _angle(self._raw, self._alpha)
-        self._T = np.cos(self._angles)
-        terms = self._S.reshape(-1, len(C)) @ _flat(C)
-        self._P = terms.reshape(*self._S.shape[:2], *C.shape[1:])
-        means: Array = np.einsum("nb,nkdb->kdb", self._T, self._P)
-        return means
-
-    def backward(self, d_means: Array) -> Array:
-        """Return the gradient of the outputs ``(outputs, batch)``."""
-        d_P = self._T[:, None, None] * d_means
-        d_C = (self._S.reshape(-1, len(self._C)).T @ d_P.reshape(-1, d_P[0, 0].size)).reshape(
-            self._C.shape
-        )
-        d_T = np.einsum("nkdb,kdb->nb", self._P, d_means)
-        share = _angle(self._raw, self._alpha) / np.pi
-        slope = np.sum(d_T * self._n * np.sin(self._angles), axis=0)
-        d_u = np.empty((self._u.size // d_means.shape[-1] + 1, d_means.shape[-1]), d_means.dtype)
-        d_parts = d_u[:-1].reshape(self._u.shape)
-        np.multiply(d_C[2:], self._C[1], out=d_parts[1:])
-        d_parts[0] = (d_C[1] + np.sum(d_C[2:] * self._u[1:], axis=0)) * self._unit
-        d_u[-1] = slope * np.pi * share * (1.0 - share)
-        return d_u
-
-
-def _angle(raw: Array, start: float) -> Array:
-    """Return the angle in (0, pi) of an output, 0 standing for the alpha to start from."""
-    low, high = ALPHA_RANGE
-    first = np.arccos((2.0 * start - low - high) / (high - low)) / np.pi
-    offset = raw.dtype.type(np.log((1.0 - first) / first))
-    angle: Array = np.pi / (1.0 + np.exp(raw + offset))
-    return angle
-
-
-def mixed_rows(spec: PolicySpec, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return rows ``(k, 2 + r)`` for an NDP's outputs instead of ``(k, 2 + N)`` for w s."""
-    return np.hstack((rows[:, :2], rows[:, 2:] @ weight_mixing(spec)))
-
-
-def displacement_rows(spec: PolicySpec) -> NDArray[np.float64]:
-    """Return A ``(k, 2 + N)``: displacements over each of the k control steps.
-
-    Columns are those of the response for yd0 per segment, s = g - y0 and w s. There is
-    none for y0: the response's columns for y0 and g add up to one at all times.
-    """
-    rows = response(spec.dmp, np.arange(spec.k + 1) / spec.k)[0]
-    return np.diff(rows[:, 1:], axis=0)
-
-
 def _layer(layout: Layout, flat: Array, index: int) -> tuple[Array, Array]:
     weight, bias = (layout.pair(flat, index, kind) for kind in ("weight", "bias"))
     return weight, bias[..., None]
-
-
-def _flat(array: Array) -> Array:
-    return array.reshape(len(array), -1)

@@ -24,16 +24,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_ros.config import param
 from ndp_ros.errors import TaskError
 from ndp_ros.observation import ObservationField, assemble, observation_size
+from ndp_ros.tasks.metaworld_config import MetaWorldConfig
 from ndp_ros.tasks.metaworld_registry import MT50, TASKS
 
 if TYPE_CHECKING:
@@ -41,66 +40,11 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-REWARDS = ("v1", "v2")
-GOALS = ("random", "benchmark")
-
 CONTROL_DT = 0.0125
-HORIZON = 500
-"""Length of an episode in control steps, the benchmark's."""
 
-_STEP = 0.01  # [m], displacement of one native unit
-_GRIP = 0.05  # grip coordinate at full effort
+STEP = 0.01  # [m], displacement of one native unit
+GRIP = 0.05  # grip coordinate at full effort
 _N_ARM = 7
-
-
-@dataclass(frozen=True)
-class MetaWorldConfig:
-    """What the benchmark leaves open."""
-
-    reward: str = param("v2", doc="Version of the reward functions.", choices=REWARDS)
-    stale: bool = param(
-        True, doc="Rewards inside a segment see the world as after its first control step (A.2)."
-    )
-    goals: str = param(
-        "random",
-        doc="random: every episode draws from the task's whole range; benchmark: the 50 of MT1.",
-        choices=GOALS,
-    )
-    goal_seed: int = param(0, doc="Seed of the benchmark's 50 goals.", minimum=0)
-    stop_on_success: bool = param(False, doc="End the episode with the segment that succeeds.")
-    horizon: int = param(
-        HORIZON, doc="Length of an episode in control steps; the benchmark's is 500.", minimum=1,
-        maximum=HORIZON,
-    )  # fmt: skip
-
-    def __post_init__(self) -> None:
-        """Check the choices, which plain construction does not."""
-        if self.reward not in REWARDS:
-            raise TaskError.choice("reward", self.reward, REWARDS)
-        if self.goals not in GOALS:
-            raise TaskError.choice("goals", self.goals, GOALS)
-        if not 1 <= self.horizon <= HORIZON:
-            raise TaskError(f"horizon is {self.horizon}: allowed is 1 to {HORIZON}")
-
-    @classmethod
-    def preset(cls, name: str) -> Self:
-        """Return a named configuration.
-
-        ``default`` uses the v2 rewards, with which the tasks can be learned; ``paper``
-        the v1 rewards of its time; ``evaluation`` the benchmark's rule: its 50 goals, an
-        episode that has succeeded ends.
-
-        Raises:
-            TaskError: If there is no such preset.
-        """
-        presets = {
-            "default": cls(),
-            "paper": cls(reward="v1"),
-            "evaluation": cls(goals="benchmark", stop_on_success=True),
-        }
-        if name not in presets:
-            raise TaskError.choice("preset", name, presets)
-        return presets[name]
 
 
 class MetaWorld(gymnasium.Env[Array, Array]):
@@ -183,7 +127,7 @@ class MetaWorld(gymnasium.Env[Array, Array]):
         self.metadata = {**self.metadata, "render_fps": max(1, round(1 / (k * CONTROL_DT)))}
         self._renderer: Any = None
         self._names = TASKS if task == MT50 else (task,)
-        self.action_scale = np.full(4, _STEP)
+        self.action_scale = np.full(4, STEP)
         self.segment_times = self.tick * np.arange(1, self.k + 1)
         fields = [ObservationField("setpoint", 4), ObservationField("setpoint_velocity", 4)]
         fields.append(ObservationField("world", 39))
@@ -241,7 +185,7 @@ class MetaWorld(gymnasium.Env[Array, Array]):
         else:
             goals = self._scene.benchmark_goals(name, self.config.goal_seed)
             self._obs = self._scene.set_goal(sim, goals[goal])
-        self._y[:3], self._y[3] = sim.data.mocap_pos[0], -_GRIP
+        self._y[:3], self._y[3] = sim.data.mocap_pos[0], -GRIP
         self._yd[:] = 0.0
         self._windows_left = self.config.horizon // self.k
         self._steps, self._success_step, self._success_now = 0, -1, False
@@ -339,37 +283,40 @@ class MetaWorld(gymnasium.Env[Array, Array]):
         """
         if self._windows_left <= 0 or self._sim is None:
             raise TaskError("the episode is over: call reset() before step()")
-        sim, y, native, world = self._sim, self._y, self._native, self._world
-        mocap, hand, speeds = sim.data.mocap_pos[0], sim.data.body("hand").xpos, sim.data.qvel
-        rewards, path = np.zeros(self.k), np.empty((self.k + 1, 4))
-        path[0] = y
-        late = np.zeros(4)
-        for j in range(self.k):
-            wanted = units[j] + late
-            move = np.minimum(np.maximum(wanted, -1.0), 1.0)
-            free = y + move * _STEP
-            held = np.minimum(np.maximum(free, self._low), self._high)
-            late = np.where(held == free, wanted - move, wanted - (held - y) / _STEP)
-            self._saturated += int(np.count_nonzero(move != wanted))
-            native[:3], native[3] = move[:3], held[3] / _GRIP
+        sim, native, world = self._sim, self._native, self._world
+        stale = self.config.stale
+        rewards, path = np.zeros(self.k), [self._y.tolist()]
+        late = [0.0] * 4
+        for j, wanted in enumerate(units.tolist()):
+            # on single numbers, which numpy would take ten times as long for
+            grip, y = 0.0, path[-1]
+            for i, (low, high) in enumerate(self._bounds):
+                unit = wanted[i] + late[i]
+                move = min(max(unit, -1.0), 1.0)
+                free = y[i] + move * STEP
+                grip = held = min(max(free, low), high)
+                late[i] = unit - move if held == free else unit - (held - y[i]) / STEP
+                self._saturated += move != unit
+                native[i] = move
+            native[3] = grip / GRIP
             obs, reward, _, _, flags = sim.step(native)
-            y[:3], y[3] = mocap, held[3]
-            path[j + 1] = y
+            at = self._mocap.tolist()
+            path.append([*at, grip])
             self._steps += 1
             self._success_now = bool(flags["success"])
             if self._success_now and self._success_step < 0:
                 self._success_step = self._steps
-            if self.config.stale and j > 0:
+            if stale and j > 0:
                 with world.shown(obs) as remembered:
                     reward, _ = sim.evaluate_state(remembered, native)
-            elif self.config.stale and self.k > 1:
+            elif stale and self.k > 1:
                 world.keep(obs)
             rewards[j] = reward
-            lag = hand - mocap
-            self._squared_error += float(lag @ lag)
-            self._max_speed = max(self._max_speed, float(np.abs(speeds[:_N_ARM]).max()))
+            self._squared_error += math.dist(self._hand.tolist(), at) ** 2
+            self._max_speed = max(self._max_speed, *map(abs, self._speeds.tolist()))
         self._obs = obs
-        self._yd = self._end_velocity(np.diff(path, axis=0), velocity)
+        self._y[:] = path[-1]
+        self._yd = self._end_velocity(np.diff(np.array(path), axis=0), velocity)
         self._windows_left -= 1
         succeeded = self._success_step >= 0
         terminated = succeeded and self.config.stop_on_success
@@ -424,8 +371,12 @@ class MetaWorld(gymnasium.Env[Array, Array]):
         self._sim = self._scene.POOL.take(name, self.config.reward)
         self._playing = name
         self._world = self._scene.WorldMemory(self._sim)
-        self._low = np.append(self._sim.mocap_low, -_GRIP)
-        self._high = np.append(self._sim.mocap_high, _GRIP)
+        self._low = np.append(self._sim.mocap_low, -GRIP)
+        self._high = np.append(self._sim.mocap_high, GRIP)
+        self._bounds = list(zip(self._low.tolist(), self._high.tolist(), strict=True))
+        data = self._sim.data
+        self._mocap, self._hand = data.mocap_pos[0], data.body("hand").xpos
+        self._speeds = data.qvel[:_N_ARM]
         self._one_hot = np.zeros(len(TASKS))
         self._one_hot[TASKS.index(name)] = 1.0
         return self._sim

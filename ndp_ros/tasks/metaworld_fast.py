@@ -10,8 +10,9 @@ the same arithmetic, in the same order and precision, by cheaper means:
 - :class:`_FastSawyer` replaces what every environment shares: the step, the
   observation, the contact test;
 - rewards stay the benchmark's own code. A task's methods are bound again to a copy
-  of their module's globals in which the three helpers named in :data:`_SWAPS` are
-  ours, so nothing is patched and stock and fast environments live side by side.
+  of their module's globals in which the helpers named in :data:`_SWAPS` are ours, from
+  :mod:`ndp_ros.tasks.metaworld_rewards`, so nothing is patched and stock and fast
+  environments live side by side; so is the one reward that tasks share.
 
 Only what cannot change a number is left out, such as the force pass that no
 sensor reads. The trailing ``mj_forward`` is not: it moves the solver's warm start,
@@ -34,12 +35,14 @@ from metaworld.sawyer_xyz_env import SawyerXYZEnv
 from metaworld.utils import reward_utils
 from numpy.typing import NDArray
 
+from ndp_ros.tasks.metaworld_rewards import caging, hamacher, hstack, norm, tolerance
+
 Array = NDArray[np.float64]
 
 N_FRAME = 18
 """Length of one frame of the native observation: hand, gripper, two objects."""
 
-_MOCAP_QUAT = (1.0, 0.0, 1.0, 0.0)
+_MOCAP_QUAT = np.array((1.0, 0.0, 1.0, 0.0))
 _GRIPPER_SPAN = 0.1  # [m], the finger distance that the benchmark calls fully open
 
 
@@ -65,74 +68,6 @@ def quaternion(matrix: Array) -> Array:
     return np.array((x / norm, y / norm, z / norm, w / norm))
 
 
-@functools.cache
-def _tail_scale(value_at_margin: float) -> float:
-    return float(np.sqrt(1 / value_at_margin - 1))
-
-
-@functools.cache
-def _bell_scale(value_at_margin: float) -> float:
-    return float(np.sqrt(-2 * np.log(value_at_margin)))
-
-
-def tolerance(
-    x: Any,
-    bounds: tuple[float, float] = (0.0, 0.0),
-    margin: float = 0.0,
-    sigmoid: str = "gaussian",
-    value_at_margin: float = 0.1,
-) -> Any:
-    """Return 1 inside the bounds and a falling function of the distance outside.
-
-    Scalars with the two shapes that the tasks use are done here, everything else by
-    the benchmark's function of the same name.
-
-    Args:
-        x: Value.
-        bounds: Smallest and largest value that earn 1.
-        margin: Distance at which the value is ``value_at_margin``; 0 for a step.
-        sigmoid: ``long_tail``, ``gaussian`` or another shape of the benchmark.
-        value_at_margin: Value at the margin.
-    """
-    lower, upper = bounds
-    if (
-        sigmoid not in ("long_tail", "gaussian")
-        or not isinstance(x, float)  # np.float64 is a float
-        or not 0 < value_at_margin < 1
-        or lower > upper
-        or margin < 0
-    ):
-        return reward_utils.tolerance(x, bounds, margin, sigmoid, value_at_margin)  # type: ignore[arg-type]
-    x = float(x)
-    if lower <= x <= upper:
-        return 1.0
-    if margin == 0:
-        return 0.0
-    distance = (lower - x if x < lower else x - upper) / float(margin)
-    try:
-        # a power, not a product: the benchmark's scalar power is libm's, as Python's is
-        if sigmoid == "long_tail":
-            return 1 / ((distance * _tail_scale(value_at_margin)) ** 2 + 1)
-        # numpy's exponential differs from libm's in the last bit
-        return float(np.exp(-0.5 * (distance * _bell_scale(value_at_margin)) ** 2))
-    except OverflowError:
-        return 0.0
-
-
-def _norm(x: Any, *args: Any, **kwargs: Any) -> Any:
-    """Return the 2-norm; vectors of float64 skip numpy's argument handling."""
-    if args or kwargs or type(x) is not np.ndarray or x.ndim != 1 or x.dtype != np.float64:
-        return np.linalg.norm(x, *args, **kwargs)
-    return np.float64(math.sqrt(x.dot(x)))
-
-
-def _hstack(parts: Any, *args: Any, **kwargs: Any) -> Any:
-    """Return the parts in one row; scalars skip the general concatenation."""
-    if args or kwargs or not all(isinstance(part, float) for part in parts):
-        return np.hstack(parts, *args, **kwargs)
-    return np.array(parts)
-
-
 class _Rotation:
     """The one thing that tasks ask of a rotation class: matrix in, quaternion out."""
 
@@ -154,8 +89,8 @@ def _namespace(source: Any, **replaced: Any) -> types.SimpleNamespace:
 
 
 _SWAPS: dict[str, Any] = {
-    "np": _namespace(np, hstack=_hstack, linalg=_namespace(np.linalg, norm=_norm)),
-    "reward_utils": _namespace(reward_utils, tolerance=tolerance),
+    "np": _namespace(np, hstack=hstack, linalg=_namespace(np.linalg, norm=norm)),
+    "reward_utils": _namespace(reward_utils, tolerance=tolerance, hamacher_product=hamacher),
     "Rotation": _Rotation,
 }
 
@@ -216,6 +151,7 @@ class _FastSawyer(SawyerXYZEnv):
         self._hand = data.body("hand").xpos
         self._claws = data.body("rightclaw").xpos, data.body("leftclaw").xpos
         self._tips = data.site("rightEndEffector").xpos, data.site("leftEndEffector").xpos
+        self._pad_bodies = data.body("leftpad").xpos, data.body("rightpad").xpos
         self._pads = model.geom("leftpad_geom").id, model.geom("rightpad_geom").id
         self._mocap_pos, self._mocap_quat = data.mocap_pos, data.mocap_quat
         self._ctrl = data.ctrl
@@ -269,7 +205,9 @@ class _FastSawyer(SawyerXYZEnv):
 
     def set_xyz_action(self, action: NDArray[Any]) -> None:
         # the action's own precision, mostly float32, rules until mocap_pos is added
-        step = np.minimum(np.maximum(action, -1), 1) * self.action_scale
+        step = np.maximum(action, -1)
+        np.minimum(step, 1, out=step)
+        step *= self.action_scale
         position = self._mocap_pos[0]
         moved = position + step
         np.maximum(moved, self.mocap_low, out=moved)
@@ -281,17 +219,17 @@ class _FastSawyer(SawyerXYZEnv):
         mujoco.mj_step(self.model, self._data, nstep=n_frames)
 
     def _get_curr_obs_combined_no_goal(self) -> Array:
-        frame = np.zeros(N_FRAME)
-        frame[:3] = self._hand
         right, left = self._claws
         span = right - left
         opening = math.sqrt(span.dot(span)) / _GRIPPER_SPAN
-        frame[3] = 0.0 if opening < 0.0 else 1.0 if opening > 1.0 else opening
         position, orientation = self._get_pos_objects(), self._get_quat_objects()
-        for i in range(len(position) // 3):
-            start = 4 + 7 * i
-            frame[start : start + 3] = position[3 * i : 3 * i + 3]
-            frame[start + 3 : start + 7] = orientation[4 * i : 4 * i + 4]
+        positions, orientations = position.tolist(), orientation.tolist()
+        seen = [*self._hand.tolist(), min(max(opening, 0.0), 1.0)]
+        for i in range(len(positions) // 3):
+            seen += positions[3 * i : 3 * i + 3]
+            seen += orientations[4 * i : 4 * i + 4]
+        frame = np.zeros(N_FRAME)
+        frame[: len(seen)] = seen
         return frame
 
     def _get_obs(self) -> Array:
@@ -354,7 +292,8 @@ def _rebound_methods(stock: type) -> dict[str, Any]:
                 continue
             if "reset" in name or "set_" in name:
                 continue  # once an episode: the benchmark's own code, untouched
-            methods[name] = wrap(_rebind(member))
+            ours = cls is SawyerXYZEnv and name == "_gripper_caging_reward"
+            methods[name] = caging if ours else wrap(_rebind(member))
     return methods
 
 

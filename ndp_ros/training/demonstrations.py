@@ -19,7 +19,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import safetensors
@@ -31,10 +31,9 @@ from ndp_ros.config import from_mapping, to_mapping
 from ndp_ros.errors import ConfigError, TrainingError
 from ndp_ros.observation import observation_size
 from ndp_ros.policies.array_policy import ArrayPolicy
-from ndp_ros.policies.layout import LOG_STD
 from ndp_ros.policies.spec import PolicySpec
 from ndp_ros.training.environment import Step, TaskEnvironment
-from ndp_ros.training.evaluation import Episode, make_actor, run_episode
+from ndp_ros.training.evaluation import Actor, Episode, make_actor, run_episode
 
 Array = NDArray[Any]
 
@@ -139,8 +138,27 @@ def load(path: Path) -> Demonstrations:
     return Demonstrations(spec, source, **arrays)
 
 
+class Expert(Protocol):
+    """Who can demonstrate.
+
+    Attributes:
+        spec: Its policy: task, arm, observation, control step, k and scales.
+    """
+
+    spec: PolicySpec
+
+    @property
+    def std(self) -> Array:
+        """Standard deviation of its exploration, in units of ``action_scale``."""
+        ...
+
+    def means(self, obs: Array) -> Array:
+        """Return what it means to do ``(batch, k, dof)`` for raw observations."""
+        ...
+
+
 def collect(
-    policy: ArrayPolicy,
+    policy: Expert,
     env: TaskEnvironment,
     seeds: Iterable[int],
     source: dict[str, Any],
@@ -153,11 +171,11 @@ def collect(
     it would have done without: the learner then sees how to come back.
 
     Args:
-        policy: The expert.
+        policy: The expert, a policy or a script.
         env: Its environment.
         seeds: One start state per episode.
         source: Who demonstrates, for the record.
-        noise: Part of the policy's deviation to act with, 0 to 1.
+        noise: Part of the expert's deviation to act with.
         tell: Called with the figures of each episode.
     """
     recorder = _Recorder(policy, noise)
@@ -181,7 +199,7 @@ def collect(
     )
 
 
-def regroup(data: Demonstrations, k: int) -> Demonstrations:
+def regroup(data: Demonstrations, k: int, every: int = 0) -> Demonstrations:
     """Return demonstrations in windows of k control steps, from an expert that saw each one.
 
     A window has the observation of its first control step and the actions of all k; what is
@@ -190,24 +208,27 @@ def regroup(data: Demonstrations, k: int) -> Demonstrations:
     Args:
         data: Demonstrations of an expert with k = 1.
         k: Control steps a window.
+        every: Control steps from one window's start to the next one's; 0: k, so that they
+            do not overlap.
 
     Raises:
         TrainingError: If the expert's windows are longer, or an episode is shorter than k.
     """
-    if data.spec.k == k:
+    every = every or k
+    if (data.spec.k, every) == (k, k):
         return data
     if data.spec.k != 1:
         raise TrainingError(f"demonstrations have k = {data.spec.k}, expected 1 or {k}")
-    lengths = np.diff(data.starts) // k
+    lengths = (np.diff(data.starts) - k) // every + 1
     if (lengths < 1).any():
         raise TrainingError(f"an episode has fewer than k = {k} control steps")
     spans = zip(data.starts, lengths, strict=False)
-    steps = np.concatenate([start + np.arange(n * k) for start, n in spans])
+    first = np.concatenate([start + every * np.arange(n) for start, n in spans])
     return replace(
         data,
         spec=replace(data.spec, method="ppo-multi", k=k),
-        observations=data.observations[steps[::k]],
-        actions=data.actions[steps].reshape(-1, k, data.spec.dof),
+        observations=data.observations[first],
+        actions=data.actions[first[:, None] + np.arange(k), 0],
         starts=np.concatenate(([0], np.cumsum(lengths))),
     )
 
@@ -215,18 +236,20 @@ def regroup(data: Demonstrations, k: int) -> Demonstrations:
 class _Recorder:
     """An actor that notes what it sees and what the policy would do."""
 
-    def __init__(self, policy: ArrayPolicy, noise: float) -> None:
+    def __init__(self, policy: Expert, noise: float) -> None:
         self.observations: list[Array] = []
         self.actions: list[Array] = []
         self.rng = np.random.default_rng(0)
         self._policy = policy
-        self._actor = make_actor(policy)
-        self._std = noise * np.exp(policy.parameters[LOG_STD].astype(np.float64))
+        self._std = noise * policy.std
+        self._actor: Actor | None = None
+        if isinstance(policy, ArrayPolicy) and not self._std.any():
+            self._actor = make_actor(policy)  # what it does wherever else it runs
 
     def __call__(self, env: TaskEnvironment, obs: Array) -> Step:
         means = self._policy.means(obs[None])[0].astype(np.float64)
         self.observations.append(obs.copy())
         self.actions.append(means)
-        if not self._std.any():
+        if self._actor is not None:
             return self._actor(env, obs)
         return env.step(means + self._std * self.rng.standard_normal(means.shape))

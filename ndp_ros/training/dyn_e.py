@@ -177,7 +177,7 @@ class DynERun(SacRun):
         )  # fmt: skip
         steps = dyne.embedding_steps + dyne.decoder_steps
         title = f"{config.task} {config.method} seed {config.seed}: embedding"
-        with ProgressLine(title, steps, 0, quiet) as line:
+        with ProgressLine(title, steps, quiet=quiet, unit="steps") as line:
             line.show(0, [("random control steps", str(self.before))])
             with Rollouts(plan) as rollouts:
                 rollouts.publish(ArrayPolicy(spec, idle))

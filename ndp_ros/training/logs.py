@@ -136,11 +136,13 @@ def _text(value: Any) -> str:
 class ProgressLine:
     """A bar on a terminal, a line every ten seconds elsewhere; always on standard error."""
 
-    def __init__(self, title: str, total: int, done: int = 0, quiet: bool = False) -> None:
-        """Show progress of ``total`` samples of which ``done`` were there before."""
+    def __init__(
+        self, title: str, total: int, done: int = 0, quiet: bool = False, unit: str = "samples"
+    ) -> None:
+        """Show progress of ``total`` units of which ``done`` were there before."""
         console = Console(stderr=True)
         self._total, self._first = total, done
-        self._title, self._quiet = title, quiet
+        self._title, self._quiet, self._unit = title, quiet, unit
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._start = self._said = time.monotonic()
@@ -169,19 +171,20 @@ class ProgressLine:
         if self._bar is not None:
             self._bar.stop()
 
-    def show(self, samples: int, figures: Sequence[tuple[str, str]]) -> None:
+    def show(self, done: int, figures: Sequence[tuple[str, str]]) -> None:
         """Show where the run is."""
         text = "  ".join(f"{name} {value}" for name, value in figures)
         if self._bar is not None:
-            self._bar.update(self._task, completed=samples, figures=text)
+            self._bar.update(self._task, completed=done, figures=text)
             return
         now = time.monotonic()
-        if self._quiet or (now - self._said < 10.0 and samples < self._total):
+        if self._quiet or (now - self._said < 10.0 and done < self._total):
             return
         self._said = now
-        rate = (samples - self._first) / max(now - self._start, 1e-9)
-        left = (self._total - samples) / max(rate, 1e-9)
+        rate = (done - self._first) / max(now - self._start, 1e-9)
+        left = (self._total - done) / max(rate, 1e-9)
         sys.stderr.write(
-            f"{self._title}: {samples}/{self._total} samples  {text}  {left:.0f} s left{os.linesep}"
+            f"{self._title}: {done}/{self._total} {self._unit}  {text}  "
+            f"{left:.0f} s left{os.linesep}"
         )
         sys.stderr.flush()

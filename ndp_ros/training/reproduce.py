@@ -33,6 +33,7 @@ EXPERIMENTS = {
     "experts": ("ndp_ros.training.table1:EXPERTS", "Meta-World's experts of Table 1"),
     "table1": ("ndp_ros.training.table1:TABLE1", "behaviour cloning: NN and NDP on five tasks"),
     "table2": ("ndp_ros.training.table2:TABLE2", "digits: NDP, CNN and CNN-DMP (and Fig. 4)"),
+    "mt50": ("ndp_ros.training.mt50:MT50", "Meta-World's fifty tasks by one policy"),
     "fig5": ("ndp_ros.training.figures:FIG5", "learning curves: NDP, PPO, PPO-multi"),
     "fig6": ("ndp_ros.training.figures:FIG6", "push: kernels, N, integration steps, k"),
     "fig7": ("ndp_ros.training.figures:FIG7", "push: learned alpha, only g, solver, weights"),

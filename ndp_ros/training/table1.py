@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -24,10 +24,11 @@ from ndp_ros.config import from_mapping, param, to_mapping
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.training.claims import ABOVE, BELOW, Claim
 from ndp_ros.training.comparison import SMOKE, Comparison, Row, Scale, listed
-from ndp_ros.training.demonstrations import collect, regroup
+from ndp_ros.training.demonstrations import Expert, collect, regroup
 from ndp_ros.training.directory import BEST, CHECKPOINTS, LAST
+from ndp_ros.training.environment import TaskEnvironment
 from ndp_ros.training.evaluation import plain
-from ndp_ros.training.experiment import RunConfig, shipped
+from ndp_ros.training.experiment import RunConfig, merge, shipped
 from ndp_ros.training.figures import FIG5, TASKS
 from ndp_ros.training.reproduce import RESULT, Job, finish
 from ndp_ros.training.study import Record
@@ -68,6 +69,8 @@ EXPERTS = Comparison(
     remark="PPO with the v1 rewards; success is the benchmark's and has nothing to do with them.",
 )  # fmt: skip
 
+CLONES = ("bc-ndp", "bc-nn")
+"""Methods that learn from demonstrations."""
 FILE = "demonstrations.safetensors"
 _FIRST = 1 << 20
 """First start state of demonstrations: no evaluation uses them."""
@@ -82,6 +85,81 @@ class DemonstrationConfig:
     k: int = param(5, doc="Control steps a window.", minimum=1)
     episodes: int = param(200, doc="Episodes.", minimum=1)
     noise: float = param(0.3, doc="Part of its deviation that the expert acts with.", minimum=0.0)
+
+    def demonstrate(
+        self, experts: Sequence[Path], folder: Path, say: Callable[[str], None]
+    ) -> None:
+        """Write down what the best of some experts does.
+
+        Args:
+            experts: Folders of the experts' jobs.
+            folder: Folder of this one.
+            say: Called with one line an episode.
+        """
+
+        def successes(expert: Path) -> float:
+            result = json.loads((expert / RESULT).read_text(encoding="utf-8"))
+            return float(result[BEST]["success_rate"])
+
+        best = max(experts, key=successes)
+        saved = checkpoint.load(best / "run" / CHECKPOINTS / BEST)
+        policy = ArrayPolicy(saved.spec, saved.tensors)
+        source = {"checkpoint": saved.id}
+        env = self.expert.choice.make()
+        write_down(self, policy, env, source, {"expert": best.name, **source}, folder, say)
+
+
+class Asked(Protocol):
+    """What every configuration of demonstrations holds."""
+
+    @property
+    def k(self) -> int:
+        """Control steps a window."""
+        ...
+
+    @property
+    def episodes(self) -> int:
+        """Number of episodes."""
+        ...
+
+    @property
+    def noise(self) -> float:
+        """Part of its deviation that the expert acts with."""
+        ...
+
+
+def write_down(
+    config: Asked, expert: Expert, env: TaskEnvironment, source: dict[str, Any],
+    more: dict[str, Any], folder: Path, say: Callable[[str], None], every: int = 0,
+) -> None:  # fmt: skip
+    """Write demonstrations and their result into a job's folder.
+
+    Args:
+        config: What is asked for.
+        expert: Who demonstrates.
+        env: Its environment, closed in the end.
+        source: Who demonstrates, for the file.
+        more: Who demonstrates, for the result.
+        folder: The job's folder.
+        say: Called with one line an episode.
+        every: Control steps from one window's start to the next one's; 0: no overlap.
+    """
+    try:
+        data = collect(
+            expert, env, range(_FIRST, _FIRST + config.episodes), source, config.noise,
+            lambda episode: say(f"episode {episode['seed'] - _FIRST + 1} of {config.episodes}"),
+        )  # fmt: skip
+    finally:
+        env.close()
+    data = regroup(data, config.k, every)
+    data.save(folder / FILE)
+    result = {
+        "episodes": data.episodes,
+        "success_rate": float(data.success.mean()),
+        "windows": len(data.observations),
+        "noise": config.noise,
+    }
+    finish(folder, plain(result | more))
 
 
 class Imitation(Comparison):
@@ -123,11 +201,14 @@ class Imitation(Comparison):
     def config(self, name: str, scale: str) -> RunConfig:
         """Return what the runs of a row train: the task's NDP and scales, by cloning."""
         row = self.rows[name]
+        if row.method not in CLONES:
+            return super().config(name, scale)
         base = replace(shipped(row.task, "ndp"), method=row.method, start_from="")
         # PPO's schedule of the deviation means nothing here; checkpoints come every so many passes.
         values = to_mapping(replace(base, final_log_std=None, seed=0, workers=1))
         values |= {"checkpoint_every": 50, "evaluation_episodes": 16}
-        values |= {**self.scales[scale].changes, **row.changes}
+        for layer in (row.changes, self.scales[scale].changes):
+            values = merge(values, dict(layer), name)
         return from_mapping(RunConfig, values, source=f"{self.name} {name}")
 
     def jobs(self, scale: str) -> list[Job]:
@@ -138,24 +219,31 @@ class Imitation(Comparison):
         demonstrations: dict[str, Job] = {}
         found: list[Job] = []
         for job in super().jobs(scale):
+            if job.config.method not in CLONES:
+                found.append(job)
+                continue
             shown = _shown(job.row)
             if shown not in demonstrations:
-                task = self.rows[job.row].task
-                asked_to = tuple(experts[f"{shown.rpartition('-')[0]}-ppo"])
-                asked = DemonstrationConfig(
-                    task, asked_to[0].config, job.config.k, self._episodes[scale]
-                )
+                asked_to = tuple(experts.get(f"{shown.rpartition('-')[0]}-ppo", ()))
+                asked = self._asked(job.config, self._episodes[scale], asked_to)
                 demonstrations[shown] = Job(shown, 0, asked, job.home, asked_to)
                 found.append(demonstrations[shown])
             needs = (*demonstrations[shown].needs, demonstrations[shown])
             found.append(replace(job, needs=needs))
         return found
 
+    def _asked(self, learner: RunConfig, episodes: int, experts: Sequence[Job]) -> Any:
+        """Return the configuration of the demonstrations that a learner clones."""
+        return DemonstrationConfig(learner.task, experts[0].config, learner.k, episodes)
+
     def work(self, job: Job, root: Path, command: str, say: Callable[[str], None]) -> None:
         """Write demonstrations down, or clone them and measure the clone."""
-        if isinstance(job.config, DemonstrationConfig):
+        if not isinstance(job.config, RunConfig):
             experts = [need.folder(root) for need in job.needs]
-            demonstrate(job.config, experts, job.folder(root), say)
+            job.config.demonstrate(experts, job.folder(root), say)
+            return
+        if not job.needs:
+            super().work(job, root, command, say)
             return
         file = job.needs[-1].folder(root) / FILE
         super().work(
@@ -179,7 +267,11 @@ class Imitation(Comparison):
             "deviation": float(np.std(last, ddof=1)) if len(last) > 1 else None,
             "best": [float(r[BEST]["success_rate"]) for r in results],
             "outputs": results[0]["outputs"],
-            "holdout": [run["curve"][-1]["holdout_error"] for run in runs if run["curve"]],
+            "holdout": [
+                run["curve"][-1]["holdout_error"]
+                for run in runs
+                if run["curve"] and run["curve"][-1]["holdout_error"] is not None
+            ],
         }
 
     def compared(self, runs: list[Record]) -> list[Record]:
@@ -236,47 +328,6 @@ class Imitation(Comparison):
         path = out / f"{self.name}.png"
         figure.savefig(path, dpi=120)
         return [path]
-
-
-def demonstrate(
-    config: DemonstrationConfig, experts: Sequence[Path], folder: Path, say: Callable[[str], None]
-) -> None:
-    """Write down what the best of some experts does.
-
-    Args:
-        config: What is asked for.
-        experts: Folders of the experts' jobs.
-        folder: Folder of this one.
-        say: Called with one line an episode.
-    """
-
-    def successes(expert: Path) -> float:
-        result = json.loads((expert / RESULT).read_text(encoding="utf-8"))
-        return float(result[BEST]["success_rate"])
-
-    best = max(experts, key=successes)
-    saved = checkpoint.load(best / "run" / CHECKPOINTS / BEST)
-    env = config.expert.choice.make()
-    try:
-        policy = ArrayPolicy(saved.spec, saved.tensors)
-        seeds = range(_FIRST, _FIRST + config.episodes)
-        data = collect(
-            policy, env, seeds, {"checkpoint": saved.id}, config.noise,
-            lambda episode: say(f"episode {episode['seed'] - _FIRST + 1} of {config.episodes}"),
-        )  # fmt: skip
-    finally:
-        env.close()
-    data = regroup(data, config.k)
-    data.save(folder / FILE)
-    result: dict[str, Any] = {
-        "episodes": data.episodes,
-        "success_rate": float(data.success.mean()),
-        "windows": len(data.observations),
-        "noise": config.noise,
-        "expert": best.name,
-        "checkpoint": saved.id,
-    }
-    finish(folder, plain(result))
 
 
 def _by_row(jobs: Sequence[Job]) -> dict[str, list[Job]]:

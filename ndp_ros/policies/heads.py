@@ -1,0 +1,204 @@
+"""What turns an actor's outputs into mean actions, and their gradients back, on arrays.
+
+A head per kind of policy: the outputs themselves (PPO), squashed into bounds (Dyn-E), or goal
+and weights of a dynamical system whose solution is linear in them (NDP), section 3.1 of the
+paper. Arrays are feature-major, ``(features, batch)``; means are *relative*, without the part
+that the start velocity contributes, except where alpha is learned.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndp_ros.dmp.response import alpha_series, response
+from ndp_ros.observation import field_slice
+from ndp_ros.policies.layout import VARIANCE_FLOOR, weight_mixing
+from ndp_ros.policies.spec import ALPHA_RANGE, PolicySpec
+
+if TYPE_CHECKING:
+    from ndp_ros.policies.array_policy import ArrayPolicy
+
+Array = NDArray[Any]
+
+
+def make_head(policy: ArrayPolicy, batch: int) -> Head:
+    """Return the head of a policy for a fixed number of observations."""
+    spec, dtype = policy.spec, policy.dtype
+    if spec.method == "bounded":
+        return BoundedHead(spec, batch, dtype)
+    if spec.method != "ndp":
+        return PlainHead(spec, batch)
+    if spec.learned_alpha:
+        return AlphaHead(policy, batch, dtype)
+    return DynamicHead(spec, batch, dtype)
+
+
+class Head(Protocol):
+    """What turns the actor's output into means, and gradients back."""
+
+    def forward(self, u: Array, x: Array) -> Array:
+        """Return the relative means ``(k, dof, batch)``.
+
+        Args:
+            u: Outputs of the actor ``(outputs, batch)``.
+            x: What it saw, normalised ``(n_obs, batch)``.
+        """
+        ...
+
+    def backward(self, d_means: Array) -> Array:
+        """Return the gradient of the outputs of the last forward pass."""
+        ...
+
+
+class PlainHead:
+    """The output is the means: PPO and PPO-multi."""
+
+    def __init__(self, spec: PolicySpec, batch: int) -> None:
+        self._means = (spec.k, spec.dof, batch)
+        self._outputs = (spec.k * spec.dof, batch)
+
+    def forward(self, u: Array, x: Array) -> Array:
+        """Return the outputs, reshaped."""
+        return u.reshape(self._means)
+
+    def backward(self, d_means: Array) -> Array:
+        """Return the gradient, reshaped."""
+        return d_means.reshape(self._outputs)
+
+
+class BoundedHead:
+    """The means are the outputs squashed into (-1, 1)."""
+
+    def __init__(self, spec: PolicySpec, batch: int, dtype: Any) -> None:
+        self._means = np.empty((spec.k, spec.dof, batch), dtype)
+
+    def forward(self, u: Array, x: Array) -> Array:
+        """Return the squashed outputs."""
+        return np.tanh(u.reshape(self._means.shape), out=self._means)
+
+    def backward(self, d_means: Array) -> Array:
+        """Return the gradient times the slope of the squashing."""
+        d: Array = d_means * (1.0 - self._means * self._means)
+        return d.reshape(-1, d.shape[-1])
+
+
+class DynamicHead:
+    """The output is goal and weights, the means are the DMP's displacements.
+
+    With s = g - y0 the displacements are A [s; w s]: the rows of the response, one
+    subtracted from the next.
+    """
+
+    def __init__(self, spec: PolicySpec, batch: int, dtype: Any) -> None:
+        rows = mixed_rows(spec, displacement_rows(spec))[:, 1:]
+        self._A = rows.astype(dtype)
+        self._unit = (spec.goal_gain / np.array(spec.action_scale))[:, None].astype(dtype)
+        size = (rows.shape[1], spec.dof, batch)
+        self._u = np.empty(size, dtype)
+        self._C = np.empty(size, dtype)
+        self._dC = np.empty(size, dtype)
+        self._du = np.empty(size, dtype)
+        self._means = np.empty((spec.k, spec.dof, batch), dtype)
+
+    def forward(self, u: Array, x: Array) -> Array:
+        """Return the relative means ``(k, dof, batch)``."""
+        self._u = u.reshape(self._C.shape)
+        np.multiply(self._u[0], self._unit, out=self._C[0])
+        np.multiply(self._u[1:], self._C[0], out=self._C[1:])
+        np.matmul(self._A, self._C.reshape(len(self._C), -1), out=_flat(self._means))
+        return self._means
+
+    def backward(self, d_means: Array) -> Array:
+        """Return the gradient of the outputs ``(outputs, batch)``."""
+        np.matmul(self._A.T, _flat(d_means), out=_flat(self._dC))
+        np.multiply(self._dC[1:], self._C[0], out=self._du[1:])
+        self._dC[1:] *= self._u[1:]
+        np.add.reduce(self._dC, axis=0, out=self._du[0])
+        self._du[0] *= self._unit
+        return self._du.reshape(-1, self._du.shape[-1])
+
+
+class AlphaHead:
+    """As :class:`DynamicHead`, with an alpha for each segment from the last output.
+
+    A is then a Chebyshev series over alpha, and the start velocity's column moves with it: it
+    is part of the means here, taken from the normalised observation.
+    """
+
+    def __init__(self, policy: ArrayPolicy, batch: int, dtype: Any) -> None:
+        spec = policy.spec
+        self._policy, self._alpha = policy, spec.dmp.alpha
+        times = np.arange(spec.k + 1) / spec.k
+        precision = max(float(np.finfo(dtype).eps), 1e-14)
+        series = alpha_series(spec.dmp, times, 1, ALPHA_RANGE, precision)
+        rows = np.diff(series.reshape(len(series), len(times), -1)[..., 1:], axis=1)
+        self._S = np.stack([mixed_rows(spec, r) for r in rows]).astype(dtype)
+        self._n = np.arange(len(series), dtype=dtype)[:, None]
+        scale = np.array(spec.action_scale)[:, None]
+        self._unit = (spec.goal_gain / scale).astype(dtype)
+        self._duration = spec.segment_duration / scale
+        self._where = field_slice(spec.observation, "setpoint_velocity")
+        self._C = np.empty((self._S.shape[2], spec.dof, batch), dtype)
+
+    def forward(self, u: Array, x: Array) -> Array:
+        """Return the means ``(k, dof, batch)``, all of them."""
+        C, policy, here = self._C, self._policy, self._where
+        spread = np.sqrt(policy.variance[here] + VARIANCE_FLOOR)[:, None]
+        C[0] = (x[here] * spread + policy.mean[here][:, None]) * self._duration
+        self._u = u[:-1].reshape(len(C) - 1, *C.shape[1:])
+        np.multiply(self._u[0], self._unit, out=C[1])
+        np.multiply(self._u[1:], C[1], out=C[2:])
+        self._raw = u[-1]
+        self._angles = self._n * alpha_angle(self._raw, self._alpha)
+        self._T = np.cos(self._angles)
+        terms = self._S.reshape(-1, len(C)) @ _flat(C)
+        self._P = terms.reshape(*self._S.shape[:2], *C.shape[1:])
+        means: Array = np.einsum("nb,nkdb->kdb", self._T, self._P)
+        return means
+
+    def backward(self, d_means: Array) -> Array:
+        """Return the gradient of the outputs ``(outputs, batch)``."""
+        d_P = self._T[:, None, None] * d_means
+        d_C = (self._S.reshape(-1, len(self._C)).T @ d_P.reshape(-1, d_P[0, 0].size)).reshape(
+            self._C.shape
+        )
+        d_T = np.einsum("nkdb,kdb->nb", self._P, d_means)
+        share = alpha_angle(self._raw, self._alpha) / np.pi
+        slope = np.sum(d_T * self._n * np.sin(self._angles), axis=0)
+        d_u = np.empty((self._u.size // d_means.shape[-1] + 1, d_means.shape[-1]), d_means.dtype)
+        d_parts = d_u[:-1].reshape(self._u.shape)
+        np.multiply(d_C[2:], self._C[1], out=d_parts[1:])
+        d_parts[0] = (d_C[1] + np.sum(d_C[2:] * self._u[1:], axis=0)) * self._unit
+        d_u[-1] = slope * np.pi * share * (1.0 - share)
+        return d_u
+
+
+def alpha_angle(raw: Array, start: float) -> Array:
+    """Return the angle in (0, pi) of an output, 0 standing for the alpha to start from."""
+    low, high = ALPHA_RANGE
+    first = np.arccos((2.0 * start - low - high) / (high - low)) / np.pi
+    offset = raw.dtype.type(np.log((1.0 - first) / first))
+    angle: Array = np.pi / (1.0 + np.exp(raw + offset))
+    return angle
+
+
+def mixed_rows(spec: PolicySpec, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return rows ``(k, 2 + r)`` for an NDP's outputs instead of ``(k, 2 + N)`` for w s."""
+    return np.hstack((rows[:, :2], rows[:, 2:] @ weight_mixing(spec)))
+
+
+def displacement_rows(spec: PolicySpec) -> NDArray[np.float64]:
+    """Return A ``(k, 2 + N)``: displacements over each of the k control steps.
+
+    Columns are those of the response for yd0 per segment, s = g - y0 and w s. There is
+    none for y0: the response's columns for y0 and g add up to one at all times.
+    """
+    rows = response(spec.dmp, np.arange(spec.k + 1) / spec.k)[0]
+    return np.diff(rows[:, 1:], axis=0)
+
+
+def _flat(array: Array) -> Array:
+    return array.reshape(len(array), -1)
