@@ -86,8 +86,9 @@ def test_resumed_cloning_equals_uninterrupted_cloning(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = toy(
-        "bc-ndp", data, evaluation_episodes=0, checkpoint_every=4, bc=ImitationConfig(passes=10)
-    )
+        "bc-ndp", data, evaluation_episodes=0, checkpoint_every=4,
+        bc=ImitationConfig(passes=10, decay=True),
+    )  # fmt: skip
     train(config, tmp_path / "whole", quiet=True)
 
     def stop(row: dict) -> None:
@@ -97,9 +98,18 @@ def test_resumed_cloning_equals_uninterrupted_cloning(
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "cut", quiet=True, watch=stop)
     train(config, tmp_path / "cut", resume=True, quiet=True)
-    for name in ("error", "holdout_error"):
+    for name in ("error", "holdout_error", "learning_rate"):
         curves = [[r[name] for r in read_progress(tmp_path / run)] for run in ("whole", "cut")]
         assert curves[0] == curves[1]
+
+
+def test_a_decaying_step_size_falls_by_a_line_to_almost_nothing(tmp_path: Path, data: Path) -> None:
+    bc = ImitationConfig(passes=10, decay=True)
+    config = toy("bc-nn", data, evaluation_episodes=0, bc=bc)
+    train(config, tmp_path / "run", quiet=True)
+    rates = [float(r["learning_rate"]) for r in read_progress(tmp_path / "run")]
+    np.testing.assert_allclose(np.diff(rates), -0.1 * bc.step_size, rtol=1e-6)
+    assert 0.0 < rates[-1] < 0.1 * bc.step_size
 
 
 def test_collecting_records_the_expert_and_its_episodes(tmp_path: Path) -> None:

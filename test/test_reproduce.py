@@ -228,7 +228,14 @@ def test_runs_made_elsewhere_stay_in_the_report(small, tmp_path):
     after = json.loads((out / "fig5.json").read_text())
     assert after["rows"] == before["rows"]
     assert after["runs"] == before["runs"]
-    # So are runs of another configuration.
+    # An option that the record does not know yet was at its default.
+    older = json.loads((out / "fig5.json").read_text())
+    for row in older["rows"]:
+        del row["config"]["bc"]["decay"]
+    (out / "fig5.json").write_text(json.dumps(older))
+    small.report("smoke", outcomes(jobs, tmp_path / "empty"), out, "second")
+    assert json.loads((out / "fig5.json").read_text()) == after
+    # Runs of another configuration do not stay.
     other = [dataclasses.replace(j, config=dataclasses.replace(j.config, goal_gain=0.3))
              for j in jobs]  # fmt: skip
     (tmp_path / "copy").mkdir()

@@ -51,6 +51,7 @@ class ImitationConfig:
     passes: int = param(200, doc="Passes over the demonstrations.", minimum=1)
     windows_per_step: int = param(64, doc="Windows per gradient step.", minimum=1)
     step_size: float = param(1e-3, doc="Step size of Adam.", minimum=0.0)
+    decay: bool = param(False, doc="Let the step size fall to zero over the passes, by a line.")
     holdout: float = param(
         0.1, doc="Part of the episodes that is only measured.", minimum=0.0, maximum=0.9
     )

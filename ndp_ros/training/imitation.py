@@ -71,21 +71,24 @@ class ImitationRun(Trainer):
         x, targets = self._train
         rng = np.random.default_rng([self.config.seed, _SHUFFLE, self.batch])
         order = rng.permutation(x.shape[1])
-        error = 0.0
-        for index in np.array_split(order, -(-len(order) // bc.windows_per_step)):
+        parts = np.array_split(order, -(-len(order) // bc.windows_per_step))
+        steps = self.batches * len(parts)
+        error = rate = 0.0
+        for number, index in enumerate(parts, start=self.batch * len(parts)):
+            rate = bc.step_size * (1.0 - number / steps if bc.decay else 1.0)
             step = self.policy.run(len(index))
             means, values = step.forward(np.take(x, index, axis=1))
             gap = means - np.take(targets, index, axis=2)
             error += float(np.vdot(gap, gap))
             gap *= 2.0 / gap.size
             gradient = step.backward(gap, np.zeros_like(values))
-            self._adam.step(self.policy.flat, gradient, bc.step_size)
+            self._adam.step(self.policy.flat, gradient, rate)
         if not np.isfinite(error):
             raise TrainingError("the error is not finite: lower step_size")
         return {
             "error": error / targets.size,
             "holdout_error": self._error(*self._held),
-            "learning_rate": bc.step_size,
+            "learning_rate": rate,
         }
 
     def _error(self, x: Array, targets: Array) -> float:

@@ -3,14 +3,13 @@
 A figure or table of the paper names its rows, does a run, and says what the seeds of a row
 have in common; everything else is here. A report is made from the records of the runs alone.
 Runs whose folders are not on this machine, but which an earlier report of the same scale
-recorded, stay in it, so that parts of a study can be made in different places; not where what
-is asked of them has changed since.
+recorded, stay in it, so that parts of a study can be made in different places; not where the
+configuration in the record is another one than is asked for now.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import re
@@ -19,8 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ndp_ros.config import to_mapping
-from ndp_ros.errors import TrainingError
+from ndp_ros.config import from_mapping, to_mapping
+from ndp_ros.errors import ConfigError, TrainingError
 from ndp_ros.training.claims import Claim, claims_table, judge
 from ndp_ros.training.evaluation import plain
 from ndp_ros.training.experiment import provenance
@@ -116,12 +115,15 @@ class Study(ABC):
         if before.get("scale") != scale:
             before = {}
         known = {r["name"]: r for r in before.get("runs", ()) if r["status"] == "done"}
+        configs = {row["row"]: row.get("config") for row in before.get("rows", ())}
         runs = []
         for outcome in outcomes:
-            recorded = known.get(outcome.job.name, {})
-            kept = outcome.status == "missing" and recorded.get("asked") == _asked(outcome.job)
-            runs.append(recorded if kept else self._run(outcome))
+            job = outcome.job
+            kept = outcome.status == "missing" and job.name in known
+            kept = kept and _still_asked(job.config, configs.get(job.row))
+            runs.append(known[job.name] if kept else self._run(outcome))
         runs = self.compared(runs)
+        asked = {outcome.job.row: _recorded(outcome.job.config) for outcome in outcomes}
         record: Record = {
             "name": self.name,
             "scale": scale,
@@ -130,6 +132,7 @@ class Study(ABC):
             "report": provenance(),
             "rows": [
                 self._row(row, label, [r for r in runs if r["row"] == row])
+                | {"config": asked.get(row)}
                 for row, label in self.labels().items()
             ],
             **self.more(scale, outcomes, before),
@@ -186,7 +189,6 @@ class Study(ABC):
             "row": outcome.job.row,
             "seed": outcome.job.seed,
             "home": outcome.job.home,
-            "asked": _asked(outcome.job),
             "status": outcome.status,
             "error": outcome.error,
             "result": outcome.result,
@@ -200,10 +202,25 @@ class Study(ABC):
         return whole | (self.aggregate(row, done) if done else {})
 
 
-def _asked(job: Job) -> str:
-    """Return a short name of a run's configuration."""
-    text = json.dumps(to_mapping(job.config), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _recorded(config: Any) -> Record:
+    """Return what the record of a row says that its runs are: all but the seed."""
+    return {name: value for name, value in to_mapping(config).items() if name != "seed"}
+
+
+def _still_asked(config: Any, recorded: Any) -> bool:
+    """Return whether a recorded configuration is the one that is asked for now.
+
+    An option that there was not yet counts as one at its default.
+    """
+    try:
+        then = from_mapping(type(config), {**recorded, **_seed(config)})
+    except (ConfigError, TypeError):
+        return False
+    return bool(then == config)
+
+
+def _seed(config: Any) -> Record:
+    return {"seed": config.seed} if hasattr(config, "seed") else {}
 
 
 def read_record(out: Path, name: str) -> Record:
