@@ -7,7 +7,6 @@ position and velocity of the setpoint are continuous, also from segment to segme
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from ndp_ros.control.omega import InverseDynamics
 from ndp_ros.control.rigid_body import RigidBody
 from ndp_ros.errors import TaskError
 from ndp_ros.observation import OBJECT_PREFIX, arm_observation, assemble, observation_size
+from ndp_ros.tasks.way_points import WayPoints, whole_multiple
 
 if TYPE_CHECKING:
     from ndp_ros.tasks.together import Together
@@ -125,8 +125,8 @@ class ArmTask(gymnasium.Env[Array, Array]):
         self.control_dt, self.tick = config.control_dt, config.tick
         self.render_mode, self._camera, self._size = render_mode, camera, size
         self._renderer: mujoco.Renderer | None = None
-        self._ticks = _multiple(config.control_dt, config.tick, "control_dt", "tick")
-        _multiple(config.tick, config.timestep, "tick", "timestep")
+        self._ticks = whole_multiple(config.control_dt, config.tick, "control_dt", "tick")
+        whole_multiple(config.tick, config.timestep, "tick", "timestep")
 
         arm_config = ArmConfig.named(arm)
         self.robot = MujocoArm(arm_config, scene, config.timestep, meshes=render_mode is not None)
@@ -149,6 +149,9 @@ class ArmTask(gymnasium.Env[Array, Array]):
         self._y, self._yd = np.zeros(self._dof), np.zeros(self._dof)
         self._current = np.zeros((3, self._dof))
         max_acceleration = config.limit_share * info.max_acceleration
+        self._way_points = WayPoints(
+            self.k, self._ticks, self.control_dt, info.lower, info.upper, self._max_step
+        )
         self._limiter = Limiter(info.lower, info.upper, max_velocity, max_acceleration, self.tick)
         self._track = np.zeros((2, len(self.segment_times), self._dof))
         self._aged = math.ceil(config.latency / config.tick - 1e-9)
@@ -235,7 +238,7 @@ class ArmTask(gymnasium.Env[Array, Array]):
             raise TaskError(
                 f"action must be {(self.k, self._dof)} finite values, got {action.shape}"
             )
-        return self._join(action * self.action_scale)
+        return self._way_points.join(self._y, self._yd, action * self.action_scale)
 
     def deviation(self, action: Array) -> Array:
         """Return what an action's displacements add to setpoints (n_ticks, 3, dof).
@@ -246,11 +249,7 @@ class ArmTask(gymnasium.Env[Array, Array]):
         Args:
             action: (k, dof) displacements in units of ``action_scale``.
         """
-        points = np.zeros((self.k + 1, self._dof))
-        np.cumsum(action * self.action_scale, axis=0, out=points[1:])
-        velocities = np.zeros_like(points)
-        velocities[1:-1] = (points[2:] - points[:-2]) / (2 * self.control_dt)
-        return self._cubic(points, velocities)
+        return self._way_points.deviation(action * self.action_scale)
 
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
         """Return a picture (height, width, 3), or None without a render mode.
@@ -435,31 +434,6 @@ class ArmTask(gymnasium.Env[Array, Array]):
             setpoints[i] = current
         return setpoints
 
-    def _join(self, displacements: Array) -> Array:
-        """Return the C1 cubic (n_ticks, 3, dof) through k way points, from the present setpoint."""
-        steps = np.clip(displacements, -self._max_step, self._max_step)
-        points = np.empty((self.k + 1, self._dof))
-        points[0] = self._y
-        np.cumsum(steps, axis=0, out=points[1:])
-        points[1:] += self._y
-        low, high = self._limits.lower, self._limits.upper
-        if (points[1:] < low).any() or (points[1:] > high).any():
-            # A way point at a limit is where the next one starts from.
-            for before, step, point in zip(points[:-1], steps, points[1:], strict=True):
-                np.clip(before + step, low, high, out=point)
-        steps = np.diff(points, axis=0)
-        velocities = np.empty_like(points)
-        velocities[0] = self._yd
-        velocities[1:-1] = (steps[1:] + steps[:-1]) / (2 * self.control_dt)
-        end = steps[-1] if self.k == 1 else 1.5 * steps[-1] - 0.5 * steps[-2]
-        velocities[-1] = np.clip(end, -self._max_step, self._max_step) / self.control_dt
-        return self._cubic(points, velocities)
-
-    def _cubic(self, points: Array, velocities: Array) -> Array:
-        """Return the C1 cubic (n_ticks, 3, dof) through k + 1 knots (k + 1, dof)."""
-        basis = _hermite(self.k, self._ticks, self.control_dt)
-        return (basis @ np.concatenate((points, velocities))).reshape(-1, 3, self._dof)
-
     def _observe(self) -> Array:
         """Return what Φ sees (n_obs,): the world of some instant, at most ``latency`` ago."""
         age = self.config.latency * self._delays.random() / self.tick if self._aged else 0.0
@@ -473,41 +447,3 @@ class ArmTask(gymnasium.Env[Array, Array]):
         for name, pose in zip(self.objects, poses, strict=True):
             values[OBJECT_PREFIX + name] = pose
         return assemble(self.fields, values)
-
-
-def _multiple(long: float, short: float, long_name: str, short_name: str) -> int:
-    """Return how often ``short`` fits into ``long``, which must be a whole number."""
-    n = round(long / short)
-    if n < 1 or abs(n * short - long) > 1e-9:
-        raise TaskError(f"{long_name} = {long} s must be a multiple of {short_name} = {short} s")
-    return n
-
-
-@functools.lru_cache(maxsize=32)
-def _hermite(k: int, ticks: int, dt: float) -> Array:
-    """Return the matrix (3 k ticks, 2 (k + 1)) from knots to the cubic at every tick's end.
-
-    Columns are the positions and then the velocities of the k + 1 knots; rows are
-    position, velocity and acceleration in turn.
-    """
-    rows = np.zeros((k * ticks, 3, 2 * (k + 1)))
-    s = np.arange(1, ticks + 1) / ticks
-    position = (
-        2 * s**3 - 3 * s**2 + 1, -2 * s**3 + 3 * s**2,
-        (s**3 - 2 * s**2 + s) * dt, (s**3 - s**2) * dt,
-    )  # fmt: skip
-    velocity = (
-        (6 * s**2 - 6 * s) / dt, (-6 * s**2 + 6 * s) / dt,
-        3 * s**2 - 4 * s + 1, 3 * s**2 - 2 * s,
-    )  # fmt: skip
-    acceleration = (
-        (12 * s - 6) / dt**2, (-12 * s + 6) / dt**2, (6 * s - 4) / dt, (6 * s - 2) / dt,
-    )  # fmt: skip
-    for j in range(k):
-        here = slice(j * ticks, (j + 1) * ticks)
-        for i, columns in enumerate((position, velocity, acceleration)):
-            for knot, column in zip((j, j + 1, k + 1 + j, k + 2 + j), columns, strict=True):
-                rows[here, i, knot] += column
-    out = rows.reshape(3 * k * ticks, 2 * (k + 1))
-    out.setflags(write=False)
-    return out
