@@ -23,7 +23,7 @@ from ndp_ros.training.claims import Claim
 from ndp_ros.training.curves import Curve, area, bands, interquartile_mean
 from ndp_ros.training.directory import BEST, CHECKPOINTS, LAST, read_config
 from ndp_ros.training.evaluation import plain, wilson
-from ndp_ros.training.experiment import NESTED, RunConfig, differences, merge, shipped
+from ndp_ros.training.experiment import RunConfig, differences, merge, shipped
 from ndp_ros.training.logs import read_progress
 from ndp_ros.training.reproduce import Job, Outcome, finish
 from ndp_ros.training.study import Record, Study
@@ -53,8 +53,8 @@ class Row:
     """Stages are worked on one after the other, each seed by seed."""
     seeds: Mapping[str, int] = field(default_factory=dict)
     """Seeds at a scale, where they are others than the scale's."""
-    samples: Mapping[str, int] = field(default_factory=dict)
-    """Control steps at a scale, where they are others than the experiment's."""
+    at: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Values at a scale, on top of all others."""
     home: str = ""
     """Experiment that the run belongs to, where it is another one's."""
 
@@ -76,10 +76,6 @@ class Scale:
     """Episodes of the last and of the best checkpoint after the end of a run."""
 
 
-_SMALL: dict[str, Any] = {}
-if "dyne" in NESTED:
-    _SMALL["dyne"] = {"random_steps": 320, "embedding_steps": 4, "decoder_steps": 4}
-
 SMOKE = Scale(
     "a few hundred control steps, 1 seed; says nothing about the methods",
     1,
@@ -87,7 +83,7 @@ SMOKE = Scale(
         "samples": 640, "environments": 4, "evaluation_episodes": 2,
         "ppo": {"batch_size": 320, "minibatches": 4, "epochs": 2},
         "sac": {"collect": 160, "warm_up": 160, "replay_batch": 16},
-        **_SMALL,
+        "dyne": {"random_steps": 320, "embedding_steps": 4, "decoder_steps": 4},
     },
     2,
 )  # fmt: skip
@@ -146,10 +142,9 @@ class Comparison(Study):
         row = self.rows[name]
         values = _plain(row.task, row.method, row.experiment)
         # One worker: the bits do not depend on the machine's number of cores.
-        for layer in (row.changes, self.scales[scale].changes, {"seed": 0, "workers": 1}):
+        of_scale = self.scales[scale].changes
+        for layer in (row.changes, of_scale, {"seed": 0, "workers": 1}, row.at.get(scale, {})):
             values = merge(values, dict(layer), name)
-        if scale in row.samples:
-            values["samples"] = row.samples[scale]
         return from_mapping(RunConfig, values, source=f"{self.name} {name}")
 
     def jobs(self, scale: str) -> list[Job]:

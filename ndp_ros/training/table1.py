@@ -57,7 +57,7 @@ EXPERTS = Comparison(
     {
         f"{task}-ppo": Row(
             task, "ppo", TASKS[task], changes=_EXPERT,
-            samples=dict.fromkeys(("short", "full"), _EXPERT_SAMPLES[task]),
+            at={scale: {"samples": _EXPERT_SAMPLES[task]} for scale in ("short", "full")},
         )
         for task in _META_WORLD
     },
