@@ -30,6 +30,8 @@ from ndp_ros.training.study import Record, Study
 from ndp_ros.training.trained import FIRST_SEED, Probe, go_on, measure
 
 _RUN = "run"
+_COLUMNS, _COLOURS = 3, 10
+"""Panels of a picture side by side, and colours of matplotlib's cycle."""
 _MAY_DIFFER = ("workers", "samples", "demonstrations", "evaluation_episodes")
 """Fields in which a finished run may differ from what is asked now without a word of it."""
 
@@ -269,11 +271,17 @@ class Comparison(Study):
             title: rows for title, rows in self._panels().items()
             if any(run["row"] in rows for run in runs)
         } or self._panels()  # fmt: skip
-        # A method has one colour in all panels.
-        labels = list(dict.fromkeys(row.curve or row.method for row in self.rows.values()))
-        figure = Figure(figsize=(4 * len(panels), 3.4), layout="constrained")
-        axes = figure.subplots(1, len(panels), squeeze=False)[0]
-        for ax, (title, rows) in zip(axes, panels.items(), strict=True):
+        # A method has one colour in all panels, unless there are more of them than colours.
+        everywhere = list(dict.fromkeys(row.curve or row.method for row in self.rows.values()))
+        columns = min(len(panels), _COLUMNS)
+        lines = -(-len(panels) // columns)
+        figure = Figure(figsize=(4 * columns, 3.4 * lines), layout="constrained")
+        axes = figure.subplots(lines, columns, squeeze=False)
+        for ax in axes.flat[len(panels) :]:
+            ax.set_axis_off()
+        for ax, (title, rows) in zip(axes.flat, panels.items(), strict=False):
+            here = list(dict.fromkeys(self.rows[r].curve or self.rows[r].method for r in rows))
+            labels = everywhere if len(everywhere) <= _COLOURS else here
             curves = []
             for run in runs:
                 if run["row"] in rows:
@@ -283,7 +291,7 @@ class Comparison(Study):
                     curves.append(Curve(label, run["seed"], points[:, 0], points[:, 1]))
             for group in bands(curves):
                 label = f"{group.label} ({group.seeds} seed{'s' if group.seeds > 1 else ''})"
-                colour = f"C{labels.index(group.label) % 10}"
+                colour = f"C{labels.index(group.label) % _COLOURS}"
                 ax.plot(group.x, group.middle, label=label, color=colour)
                 ax.fill_between(group.x, group.low, group.high, color=colour, alpha=0.2)
             spoken = {"observed": "observations", "samples": "control steps"}
@@ -293,7 +301,8 @@ class Comparison(Study):
             ax.grid(alpha=0.3)
             if curves:
                 ax.legend(fontsize=8)
-        axes[0].set_ylabel("success, deterministic evaluation")
+        for ax in axes[:, 0]:
+            ax.set_ylabel("success, deterministic evaluation")
         path = out / f"{self.name}.png"
         figure.savefig(path, dpi=120)
         return [path]
