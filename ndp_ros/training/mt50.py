@@ -61,7 +61,7 @@ class ScriptImitation(Imitation):
 
 _CLONE: dict[str, Any] = {
     "hidden": [400, 400], "evaluation_episodes": 100, "checkpoint_every": 10,
-    "bc": {"passes": 40, "windows_per_step": 128},
+    "bc": {"passes": 40, "windows_per_step": 128, "decay": True},
 }  # fmt: skip
 
 MT50 = ScriptImitation(
