@@ -248,6 +248,27 @@ def test_runs_made_elsewhere_stay_in_the_report(small, tmp_path):
     assert all(r["done"] == 0 for r in json.loads((out / "fig5.json").read_text())["rows"])
 
 
+def test_what_a_report_holds_need_not_be_made_again(small, tmp_path, capsys):
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    run_queue(Queue("fig5", "smoke", runs, only=("toy-ndp-0",)), 1)
+    small.report("smoke", outcomes(small.jobs("smoke"), runs), out / "fig5", "first")
+    other = tmp_path / "other"
+    command = ["reproduce", "fig5", "--runs", str(other), "--out", str(out)]
+    assert cli.main([*command, "--list"]) == 0
+    stands = dict(line.split()[::-1] for line in capsys.readouterr().out.splitlines())
+    assert stands.pop(str(other / "fig5" / "smoke" / "toy-ndp-0")) == "recorded"
+    assert set(stands.values()) == {"missing"}
+    assert cli.main([*command, "--list", "--unrecorded"]) == 0
+    assert dict(line.split()[::-1] for line in capsys.readouterr().out.splitlines()) == stands
+    only = ["--only", "toy-ndp-0", "--unrecorded", "--json"]
+    assert cli.main([*command, *only]) == 0
+    counts = json.loads(capsys.readouterr().out)["experiments"]["fig5"]
+    assert (counts["done"], counts["recorded"], counts["missing"]) == (0, 0, 0)
+    assert cli.main([*command, "--only", "toy-ndp-0", "--report-only", "--json"]) == 0
+    counts = json.loads(capsys.readouterr().out)["experiments"]["fig5"]
+    assert (counts["done"], counts["recorded"], counts["missing"]) == (0, 1, 0)
+
+
 def test_a_run_of_another_configuration_is_shown_as_such(small, tmp_path):
     job = small.jobs("smoke")[0]
     config = dataclasses.replace(job.config, goal_gain=0.3)

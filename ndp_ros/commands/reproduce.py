@@ -7,13 +7,22 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ndp_ros.errors import TrainingError
 from ndp_ros.training.executors import EXECUTORS, run_queue
 from ndp_ros.training.experiment import as_typed
-from ndp_ros.training.reproduce import EXPERIMENTS, SCALES, Queue, experiment, outcomes, say
+from ndp_ros.training.reproduce import (
+    EXPERIMENTS,
+    SCALES,
+    Outcome,
+    Queue,
+    experiment,
+    outcomes,
+    say,
+)
 from ndp_ros.training.results_page import PAGE, RESULTS, update
 
 _EPILOG = """\
@@ -29,6 +38,7 @@ examples:
   ndp reproduce fig5 --scale short --only 'throw-*' 'pick-ndp-0'
   ndp reproduce fig6 --scale short --executor submitit --processes 40 \\
       --executor-options slurm_partition=cpu timeout_min=600
+  ndp reproduce fig6 --scale short --unrecorded
   ndp reproduce all --scale short --report-only
 """
 
@@ -46,6 +56,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--only", nargs="+", default=(), metavar="ROW",
         help="only these rows (throw-ndp), runs (throw-ndp-0) or patterns ('throw-*'), "
         "and what they need",
+    )  # fmt: skip
+    parser.add_argument(
+        "--unrecorded", action="store_true",
+        help="leave out what the report in --out holds already, wherever it was made",
     )  # fmt: skip
     parser.add_argument(
         "--list", action="store_true", help="start nothing, list the runs and how they stand"
@@ -104,21 +118,25 @@ def main(args: argparse.Namespace) -> int:
 
 def _reproduce(queue: Queue, args: argparse.Namespace) -> Any:
     """Do one experiment and return its counts."""
-    study, jobs = experiment(queue.name), queue.jobs()
+    study = experiment(queue.name)
+    out = (args.out or (queue.root / "reports" if queue.scale == "smoke" else RESULTS)) / queue.name
+    known = tuple(study.recorded(queue.scale, study.jobs(queue.scale), out))
+    if args.unrecorded:
+        queue = replace(queue, without=known)
+    jobs = queue.jobs()
     if args.list:
         found = outcomes(jobs, queue.root)
         for o in found:
-            sys.stdout.write(f"{o.status:<8} {o.folder}\n")
-        return _counts(found)
+            sys.stdout.write(f"{_status(o, known):<8} {o.folder}\n")
+        return _counts(found, known)
     say(f"{queue.name}, {queue.scale}: {study.texts[queue.scale]}")
-    out = args.out or (queue.root / "reports" if queue.scale == "smoke" else RESULTS)
     try:
         queue.root.mkdir(parents=True, exist_ok=True)
         if not args.report_only:
             workers = args.processes or len(os.sched_getaffinity(0))
             run_queue(queue, workers, args.executor, _options(args.executor_options))
         everything = outcomes(study.jobs(queue.scale), queue.root)
-        files = study.report(queue.scale, everything, out / queue.name, queue.command)
+        files = study.report(queue.scale, everything, out, queue.command)
         found = outcomes(jobs, queue.root)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on from here") from None
@@ -130,13 +148,21 @@ def _reproduce(queue: Queue, args: argparse.Namespace) -> Any:
     if not args.json:
         for table in (f for f in files if f.suffix == ".md"):
             sys.stdout.write(table.read_text(encoding="utf-8"))
-    counts = _counts(found)
-    say(f"{counts['done']} of {len(found)} runs done; wrote {', '.join(map(str, files))}")
+    counts = _counts(found, known)
+    made = f"{counts['done']} of {len(found)} runs done here, {counts['recorded']} recorded before"
+    say(f"{made}; wrote {', '.join(map(str, files))}")
     return {**counts, "files": [str(f) for f in files]}
 
 
-def _counts(found: Sequence[Any]) -> dict[str, int]:
-    return {s: sum(o.status == s for o in found) for s in ("done", "failed", "missing")}
+def _status(outcome: Outcome, known: Sequence[str]) -> str:
+    """Return how a run stands; ``recorded`` if only an earlier report knows it."""
+    elsewhere = outcome.status == "missing" and outcome.job.name in known
+    return "recorded" if elsewhere else outcome.status
+
+
+def _counts(found: Sequence[Outcome], known: Sequence[str]) -> dict[str, int]:
+    how = [_status(o, known) for o in found]
+    return {status: how.count(status) for status in ("done", "recorded", "failed", "missing")}
 
 
 def _options(pairs: Sequence[str]) -> dict[str, Any]:

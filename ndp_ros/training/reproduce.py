@@ -97,6 +97,8 @@ class Queue:
     """What the user typed, for the records."""
     only: tuple[str, ...] = ()
     """Patterns of rows, or of rows with a seed; without any, all runs."""
+    without: tuple[str, ...] = ()
+    """Runs that are left out, unless another one needs them."""
 
     def jobs(self) -> list[Job]:
         """Return the jobs in the order of work: each after those that it needs.
@@ -110,7 +112,7 @@ class Queue:
                 rows = dict.fromkeys(j.row for j in experiment(self.name).jobs(self.scale))
                 raise TrainingError.choice("row", pattern, rows)
         ordered: dict[tuple[str, str], Job] = {}
-        for job in found:
+        for job in (j for j in found if j.name not in self.without):
             for one in (*job.needs, job):
                 ordered.setdefault((one.home, one.name), one)
         return list(ordered.values())

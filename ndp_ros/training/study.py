@@ -111,17 +111,12 @@ class Study(ABC):
     ) -> list[Path]:
         """Write ``<name>.json``, ``runs.csv``, ``curves.csv``, ``<name>.md`` and the pictures."""
         out.mkdir(parents=True, exist_ok=True)
-        before = read_record(out, self.name)
-        if before.get("scale") != scale:
-            before = {}
-        known = {r["name"]: r for r in before.get("runs", ()) if r["status"] == "done"}
-        configs = {row["row"]: row.get("config") for row in before.get("rows", ())}
-        runs = []
-        for outcome in outcomes:
-            job = outcome.job
-            kept = outcome.status == "missing" and job.name in known
-            kept = kept and _still_asked(job.config, configs.get(job.row))
-            runs.append(known[job.name] if kept else self._run(outcome))
+        before = self._before(scale, out)
+        known = self.recorded(scale, [outcome.job for outcome in outcomes], out)
+        runs = [
+            known[o.job.name] if o.status == "missing" and o.job.name in known else self._run(o)
+            for o in outcomes
+        ]
         runs = self.compared(runs)
         asked = {outcome.job.row: _recorded(outcome.job.config) for outcome in outcomes}
         record: Record = {
@@ -158,6 +153,19 @@ class Study(ABC):
             (out / name).write_text(text, encoding="utf-8")
         return [*(out / name for name in texts), *self.pictures(record, out)]
 
+    def recorded(self, scale: str, jobs: Sequence[Job], out: Path) -> dict[str, Record]:
+        """Return the records of runs in an earlier report that are still asked for, by name."""
+        before = self._before(scale, out)
+        configs = {row["row"]: row.get("config") for row in before.get("rows", ())}
+        asked = {job.name: job for job in jobs}
+        return {
+            run["name"]: run
+            for run in before.get("runs", ())
+            if run["status"] == "done"
+            and run["name"] in asked
+            and _still_asked(asked[run["name"]].config, configs.get(run["row"]))
+        }
+
     def table(self, record: Record) -> str:
         """Return the Markdown of a record: table, claims, notes and what is not done."""
         lines = markdown_rows(("row", "seeds", *self.columns), ())
@@ -181,6 +189,11 @@ class Study(ABC):
         hours = sum(self.seconds(r) for r in record["runs"] if r["status"] == "done") / 3600.0
         lines += [f"Made by `{record['command']}`; {hours:.1f} hours of runs in all.", ""]
         return "\n".join(lines)
+
+    def _before(self, scale: str, out: Path) -> Record:
+        """Return the record of an earlier report of a scale, empty without one."""
+        before = read_record(out, self.name)
+        return before if before.get("scale") == scale else {}
 
     def _run(self, outcome: Outcome) -> Record:
         made = outcome.folder / self.origin
