@@ -45,7 +45,7 @@ class Row:
     panel: str
     """Panel of the picture."""
     curve: str = ""
-    """Name in the panel's legend; the method if there is none."""
+    """Name in the panel's legend; the method's if there is none."""
     experiment: str = ""
     """Shipped experiment on top of that of task and method."""
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -61,9 +61,14 @@ class Row:
     """Experiment that the run belongs to, where it is another one's."""
 
     @property
+    def legend(self) -> str:
+        """What its panel calls it."""
+        return self.curve or self.method
+
+    @property
     def label(self) -> str:
         """What tables call it."""
-        return f"{self.panel}, {self.curve or self.method}"
+        return f"{self.panel}, {self.legend}"
 
 
 @dataclass(frozen=True)
@@ -142,9 +147,12 @@ class Comparison(Study):
     def config(self, name: str, scale: str) -> RunConfig:
         """Return what the runs of a row train, seed 0."""
         row = self.rows[name]
-        values = _plain(row.task, row.method, row.experiment)
+        return self._changed(_plain(row.task, row.method, row.experiment), name, scale)
+
+    def _changed(self, values: dict[str, Any], name: str, scale: str) -> RunConfig:
+        """Return a configuration with what a row and a scale change in it."""
+        row, of_scale = self.rows[name], self.scales[scale].changes
         # One worker: the bits do not depend on the machine's number of cores.
-        of_scale = self.scales[scale].changes
         for layer in (row.changes, of_scale, {"seed": 0, "workers": 1}, row.at.get(scale, {})):
             values = merge(values, dict(layer), name)
         return from_mapping(RunConfig, values, source=f"{self.name} {name}")
@@ -272,7 +280,7 @@ class Comparison(Study):
             if any(run["row"] in rows for run in runs)
         } or self._panels()  # fmt: skip
         # A method has one colour in all panels, unless there are more of them than colours.
-        everywhere = list(dict.fromkeys(row.curve or row.method for row in self.rows.values()))
+        everywhere = list(dict.fromkeys(row.legend for row in self.rows.values()))
         columns = min(len(panels), _COLUMNS)
         lines = -(-len(panels) // columns)
         figure = Figure(figsize=(4 * columns, 3.4 * lines), layout="constrained")
@@ -280,14 +288,13 @@ class Comparison(Study):
         for ax in axes.flat[len(panels) :]:
             ax.set_axis_off()
         for ax, (title, rows) in zip(axes.flat, panels.items(), strict=False):
-            here = list(dict.fromkeys(self.rows[r].curve or self.rows[r].method for r in rows))
+            here = list(dict.fromkeys(self.rows[r].legend for r in rows))
             labels = everywhere if len(everywhere) <= _COLOURS else here
             curves = []
             for run in runs:
                 if run["row"] in rows:
                     points = np.array([[p[self.against], p["eval_success"]] for p in run["curve"]])
-                    row = self.rows[run["row"]]
-                    label = row.curve or row.method
+                    label = self.rows[run["row"]].legend
                     curves.append(Curve(label, run["seed"], points[:, 0], points[:, 1]))
             for group in bands(curves):
                 label = f"{group.label} ({group.seeds} seed{'s' if group.seeds > 1 else ''})"

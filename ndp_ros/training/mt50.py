@@ -19,34 +19,32 @@ from ndp_ros.training.comparison import SMOKE, Row, Scale
 from ndp_ros.training.experiment import RunConfig
 from ndp_ros.training.reproduce import Job
 from ndp_ros.training.scripted import scripted
-from ndp_ros.training.table1 import Imitation, write_down
+from ndp_ros.training.table1 import DemonstrationConfig, Imitation
 
 
-@dataclass(frozen=True)
-class ScriptConfig:
-    """Demonstrations by the benchmark's scripts."""
+@dataclass(frozen=True, kw_only=True)
+class ScriptConfig(DemonstrationConfig):
+    """Demonstrations by the benchmark's scripts, in windows from every control step on."""
 
-    task: str = param(doc="The task.")
-    task_options: tuple[str, ...] = param((), doc="Its options, name=value each.")
-    k: int = param(5, doc="Control steps a window.", minimum=1)
+    task_options: tuple[str, ...] = param((), doc="The task's options, name=value each.")
     every: int = param(1, doc="Control steps between the starts of windows.", minimum=1)
-    episodes: int = param(1500, doc="Episodes.", minimum=1)
-    noise: float = param(0.3, doc="Deviation that the scripts act with, in units.", minimum=0.0)
 
     def demonstrate(
         self, experts: Sequence[Path], folder: Path, say: Callable[[str], None]
     ) -> None:
         """Write down what the scripts do; ``experts`` are none."""
         expert, env, source = scripted(self.task, self.task_options)
-        write_down(self, expert, env, source, {"expert": "the scripts"}, folder, say, self.every)
+        self._write(expert, env, source, {"expert": "the scripts"}, folder, say)
 
 
 class ScriptImitation(Imitation):
     """Clones of scripts, and learners that see no demonstrations."""
 
-    def _asked(self, learner: RunConfig, episodes: int, experts: Sequence[Job]) -> Any:
+    def _asked(
+        self, learner: RunConfig, episodes: int, experts: Sequence[Job]
+    ) -> DemonstrationConfig:
         return ScriptConfig(
-            learner.task, task_options=learner.task_options, k=learner.k, episodes=episodes
+            task=learner.task, task_options=learner.task_options, k=learner.k, episodes=episodes
         )
 
     def notes(self, record: Any) -> list[str]:

@@ -112,7 +112,7 @@ class Study(ABC):
         """Write ``<name>.json``, ``runs.csv``, ``curves.csv``, ``<name>.md`` and the pictures."""
         out.mkdir(parents=True, exist_ok=True)
         before = self._before(scale, out)
-        known = self.recorded(scale, [outcome.job for outcome in outcomes], out)
+        known = _kept(before, [outcome.job for outcome in outcomes])
         runs = [
             known[o.job.name] if o.status == "missing" and o.job.name in known else self._run(o)
             for o in outcomes
@@ -155,16 +155,7 @@ class Study(ABC):
 
     def recorded(self, scale: str, jobs: Sequence[Job], out: Path) -> dict[str, Record]:
         """Return the records of runs in an earlier report that are still asked for, by name."""
-        before = self._before(scale, out)
-        configs = {row["row"]: row.get("config") for row in before.get("rows", ())}
-        asked = {job.name: job for job in jobs}
-        return {
-            run["name"]: run
-            for run in before.get("runs", ())
-            if run["status"] == "done"
-            and run["name"] in asked
-            and _still_asked(asked[run["name"]].config, configs.get(run["row"]))
-        }
+        return _kept(self._before(scale, out), jobs)
 
     def table(self, record: Record) -> str:
         """Return the Markdown of a record: table, claims, notes and what is not done."""
@@ -215,6 +206,19 @@ class Study(ABC):
         return whole | (self.aggregate(row, done) if done else {})
 
 
+def _kept(before: Record, jobs: Sequence[Job]) -> dict[str, Record]:
+    """Return the records of finished runs that are still asked for, by name."""
+    configs = {row["row"]: row.get("config") for row in before.get("rows", ())}
+    asked = {job.name: job for job in jobs}
+    return {
+        run["name"]: run
+        for run in before.get("runs", ())
+        if run["status"] == "done"
+        and run["name"] in asked
+        and _still_asked(asked[run["name"]].config, configs.get(run["row"]))
+    }
+
+
 def _recorded(config: Any) -> Record:
     """Return what the record of a row says that its runs are: all but the seed."""
     return {name: value for name, value in to_mapping(config).items() if name != "seed"}
@@ -225,15 +229,12 @@ def _still_asked(config: Any, recorded: Any) -> bool:
 
     An option that there was not yet counts as one at its default.
     """
+    seed = {"seed": config.seed} if hasattr(config, "seed") else {}
     try:
-        then = from_mapping(type(config), {**recorded, **_seed(config)})
+        then = from_mapping(type(config), {**recorded, **seed})
     except (ConfigError, TypeError):
         return False
     return bool(then == config)
-
-
-def _seed(config: Any) -> Record:
-    return {"seed": config.seed} if hasattr(config, "seed") else {}
 
 
 def read_record(out: Path, name: str) -> Record:

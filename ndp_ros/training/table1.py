@@ -12,15 +12,16 @@ joint, NN has k.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ndp_ros import checkpoint
-from ndp_ros.config import from_mapping, param, to_mapping
+from ndp_ros.config import param, to_mapping
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.training.claims import ABOVE, BELOW, Claim
 from ndp_ros.training.comparison import SMOKE, Comparison, Row, Scale, listed
@@ -28,7 +29,7 @@ from ndp_ros.training.demonstrations import Expert, collect, regroup
 from ndp_ros.training.directory import BEST, CHECKPOINTS, LAST
 from ndp_ros.training.environment import TaskEnvironment
 from ndp_ros.training.evaluation import plain
-from ndp_ros.training.experiment import RunConfig, merge, shipped
+from ndp_ros.training.experiment import RunConfig, shipped
 from ndp_ros.training.figures import FIG5, TASKS
 from ndp_ros.training.reproduce import RESULT, Job, finish
 from ndp_ros.training.study import Record
@@ -76,26 +77,66 @@ _FIRST = 1 << 20
 """First start state of demonstrations: no evaluation uses them."""
 
 
-@dataclass(frozen=True)
-class DemonstrationConfig:
-    """Demonstrations of one task; with the expert it decides every number of the file."""
+@dataclass(frozen=True, kw_only=True)
+class DemonstrationConfig(ABC):
+    """Demonstrations of one task; with who gives them it decides every number of the file."""
 
     task: str = param(doc="The task.")
-    expert: RunConfig = param(doc="The run of the experts' first seed.")
     k: int = param(5, doc="Control steps a window.", minimum=1)
+    every: int = param(
+        0, doc="Control steps from one window's start to the next one's; 0: no overlap.", minimum=0
+    )
     episodes: int = param(200, doc="Episodes.", minimum=1)
     noise: float = param(0.3, doc="Part of its deviation that the expert acts with.", minimum=0.0)
+
+    @abstractmethod
+    def demonstrate(
+        self, experts: Sequence[Path], folder: Path, say: Callable[[str], None]
+    ) -> None:
+        """Write demonstrations and their result into a job's folder.
+
+        Args:
+            experts: Folders of the jobs that it needs.
+            folder: Folder of this one.
+            say: Called with one line an episode.
+        """
+
+    def _write(
+        self, expert: Expert, env: TaskEnvironment, source: dict[str, Any], named: dict[str, Any],
+        folder: Path, say: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        """Write down what an expert does in its environment, which is closed in the end.
+
+        ``source`` says in the file who demonstrates, ``named`` in the result.
+        """
+        try:
+            data = collect(
+                expert, env, range(_FIRST, _FIRST + self.episodes), source, self.noise,
+                lambda episode: say(f"episode {episode['seed'] - _FIRST + 1} of {self.episodes}"),
+            )  # fmt: skip
+        finally:
+            env.close()
+        data = regroup(data, self.k, self.every)
+        data.save(folder / FILE)
+        result = {
+            "episodes": data.episodes,
+            "success_rate": float(data.success.mean()),
+            "windows": len(data.observations),
+            "noise": self.noise,
+        }
+        finish(folder, plain(result | named))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestOfExperts(DemonstrationConfig):
+    """Demonstrations by the run that succeeds most often of some."""
+
+    expert: RunConfig = param(doc="The run of the experts' first seed.")
 
     def demonstrate(
         self, experts: Sequence[Path], folder: Path, say: Callable[[str], None]
     ) -> None:
-        """Write down what the best of some experts does.
-
-        Args:
-            experts: Folders of the experts' jobs.
-            folder: Folder of this one.
-            say: Called with one line an episode.
-        """
+        """Write down what the best of the experts does."""
 
         def successes(expert: Path) -> float:
             result = json.loads((expert / RESULT).read_text(encoding="utf-8"))
@@ -103,63 +144,9 @@ class DemonstrationConfig:
 
         best = max(experts, key=successes)
         saved = checkpoint.load(best / "run" / CHECKPOINTS / BEST)
-        policy = ArrayPolicy(saved.spec, saved.tensors)
-        source = {"checkpoint": saved.id}
+        policy, source = ArrayPolicy(saved.spec, saved.tensors), {"checkpoint": saved.id}
         env = self.expert.choice.make()
-        write_down(self, policy, env, source, {"expert": best.name, **source}, folder, say)
-
-
-class Asked(Protocol):
-    """What every configuration of demonstrations holds."""
-
-    @property
-    def k(self) -> int:
-        """Control steps a window."""
-        ...
-
-    @property
-    def episodes(self) -> int:
-        """Number of episodes."""
-        ...
-
-    @property
-    def noise(self) -> float:
-        """Part of its deviation that the expert acts with."""
-        ...
-
-
-def write_down(
-    config: Asked, expert: Expert, env: TaskEnvironment, source: dict[str, Any],
-    more: dict[str, Any], folder: Path, say: Callable[[str], None], every: int = 0,
-) -> None:  # fmt: skip
-    """Write demonstrations and their result into a job's folder.
-
-    Args:
-        config: What is asked for.
-        expert: Who demonstrates.
-        env: Its environment, closed in the end.
-        source: Who demonstrates, for the file.
-        more: Who demonstrates, for the result.
-        folder: The job's folder.
-        say: Called with one line an episode.
-        every: Control steps from one window's start to the next one's; 0: no overlap.
-    """
-    try:
-        data = collect(
-            expert, env, range(_FIRST, _FIRST + config.episodes), source, config.noise,
-            lambda episode: say(f"episode {episode['seed'] - _FIRST + 1} of {config.episodes}"),
-        )  # fmt: skip
-    finally:
-        env.close()
-    data = regroup(data, config.k, every)
-    data.save(folder / FILE)
-    result = {
-        "episodes": data.episodes,
-        "success_rate": float(data.success.mean()),
-        "windows": len(data.observations),
-        "noise": config.noise,
-    }
-    finish(folder, plain(result | more))
+        self._write(policy, env, source, {"expert": best.name, **source}, folder, say)
 
 
 class Imitation(Comparison):
@@ -205,11 +192,9 @@ class Imitation(Comparison):
             return super().config(name, scale)
         base = replace(shipped(row.task, "ndp"), method=row.method, start_from="")
         # PPO's schedule of the deviation means nothing here; checkpoints come every so many passes.
-        values = to_mapping(replace(base, final_log_std=None, seed=0, workers=1))
+        values = to_mapping(replace(base, final_log_std=None))
         values |= {"checkpoint_every": 50, "evaluation_episodes": 16}
-        for layer in (row.changes, self.scales[scale].changes):
-            values = merge(values, dict(layer), name)
-        return from_mapping(RunConfig, values, source=f"{self.name} {name}")
+        return self._changed(values, name, scale)
 
     def jobs(self, scale: str) -> list[Job]:
         """Return the learners' runs, each after its demonstrations and the experts' runs."""
@@ -232,13 +217,17 @@ class Imitation(Comparison):
             found.append(replace(job, needs=needs))
         return found
 
-    def _asked(self, learner: RunConfig, episodes: int, experts: Sequence[Job]) -> Any:
+    def _asked(
+        self, learner: RunConfig, episodes: int, experts: Sequence[Job]
+    ) -> DemonstrationConfig:
         """Return the configuration of the demonstrations that a learner clones."""
-        return DemonstrationConfig(learner.task, experts[0].config, learner.k, episodes)
+        return BestOfExperts(
+            task=learner.task, k=learner.k, episodes=episodes, expert=experts[0].config
+        )
 
     def work(self, job: Job, root: Path, command: str, say: Callable[[str], None]) -> None:
         """Write demonstrations down, or clone them and measure the clone."""
-        if not isinstance(job.config, RunConfig):
+        if isinstance(job.config, DemonstrationConfig):
             experts = [need.folder(root) for need in job.needs]
             job.config.demonstrate(experts, job.folder(root), say)
             return
