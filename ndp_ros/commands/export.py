@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ndp_ros import checkpoint
 from ndp_ros.commands.evaluate import positive, require_fit, task_of, write_lines
+from ndp_ros.config import read_yaml
 from ndp_ros.errors import TrainingError
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.training.curves import bands, draw, read_curve
@@ -62,11 +65,10 @@ def main(args: argparse.Namespace) -> int:
     episodes = _evaluate(saved, args)
     report = {"checkpoint": saved.id, "seed": args.seed, **plain(summarise(episodes))}
     text = card(args.output.name, saved, args.which, args.about, report)
-    shown = str((saved.provenance.get("config") or {}).get("demonstrations") or "")
-    origin = _renamed(saved.provenance, shown)
+    origin = {**saved.provenance, "config": _anywhere(saved.provenance.get("config", {}))}
     checkpoint.save(args.output, saved.spec, saved.tensors, origin, card=text)
     if args.results:
-        _write_results(args.run, args.results, report, episodes, shown)
+        _write_results(args.run, args.results, report, episodes)
     if args.json:
         sys.stdout.write(json.dumps(report) + "\n")
     else:
@@ -140,30 +142,22 @@ def card(
     return "\n".join(lines)
 
 
-def _renamed(origin: dict[str, Any], shown: str) -> dict[str, Any]:
-    """Return where a checkpoint comes from, its demonstrations without the machine's folders."""
-    if not shown:
-        return origin
-    return {**origin, "config": {**origin["config"], "demonstrations": _anywhere(shown)}}
-
-
-def _anywhere(file: str) -> str:
-    """Return a file's name and its folder's, which say what it is on any machine."""
-    return "/".join(Path(file).parts[-2:])
+def _anywhere(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration whose demonstrations are named without this machine's folders."""
+    file = config.get("demonstrations")
+    return {**config, "demonstrations": "/".join(Path(file).parts[-2:])} if file else config
 
 
 def _write_results(
-    run: Path, folder: Path, report: dict[str, Any], episodes: list[Episode], shown: str
+    run: Path, folder: Path, report: dict[str, Any], episodes: list[Episode]
 ) -> None:
     """Copy what a run recorded and add the evaluation and a picture of the curve."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in (CSV_NAME, PROVENANCE):
             shutil.copyfile(run / name, folder / name)
-        text = (run / CONFIG).read_text(encoding="utf-8")
-        if shown:
-            text = text.replace(shown, _anywhere(shown))
-        (folder / CONFIG).write_text(text, encoding="utf-8")
+        config = yaml.safe_dump(_anywhere(read_yaml(run / CONFIG)), sort_keys=False)
+        (folder / CONFIG).write_text(config, encoding="utf-8")
         (folder / "evaluation.json").write_text(json.dumps(report) + "\n", encoding="utf-8")
     except OSError as error:
         raise TrainingError(f"cannot write to {folder}: {error.strerror}") from error
