@@ -8,6 +8,7 @@ stands beside them: the solver, whitened weights, and how old an observation may
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ndp_ros.training.claims import ABOVE, BELOW, NOT_BELOW, SAME, Claim
@@ -132,9 +133,11 @@ def rows_of(task: str) -> tuple[dict[str, Row], dict[str, Row]]:
     throw = task == "throw"
 
     def row(panel: str, curve: str, **changes: Any) -> Row:
-        return Row(task, "ndp", panel, curve, changes=changes)
+        return Row(task, "ndp", panel, curve, changes=changes, at=_short(task))
 
-    default = Row(task, "ndp", "NDP", "default", probes=_throw_probes() if throw else {})
+    default = Row(
+        task, "ndp", "NDP", "default", probes=_throw_probes() if throw else {}, at=_short(task)
+    )
     hyper = {f"{task}-base": default}
     for kernel in KERNELS:
         hyper[f"{task}-{kernel}"] = row("kernel", kernel.replace("_", " "), dmp={"kernel": kernel})
@@ -145,7 +148,7 @@ def rows_of(task: str) -> tuple[dict[str, Row], dict[str, Row]]:
         hyper[f"{task}-m{m}"] = Row(
             task, "ndp", "integration steps", f"Euler, m = {m}",
             changes={"dmp": {"solver": "euler", "m": m}},
-            probes=_throw_probes(500) if throw and m == _PARITY else {},
+            probes=_throw_probes(500) if throw and m == _PARITY else {}, at=_short(task),
         )  # fmt: skip
     for k in LENGTHS:
         hyper[f"{task}-k{k}"] = row("rollout length", f"k = {k}", k=k)
@@ -161,16 +164,14 @@ def rows_of(task: str) -> tuple[dict[str, Row], dict[str, Row]]:
         options = [o for o in base.task_options if not o.startswith("latency=")]
         structure[f"{task}-fresh"] = Row(
             task, "ndp", "open questions", "trained on fresh observations",
-            changes={"task_options": options}, probes=_throw_probes(),
+            changes={"task_options": options}, probes=_throw_probes(), at=_short(task),
         )  # fmt: skip
     return hyper, structure
 
 
 def _elsewhere(row: Row, home: str, panel: str) -> Row:
     """Return a row whose runs another figure makes."""
-    return Row(
-        row.task, row.method, panel, row.curve, changes=row.changes, probes=row.probes, home=home
-    )
+    return replace(row, panel=panel, home=home)
 
 
 def _hyper_claims(task: str, rows: Mapping[str, Row]) -> list[Claim]:
@@ -208,9 +209,12 @@ def _structure_claims(task: str) -> list[Claim]:
 
 _ABLATION_SCALES = {
     "smoke": SMOKE,
-    "short": Scale("1,000,000 control steps, 2 seeds", 2, {"samples": 1_000_000}),
-    "full": Scale("the shipped experiments' control steps, 5 seeds", 5),
-}
+    "short": Scale(
+        "the shipped experiments, 2 seeds; Throw for 1.2, Push for 1 million control steps "
+        "instead of 2", 2,
+    ),
+    "full": Scale("the shipped experiments, 5 seeds", 5),
+}  # fmt: skip
 _ABLATION_REMARK = (
     "Every row is the shipped experiment with one thing changed; areas by control steps compare "
     "rows of different k."
@@ -225,7 +229,9 @@ def _ablations(task: str, first: str, second: str) -> tuple[Comparison, Comparis
         f"{task}-m{_PARITY}": _elsewhere(hyper[f"{task}-m{_PARITY}"], first, "open questions"),
     }
     others = {
-        f"{place}-{method}": Row(place, method, f"baselines, {_ARM[place]}", seeds=_FEWER, stage=1)
+        f"{place}-{method}": Row(
+            place, method, f"baselines, {_ARM[place]}", seeds=_FEWER, stage=1, at=_short(place)
+        )
         for method in ("vices-pos", "vices-low-freq")
         for place in (_ARM if task == "throw" else {})
     }
