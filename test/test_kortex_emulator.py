@@ -17,7 +17,8 @@ from kortex_support import ARM, HOST, PATIENT, N, emulator, log_in, shared_emula
 from ndp_ros.arms.kortex.channel import StreamChannel
 from ndp_ros.arms.kortex.emulator.config import EmulatorConfig
 from ndp_ros.arms.kortex.emulator.process import EmulatorProcess
-from ndp_ros.arms.kortex.emulator.robot import CyclicCommand, Robot
+from ndp_ros.arms.kortex.emulator.request import CyclicCommand
+from ndp_ros.arms.kortex.emulator.robot import Robot
 from ndp_ros.arms.kortex.errors import (
     InvalidPassword,
     KortexError,
@@ -322,7 +323,7 @@ def test_actuator_trips_on_the_speed_of_the_user_guide(joint, published):
         robot.data.qvel[joint] = speed
         robot.tick()
         measured = np.degrees(robot.velocity[joint])
-        tripped.append(bool(robot.faults[joint] & ActuatorFault.MAXIMUM_VELOCITY))
+        tripped.append(bool(robot.faults.actuators[joint] & ActuatorFault.MAXIMUM_VELOCITY))
         assert tripped[-1] == (measured > published), measured
     assert tripped == [False, True]
 

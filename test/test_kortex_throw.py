@@ -20,7 +20,8 @@ from kortex_support import ARM, N
 from ndp_ros.arms import kortex
 from ndp_ros.arms.arm import ArmInfo, Command, JointState
 from ndp_ros.arms.kortex.emulator.config import EmulatorConfig
-from ndp_ros.arms.kortex.emulator.robot import CyclicCommand, Robot
+from ndp_ros.arms.kortex.emulator.request import CyclicCommand
+from ndp_ros.arms.kortex.emulator.robot import Robot
 from ndp_ros.arms.kortex.schema import ControlMode, ServoingMode
 from ndp_ros.arms.kortex.units import GRIPPER_CLOSED
 from ndp_ros.dmp.segment import Segment
@@ -56,7 +57,7 @@ def throw(phi, seed: int, mode: str) -> np.ndarray:
     bound, began, coming = None, 0, None
     for k in range(round(EPISODE / TICK)):
         if k % every == 0:
-            fingers = robot._fingers
+            fingers = robot.gripper.fingers
             objects = robot.objects()
             seen = {
                 "position": np.append(robot.position, robot.data.qpos[fingers].mean()),
@@ -88,7 +89,7 @@ def throw(phi, seed: int, mode: str) -> np.ndarray:
             )
         )  # fmt: skip
         robot.tick()
-        assert not robot.in_fault, f"tripped after {k} ms: {robot.faults}"
+        assert not robot.faults.any(), f"tripped after {k} ms: {robot.faults.actuators}"
     for _ in range(round(FLIGHT / TICK)):
         robot.tick()
     objects = robot.objects()

@@ -8,7 +8,8 @@ import pytest
 
 from ndp_ros.arms.arm import ArmConfig
 from ndp_ros.arms.kortex.emulator.config import EmulatorConfig
-from ndp_ros.arms.kortex.emulator.robot import CyclicCommand, Robot
+from ndp_ros.arms.kortex.emulator.request import CyclicCommand
+from ndp_ros.arms.kortex.emulator.robot import Robot
 from ndp_ros.arms.kortex.schema import ServoingMode
 from ndp_ros.arms.mujoco import SCENES, MujocoArm
 from ndp_ros.errors import ArmError, TaskError
@@ -172,7 +173,7 @@ def test_the_emulated_arm_throws_the_same_cube(env):
         robot.command(CyclicCommand(frame, degrees, zeros, zeros, zeros, gripper))
         robot.tick()
         # No more than the arm's user guide goes without warning of.
-        assert np.all(np.abs(robot.torque) <= np.where(TORQUE[:6] > 20.0, 56.7, 29.4))
-    assert not robot.in_fault
+        assert np.all(np.abs(robot.servos.torque) <= np.where(TORQUE[:6] > 20.0, 56.7, 29.4))
+    assert not robot.faults.any()
     x, y, z = robot.data.body("cube").xpos - robot.data.body("bin").xpos
     assert abs(x) < 0.15 and abs(y) < 0.15 and z < 0.1

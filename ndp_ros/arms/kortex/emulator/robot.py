@@ -13,7 +13,6 @@ places (parameters) and how the arm brakes after a fault.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from typing import Any
 
 import mujoco
@@ -22,103 +21,28 @@ from numpy.typing import NDArray
 
 from ndp_ros.arms.arm import ArmConfig, arm_scene
 from ndp_ros.arms.kortex.emulator.config import EmulatorConfig
+from ndp_ros.arms.kortex.emulator.faults import FaultBanks, Thresholds
+from ndp_ros.arms.kortex.emulator.gripper import Gripper
 from ndp_ros.arms.kortex.emulator.record import CommandRecord
+from ndp_ros.arms.kortex.emulator.reference import Motion, Reference
+from ndp_ros.arms.kortex.emulator.request import CyclicCommand, Event, Refusal
+from ndp_ros.arms.kortex.emulator.servos import SUPPORTED_MODES, Servos
 from ndp_ros.arms.kortex.schema import (
     ActionEvent,
     ActuatorFault,
     ArmState,
-    BaseFault,
     ControlMode,
-    ErrorCode,
     RobotEvent,
     ServoingMode,
     SubCode,
 )
-from ndp_ros.arms.kortex.units import DEGREE, GRIPPER_CLOSED, from_degrees
+from ndp_ros.arms.kortex.units import DEGREE, from_degrees
 from ndp_ros.errors import ConfigError
 
 Array = NDArray[np.float64]
 
-_REFERENCE_FREQUENCY = 200.0
-"""Bandwidth of the filter that makes a smooth reference of commanded positions [rad/s]."""
-_SERVO_FREQUENCY = 60.0
-"""Bandwidth of the position servo [rad/s]."""
-_REFERENCE_ACCELERATION = 300.0
-"""Largest acceleration of the reference [rad/s^2]."""
-_LIMIT_MARGIN = 0.01
-"""How far beyond a joint limit trips an actuator [rad]."""
 _ENTRY_GRACE = 0.5
 """Time for the first command after low-level servoing was entered [s]."""
-_TORQUE_PER_AMPERE = (11.0, 7.6)
-"""Large and small actuators, used in CURRENT mode [N m/A]."""
-_STRENGTH = (56.7, 29.4)
-"""Torque that large and small actuators can give [N m]: what the arm's user guide only warns of.
-More than what is asked of them (39 and 9), and needed when an arm has to stop at once."""
-_TOO_FAST = (math.radians(120.0), math.radians(200.0))
-"""Measured speed that trips large and small actuators [rad/s], after the arm's user guide."""
-_ACTION_SPEED = math.radians(25.0)
-"""Speed of an action without a constraint [rad/s]."""
-
-SUPPORTED_MODES = frozenset(
-    {ControlMode.POSITION, ControlMode.VELOCITY, ControlMode.TORQUE, ControlMode.CURRENT}
-)
-
-
-class Refusal(Exception):  # noqa: N818
-    """A request that the arm does not carry out, and the codes that say why."""
-
-    def __init__(self, sub_code: SubCode, text: str, code: ErrorCode = ErrorCode.DEVICE) -> None:
-        super().__init__(text)
-        self.sub_code = sub_code
-        self.code = code
-
-
-@dataclass
-class CyclicCommand:
-    """One BaseCyclic.Refresh, its numbers as lists (n,) in the units of the wire.
-
-    Lists, here and in what runs each millisecond: for six numbers they are faster
-    than arrays.
-    """
-
-    frame: int
-    position: list[float]
-    velocity: list[float]
-    torque: list[float]
-    current: list[float]
-    gripper: tuple[float, float, float] | None
-    """Position, velocity and force [percent]."""
-
-
-@dataclass
-class Motion:
-    """A movement to a posture, along a straight line in joint space."""
-
-    start: Array
-    goal: Array
-    duration: float
-    handle: Any
-    session: int
-    time: float = 0.0
-
-    def sample(self) -> tuple[Array, Array, Array]:
-        """Return position, velocity and acceleration (n,) of a quintic from rest to rest."""
-        s = min(1.0, self.time / self.duration)
-        span = self.goal - self.start
-        rate = span / self.duration
-        return (
-            self.start + span * (s**3 * (10.0 - 15.0 * s + 6.0 * s**2)),
-            rate * (30.0 * s**2 * (1.0 - s) ** 2),
-            rate / self.duration * (60.0 * s - 180.0 * s**2 + 120.0 * s**3),
-        )
-
-
-@dataclass
-class Event:
-    """Something that subscribers of a topic are told."""
-
-    topic: str
-    fields: dict[str, Any] = field(default_factory=dict)
 
 
 class Robot:
@@ -129,14 +53,12 @@ class Robot:
         time: Physics time [s].
         servoing: Who closes the loop.
         control_modes: Control mode of each actuator.
-        faults: Fault bank A of each actuator (n,).
-        base_faults: Fault bank A of the base.
-        warnings: Warning bank A of each actuator (n,).
+        faults: Fault banks of actuators and base.
         controller: Session whose cyclic commands are followed; 0 for none.
-        tool_connected: Whether the gripper answers.
+        gripper: The gripper, whether there is one or not.
         record: Every command that arrived.
         events: What happened since the server last looked.
-        torque: Torque that each actuator exerts (n,) [N m].
+        servos: The actuators' loops.
     """
 
     def __init__(self, config: EmulatorConfig, arm: ArmConfig) -> None:
@@ -162,59 +84,40 @@ class Robot:
             self.model.opt.timestep = config.timestep
             self.data = mujoco.MjData(self.model)
             self.data.qpos[:n] = arm.home[:n]
-            self.data.qpos[self._finger_addresses()] = grip
-        self._fingers = self._finger_addresses()
-        self._finger_dofs = self._fingers  # hinges before any free joint: the same addresses
-        self._force_range = self.model.actuator_forcerange[n:].copy()
-        self._force_share = 1.0
+        self.gripper = Gripper(
+            self.model, self.data, n, arm.max_velocity[n] if arm.gripper else None
+        )
+        if not config.scene:
+            self.data.qpos[self.gripper.fingers] = grip
         self._palm = self.model.body("palm").id
-        self._damping = self.model.dof_damping[:n].copy()
         large = np.array(arm.max_torque[:n]) > 20.0
-        self._limit = np.where(large, *_STRENGTH)
-        self.model.actuator_ctrlrange[:n] = np.stack([-self._limit, self._limit], axis=1)
-        self._speed = list(arm.max_velocity[:n])
-        self._brake = np.array(arm.max_acceleration[:n])
+        self.servos = Servos(self.model, self.data, large)
         bounded = self.model.jnt_limited[:n].astype(bool)
-        self._upper = np.where(bounded, arm.upper[:n], np.inf).tolist()
-        self._lower = np.where(bounded, arm.lower[:n], -np.inf).tolist()
-        self._per_ampere = np.where(large, *_TORQUE_PER_AMPERE)
-        self._too_fast = (config.overspeed * np.where(large, *_TOO_FAST)).tolist()
+        self._upper = np.where(bounded, arm.upper[:n], np.inf)
+        self._lower = np.where(bounded, arm.lower[:n], -np.inf)
+        self._thresholds = Thresholds(
+            (self._lower.tolist(), self._upper.tolist()), large, config.following_error,
+            config.overspeed,
+        )  # fmt: skip
 
         self.time = 0.0
         self.servoing = ServoingMode.SINGLE_LEVEL
         self.control_modes = [ControlMode.POSITION] * n
         self.command_modes = [0] * n
-        self.faults = np.zeros(n, np.uint32)
-        self.warnings = np.zeros(n, np.uint32)
-        self.base_faults = 0
+        self.faults = FaultBanks(n)
         self.controller = 0
-        self.tool_connected = arm.gripper
         self.record = CommandRecord(n)
         self.events: list[Event] = []
-        self.torque = np.zeros(n)
         self._command: CyclicCommand | None = None
         self._target = [0.0] * n
         self._motion: Motion | None = None
         self._last_command = 0.0
-        self._entered = 0.0
         self._last_frame: int | None = None
         mujoco.mj_forward(self.model, self.data)
-        self._reference = self.data.qpos[:n].copy()
-        self._rate = np.zeros(n)
-        self._acceleration = np.zeros(n)
-        self._wanted = np.zeros(self.model.nv)
-        self._product = np.zeros(self.model.nv)
-        self._grip_target = self._grip = grip
-        self._grip_speed = arm.max_velocity[n] if arm.gripper else 0.0
-        self.data.ctrl[n:] = grip
-
-    def _finger_addresses(self) -> NDArray[np.intp]:
-        model = self.model
-        names = [model.joint(j).name for j in range(model.njnt)]
-        return np.array(
-            [model.joint(name).qposadr[0] for name in names if name.startswith("finger_")],
-            dtype=np.intp,
+        self._reference = Reference(
+            self.data.qpos[:n], arm.max_velocity[:n], np.array(arm.max_acceleration[:n])
         )
+        self.gripper.put(grip)
 
     # What the arm says of itself.
 
@@ -231,21 +134,6 @@ class Robot:
         return measured
 
     @property
-    def gripper(self) -> float:
-        """How far the gripper is closed, 0 to 1."""
-        return float(np.clip(self.data.qpos[self._fingers].mean() / GRIPPER_CLOSED, 0.0, 1.0))
-
-    @property
-    def gripper_speed(self) -> float:
-        """Speed of the gripper, in units of its largest speed."""
-        return float(self.data.qvel[self._finger_dofs].mean() / self.arm.max_velocity[self.n])
-
-    @property
-    def in_fault(self) -> bool:
-        """Whether faults keep the arm from moving."""
-        return bool(self.base_faults) or bool(self.faults.any())
-
-    @property
     def moving(self) -> bool:
         """Whether an action is being carried out."""
         return self._motion is not None
@@ -253,7 +141,7 @@ class Robot:
     @property
     def state(self) -> ArmState:
         """State of the arm as a whole."""
-        if self.in_fault:
+        if self.faults.any():
             return ArmState.IN_FAULT
         if self.servoing is ServoingMode.LOW_LEVEL:
             return ArmState.SERVOING_LOW_LEVEL
@@ -317,28 +205,16 @@ class Robot:
         torque = command.torque if driven else None
         self.record.add(self.time, command.frame, command.position, command.velocity, torque)
         self._command = command
-        for i, reference in enumerate(self._reference.tolist()):
+        for i, reference in enumerate(self._reference.position.tolist()):
             target = command.position[i] * DEGREE
             self._target[i] = target + round((reference - target) / math.tau) * math.tau
         if command.gripper is not None:
-            self.set_gripper(*command.gripper)
-
-    def set_gripper(self, position: float, speed: float = 100.0, force: float = 100.0) -> None:
-        """Drive the gripper; all three in per cent."""
-        if not self.tool_connected or not math.isfinite(position):
-            return
-        n = self.n
-        self._grip_target = min(max(position, 0.0), 100.0) / 100.0 * GRIPPER_CLOSED
-        self._grip_speed = max(0.1, min(speed, 100.0) / 100.0) * self.arm.max_velocity[n]
-        share = max(0.1, min(force, 100.0) / 100.0)
-        if share != self._force_share:
-            self._force_share = share
-            self.model.actuator_forcerange[n:] = self._force_range * share
+            self.gripper.drive(*command.gripper)
 
     def connect_tool(self, connected: bool) -> None:
         """Connect the gripper or take it away; subscribers of robot events are told."""
         event = RobotEvent.TOOL_CONNECTED if connected else RobotEvent.TOOL_DISCONNECTED
-        self.tool_connected = connected
+        self.gripper.connected = connected
         self.events.append(Event("Base.RobotEventTopic", {"event": int(event)}))
 
     def set_servoing(self, mode: int) -> None:
@@ -352,13 +228,13 @@ class Robot:
         if mode == self.servoing:
             return
         if mode == ServoingMode.LOW_LEVEL:
-            self._refuse_in_fault()
+            self.faults.refuse()
             if self.moving:
                 raise Refusal(SubCode.ROBOT_MOVEMENT_IN_PROGRESS, "an action is being executed")
             self.servoing = ServoingMode.LOW_LEVEL
             self._command, self._last_frame = None, None
-            self._entered = self._last_command = self.time
-            self.warnings[:] = 0
+            self._last_command = self.time
+            self.faults.warnings[:] = 0
             self.record.restart()
             self._tell_mode()
         else:
@@ -370,12 +246,12 @@ class Robot:
         Raises:
             Refusal: In fault, or for a mode that the emulator does not know.
         """
-        self._refuse_in_fault()
+        self.faults.refuse()
         if mode not in SUPPORTED_MODES:
             raise Refusal(SubCode.INVALID_PARAM, f"control mode {mode}")
         self.control_modes[index] = ControlMode(mode)
         # Whatever moved the joint, the position servo goes on from where it is.
-        self._reference[index], self._rate[index] = self.position[index], self.velocity[index]
+        self._reference.hold_joint(index, self.position[index], self.velocity[index])
 
     def move(
         self, goal: Array, handle: Any, session: int, duration: float = 0.0, speed: float = 0.0
@@ -385,22 +261,16 @@ class Robot:
         Raises:
             Refusal: In fault, in low-level servoing, or beyond a joint limit.
         """
-        self._refuse_in_fault()
+        self.faults.refuse()
         if self.servoing is ServoingMode.LOW_LEVEL:
             raise Refusal(SubCode.LOW_LEVEL_SERVOING, "the arm is in low-level servoing")
         goal = from_degrees(goal)
         if not np.isfinite(goal).all() or (goal > self._upper).any() or (goal < self._lower).any():
             raise Refusal(SubCode.CONTROL_JOINT_POSITION_LIMIT, "a joint beyond its limits")
         self.abort_motion()
-        start = self._reference.copy()
-        turns = np.where(np.isinf(self._upper), np.rint((start - goal) / math.tau), 0.0)
-        goal = goal + turns * math.tau
-        span = abs(goal - start)
-        # A quintic's top speed is 15/8 of its mean.
-        fastest = min(speed, *self._speed) if speed > 0.0 else _ACTION_SPEED
-        shortest = float((1.875 * span / self._speed).max())
-        needed = duration if duration > 0.0 else 1.875 * float(span.max()) / fastest
-        self._motion = Motion(start, goal, max(needed, shortest, 0.05), handle, session)
+        turns = (self._reference.position - goal) / math.tau
+        goal = goal + np.where(np.isinf(self._upper), np.rint(turns), 0.0) * math.tau
+        self._motion = self._reference.plan(goal, handle, session, duration, speed)
         self.events.append(self._action_event(ActionEvent.START))
 
     def abort_motion(self, reason: SubCode = SubCode.NONE) -> None:
@@ -417,29 +287,20 @@ class Robot:
 
     def emergency_stop(self) -> None:
         """Stop, and stay in fault until the faults are cleared."""
-        self.base_faults |= BaseFault.EMERGENCY_STOP_ACTIVATED
+        self.faults.stop()
         self._give_up()
 
     def trip(self, index: int, fault: ActuatorFault) -> None:
         """Put an actuator into fault: the whole arm brakes and leaves low-level servoing."""
-        self.faults[index] |= fault
-        self.base_faults |= BaseFault.JOINT_FAULT
+        self.faults.trip(index, fault)
         self._give_up()
 
     def clear_faults(self) -> None:
         """Clear every fault; their causes, where they last, bring them back."""
-        was = self.in_fault
-        self.faults[:] = 0
-        self.warnings[:] = 0
-        self.base_faults = 0
+        was = self.faults.any()
+        self.faults.clear()
         if was:
             self.events.append(Event("Base.ArmStateTopic", {"active_state": int(self.state)}))
-
-    def clear_actuator_faults(self, index: int) -> None:
-        """Clear the faults of one actuator."""
-        self.faults[index] = self.warnings[index] = 0
-        if not self.faults.any():
-            self.base_faults &= ~int(BaseFault.JOINT_FAULT)
 
     def lose(self, session: int) -> None:
         """A session went silent or away: stop what it began."""
@@ -450,10 +311,6 @@ class Robot:
             if self.servoing is ServoingMode.LOW_LEVEL:
                 self._leave_low_level()
 
-    def amperes(self) -> Array:
-        """Return the motor currents (n,) [A] that go with the torques."""
-        return self.torque / self._per_ampere
-
     def reset_scene(self, seed: int) -> None:
         """Put the scene back to a start state, at rest and without faults."""
         if self._scene is None:
@@ -461,122 +318,54 @@ class Robot:
             self.data.qvel[:] = 0.0
         else:
             grip = float(self._scene.reset(seed)[self.n])
-            self._grip = self._grip_target = grip
+            self.gripper.put(grip)
         mujoco.mj_forward(self.model, self.data)
         self.stop()
         self.clear_faults()
-        self._reference[:], self._rate[:] = self.position, 0.0
+        self._reference.hold(self.position, np.zeros(self.n))
 
     # What the firmware does in each step.
 
     def tick(self) -> None:
         """Advance by one physics step."""
-        n, data, model = self.n, self.data, self.model
-        mujoco.mj_step1(model, data)
-        self._guide()
-        q, v = data.qpos[:n], data.qvel[:n]
-        self._wanted[:n] = (
-            self._acceleration
-            + 2.0 * _SERVO_FREQUENCY * (self._rate - v)
-            + _SERVO_FREQUENCY**2 * (self._reference - q)
-        )
-        mujoco.mj_mulM(model, data, self._product, self._wanted)
-        torque = self._product[:n] + data.qfrc_bias[:n] + self._damping * v
-        if self.servoing is ServoingMode.LOW_LEVEL and self._command is not None:
-            for i, mode in enumerate(self.control_modes):
-                if mode is ControlMode.TORQUE:
-                    torque[i] = self._command.torque[i]
-                elif mode is ControlMode.CURRENT:
-                    torque[i] = self._command.current[i] * self._per_ampere[i]
-        np.minimum(torque, self._limit, out=torque)
-        np.maximum(torque, -self._limit, out=self.torque)
-        data.ctrl[:n] = self.torque
+        mujoco.mj_step1(self.model, self.data)
+        # A command that waited while low-level servoing was left is no longer followed.
+        command = self._command if self.servoing is ServoingMode.LOW_LEVEL else None
+        self._guide(command)
+        self.servos.drive(self._reference, command, self.control_modes)
         if self.arm.gripper:
-            step = self._grip_speed * self.config.timestep
-            self._grip += min(max(self._grip_target - self._grip, -step), step)
-            data.ctrl[n:] = self._grip
-        mujoco.mj_step2(model, data)
+            self.gripper.step(self.config.timestep)
+        mujoco.mj_step2(self.model, self.data)
         self.time += self.config.timestep
         self._check()
 
-    def _guide(self) -> None:
+    def _guide(self, command: CyclicCommand | None) -> None:
         """Move the reference: along the action, after the commands, or to rest."""
         dt = self.config.timestep
         if self._motion is not None:
-            motion = self._motion
-            motion.time += dt
-            self._reference, self._rate, self._acceleration = motion.sample()
-            if motion.time >= motion.duration:
+            if self._reference.along(self._motion, dt):
                 self.events.append(self._action_event(ActionEvent.END))
                 self._motion = None
-            return
-        if self.servoing is ServoingMode.LOW_LEVEL and self._command is not None:
-            self._follow(dt)
-            return
-        if not self._rate.any():
-            self._acceleration[:] = 0.0
-            return
-        step = self._brake * dt
-        before = self._rate
-        self._rate = before - np.clip(before, -step, step)
-        self._acceleration = (self._rate - before) / dt
-        self._reference = self._reference + 0.5 * (before + self._rate) * dt
-
-    def _follow(self, dt: float) -> None:
-        """Filter the commanded positions, or integrate the commanded velocities."""
-        assert self._command is not None
-        w, command = _REFERENCE_FREQUENCY, self._command
-        q, v = self.position.tolist(), self.velocity.tolist()
-        r, rate = self._reference.tolist(), self._rate.tolist()
-        for i, mode in enumerate(self.control_modes):
-            if mode is ControlMode.POSITION:
-                pull = w * w * (self._target[i] - r[i]) - 2.0 * w * rate[i]
-            elif mode is ControlMode.VELOCITY:
-                pull = (command.velocity[i] * DEGREE - rate[i]) / dt
-            else:
-                # Nothing follows the reference: keep it at the joint.
-                self._reference[i], self._rate[i], self._acceleration[i] = q[i], v[i], 0.0
-                continue
-            pull = min(max(pull, -_REFERENCE_ACCELERATION), _REFERENCE_ACCELERATION)
-            limit = self._speed[i]
-            after = min(max(rate[i] + pull * dt, -limit), limit)
-            self._acceleration[i] = (after - rate[i]) / dt
-            self._rate[i] = after
-            self._reference[i] = r[i] + after * dt
+        elif command is not None:
+            measured = self.position, self.velocity
+            self._reference.follow(command, self._target, self.control_modes, measured, dt)
+        else:
+            self._reference.brake(dt)
 
     def _check(self) -> None:
         """Look for every cause of a fault, and for a client that went silent."""
         if self.servoing is not ServoingMode.LOW_LEVEL:
             return
-        config = self.config
         silence = self.time - self._last_command
-        if silence > (config.watchdog if self._command is not None else _ENTRY_GRACE):
-            self.warnings[:] |= np.uint32(ActuatorFault.WATCHDOG_TRIGGERED)
+        if silence > (self.config.watchdog if self._command is not None else _ENTRY_GRACE):
+            self.faults.warn(ActuatorFault.WATCHDOG_TRIGGERED)
             self._leave_low_level()
             return
         if self._command is None:
             return
-        tripped: list[tuple[int, ActuatorFault]] = []
         q, v = self.position.tolist(), self.velocity.tolist()
-        for i, target in enumerate(self._target):
-            error = target - q[i]
-            error -= round(error / math.tau) * math.tau
-            if abs(error) > config.following_error:
-                tripped.append((i, ActuatorFault.FOLLOWING_ERROR))
-            if abs(v[i]) > self._too_fast[i]:
-                tripped.append((i, ActuatorFault.MAXIMUM_VELOCITY))
-            if max(q[i], target) > self._upper[i] + _LIMIT_MARGIN:
-                tripped.append((i, ActuatorFault.JOINT_LIMIT_HIGH))
-            if min(q[i], target) < self._lower[i] - _LIMIT_MARGIN:
-                tripped.append((i, ActuatorFault.JOINT_LIMIT_LOW))
-        for i, fault in tripped:
+        for i, fault in self._thresholds.crossed(self._target, q, v):
             self.trip(i, fault)
-
-    def _refuse_in_fault(self) -> None:
-        if self.base_faults & BaseFault.EMERGENCY_STOP_ACTIVATED:
-            raise Refusal(SubCode.ROBOT_IN_EMERGENCY_STOP, "The emergency stop is active")
-        if self.in_fault:
-            raise Refusal(SubCode.ROBOT_IN_FAULT, "The robot is in fault")
 
     def _give_up(self) -> None:
         self.abort_motion(SubCode.ROBOT_IN_FAULT)
@@ -590,7 +379,7 @@ class Robot:
         self.control_modes = [ControlMode.POSITION] * self.n
         self._command = None
         self.controller = 0
-        self._reference, self._rate = self.position.copy(), self.velocity.copy()
+        self._reference.hold(self.position, self.velocity)
         self._tell_mode()
 
     def _tell_mode(self) -> None:

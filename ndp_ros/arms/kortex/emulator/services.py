@@ -1,7 +1,7 @@
 """What the emulated arm answers to each procedure, and to which device it was asked.
 
 A handler takes the robot, the caller and the request, and returns the response
-message. It refuses by raising :class:`~ndp_ros.arms.kortex.emulator.robot.Refusal`.
+message. It refuses by raising :class:`~ndp_ros.arms.kortex.emulator.request.Refusal`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ndp_ros.arms.kortex.emulator.robot import CyclicCommand, Refusal, Robot
+from ndp_ros.arms.kortex.emulator.feedback import Feedback
+from ndp_ros.arms.kortex.emulator.request import CyclicCommand, Refusal
+from ndp_ros.arms.kortex.emulator.robot import Robot
 from ndp_ros.arms.kortex.schema import (
     METHODS,
     TOPICS,
@@ -24,7 +26,6 @@ from ndp_ros.arms.kortex.schema import (
     ErrorCode,
     GripperMode,
     Method,
-    StatusFlag,
     SubCode,
     message,
 )
@@ -36,10 +37,8 @@ _HOME = 2
 """Identifier of the action named Home."""
 _SERIAL = "EMULATED"
 _EMPTY = message("Empty")
-# Plain integers: flags of an enumeration are slow, and these are looked at in every cycle.
+# A plain integer: flags of an enumeration are slow, and this is looked at in every cycle.
 _CLEAR = int(CommandFlag.CLEAR_MAJOR_FAULT | CommandFlag.CLEAR_MINOR_FAULT)
-_SERVOING = int(StatusFlag.CALIBRATED_TORQUE | StatusFlag.SERVOING)
-_MAJOR_FAULT = int(StatusFlag.MAJOR_FAULT)
 
 
 class Caller(Protocol):
@@ -81,8 +80,7 @@ class Services:
         # The real arm lists its devices in no order that means anything; nor does this one.
         self.devices = (*others, *reversed(actuators), Device(DeviceKind.BASE, BASE, 0))
         self.actuators = {device.identifier: device.order for device in actuators}
-        self._feedback = self._new_feedback()
-        self._fed: tuple[float, int, int] | None = None
+        self.feedback = Feedback(robot)
         self._handlers: dict[str, Callable[[Caller, Any, int], Any]] = {
             "Base.ReadAllActions": self._read_all_actions,
             "Base.ExecuteActionFromReference": self._execute_reference,
@@ -180,15 +178,7 @@ class Services:
         """Take one cyclic command and return the newest feedback, stamped with its number."""
         self.robot.admit(caller.session, len(request.actuators))
         self.take(request)
-        return self.reply(request)
-
-    def reply(self, request: Any) -> Any:
-        """Return the newest feedback, stamped with the numbers of a command."""
-        feedback = self.feedback()
-        feedback.frame_id = request.frame_id
-        for command, actuator in zip(request.actuators, self._actuator_feedback, strict=True):
-            actuator.command_id = command.command_id
-        return feedback
+        return self.feedback.reply(request)
 
     def take(self, request: Any) -> None:
         """Hand one command that was admitted to the robot."""
@@ -199,7 +189,7 @@ class Services:
             torque.append(command.torque_joint)
             current.append(command.current_motor)
             if command.flags & _CLEAR:
-                self.robot.clear_actuator_faults(i)
+                self.robot.faults.clear_actuator(i)
         gripper = None
         if request.HasField("interconnect") and request.interconnect.gripper_command.motor_cmd:
             motor = request.interconnect.gripper_command.motor_cmd[0]
@@ -213,60 +203,7 @@ class Services:
         return _EMPTY
 
     def _refresh_feedback(self, caller: Caller, request: Any, device: int) -> Any:
-        return self.feedback()
-
-    def _new_feedback(self) -> Any:
-        """Return a feedback message with what never changes."""
-        feedback = message("Feedback")
-        feedback.base.arm_voltage, feedback.base.arm_current = 24.0, 1.5
-        feedback.base.temperature_cpu = feedback.base.temperature_ambient = 35.0
-        feedback.base.imu_acceleration_z = 9.81
-        for _ in range(self.robot.n):
-            feedback.actuators.add(voltage=24.0, temperature_motor=35.0, temperature_core=35.0)
-        self._actuator_feedback = list(feedback.actuators)
-        if self.robot.arm.gripper:
-            feedback.interconnect.voltage = 24.0
-            feedback.interconnect.temperature_core = 35.0
-            motor = feedback.interconnect.gripper_feedback.motor.add()
-            motor.voltage, motor.temperature_motor = 24.0, 35.0
-            self._motor_feedback = motor
-        return feedback
-
-    def feedback(self) -> Any:
-        """Return the feedback message of this moment; the next call overwrites it."""
-        robot, feedback = self.robot, self._feedback
-        # What happens between two steps, such as a fault, is told as well.
-        moment = (robot.time, robot.servoing, robot.base_faults)
-        if self._fed == moment:
-            return feedback
-        self._fed = moment
-        state = robot.state
-        faults, warnings = robot.faults.tolist(), robot.warnings.tolist()
-        rows = zip(
-            self._actuator_feedback, to_degrees(robot.position).tolist(),
-            np.degrees(robot.velocity).tolist(), robot.torque.tolist(), faults, warnings,
-            robot.amperes().tolist(), strict=True,
-        )  # fmt: skip
-        for actuator, position, velocity, torque, fault, warning, current in rows:
-            actuator.position = position
-            actuator.velocity = velocity
-            # The arm measures torque against the direction in which it commands it.
-            actuator.torque = -torque
-            actuator.current_motor = current
-            actuator.fault_bank_a = fault
-            actuator.warning_bank_a = warning
-            actuator.status_flags = _SERVOING | (_MAJOR_FAULT if fault else 0)
-        base = feedback.base
-        base.active_state = state
-        base.active_state_connection_identifier = robot.controller
-        base.fault_bank_a = robot.base_faults
-        point, angles = robot.tool_pose()
-        base.tool_pose_x, base.tool_pose_y, base.tool_pose_z = point
-        base.tool_pose_theta_x, base.tool_pose_theta_y, base.tool_pose_theta_z = angles
-        if robot.arm.gripper:
-            self._motor_feedback.position = 100.0 * robot.gripper
-            self._motor_feedback.velocity = 100.0 * robot.gripper_speed
-        return feedback
+        return self.feedback.now()
 
     # The base.
 
@@ -364,24 +301,25 @@ class Services:
         return angles
 
     def _send_gripper(self, caller: Caller, request: Any, device: int) -> Any:
-        if not self.robot.tool_connected:
+        if not self.robot.gripper.connected:
             raise Refusal(SubCode.DEVICE_DISCONNECTED, "no gripper")
         if not request.gripper.finger:
             raise Refusal(SubCode.INVALID_PARAM, "a gripper command without a finger")
         value = request.gripper.finger[0].value
         if request.mode == GripperMode.POSITION:
-            self.robot.set_gripper(100.0 * value)
+            self.robot.gripper.drive(100.0 * value)
         elif request.mode == GripperMode.SPEED:
             # Positive opens; without a speed it stays where it is.
-            goal = 100.0 * self.robot.gripper if value == 0.0 else 0.0 if value > 0.0 else 100.0
-            self.robot.set_gripper(goal, speed=100.0 * abs(value))
+            end = 0.0 if value > 0.0 else 100.0
+            goal = end if value else 100.0 * self.robot.gripper.closed
+            self.robot.gripper.drive(goal, speed=100.0 * abs(value))
         else:
             raise Refusal(SubCode.UNIMPLEMENTED, "the emulator's gripper knows no FORCE")
         return _EMPTY
 
     def _gripper_movement(self, caller: Caller, request: Any, device: int) -> Any:
-        values = {GripperMode.POSITION: self.robot.gripper, GripperMode.SPEED:
-                  self.robot.gripper_speed}  # fmt: skip
+        values = {GripperMode.POSITION: self.robot.gripper.closed, GripperMode.SPEED:
+                  self.robot.gripper.speed}  # fmt: skip
         if request.mode not in values:
             raise Refusal(SubCode.INVALID_PARAM, f"gripper mode {request.mode}")
         movement = message("Gripper")
@@ -404,12 +342,12 @@ class Services:
 
     def _safety_status(self, caller: Caller, request: Any, device: int) -> Any:
         index = self.actuators.get(device)
-        raised = index is not None and self.robot.faults[index] & request.identifier
+        raised = index is not None and self.robot.faults.actuators[index] & request.identifier
         return message("SafetyStatus", value=2 if raised else 3)
 
     def _clear_device(self, caller: Caller, request: Any, device: int) -> Any:
         if device in self.actuators:
-            self.robot.clear_actuator_faults(self.actuators[device])
+            self.robot.faults.clear_actuator(self.actuators[device])
         return _EMPTY
 
     def _get_control_mode(self, caller: Caller, request: Any, device: int) -> Any:
