@@ -35,11 +35,12 @@ from concurrent.futures import Future
 import numpy as np
 
 from ndp_ros.arms.kortex.client import KortexClient
+from ndp_ros.arms.kortex.codes import ServoingMode
 from ndp_ros.arms.kortex.credentials import Credentials
 from ndp_ros.arms.kortex.datagrams import DatagramChannel
 from ndp_ros.arms.kortex.emulator.config import EmulatorConfig
 from ndp_ros.arms.kortex.emulator.process import EmulatorProcess
-from ndp_ros.arms.kortex.schema import MESSAGES, METHODS, ServoingMode, message
+from ndp_ros.arms.kortex.schema import MESSAGES, METHODS, message
 from ndp_ros.arms.kortex.wire import CyclicRequest, FrameType, decode_frame, encode_frame
 
 HOST = "127.0.0.1"

@@ -150,10 +150,10 @@ def compare(interpreter, cycles, rate):
     from google.protobuf.internal import api_implementation
 
     from ndp_ros.arms.kortex.client import KortexClient
+    from ndp_ros.arms.kortex.codes import ServoingMode
     from ndp_ros.arms.kortex.credentials import Credentials
     from ndp_ros.arms.kortex.emulator.config import EmulatorConfig
     from ndp_ros.arms.kortex.emulator.process import EmulatorProcess
-    from ndp_ros.arms.kortex.schema import ServoingMode
     from ndp_ros.arms.kortex.wire import CyclicRequest
 
     config = EmulatorConfig(port=0, udp_port=0, watchdog=10.0, control_grace=0.0)

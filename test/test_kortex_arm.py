@@ -31,6 +31,7 @@ from kortex_support import (
 from ndp_ros.arms.arm import Arm, ArmConfig, Command, JointState
 from ndp_ros.arms.kortex import make
 from ndp_ros.arms.kortex.arm import KortexArm
+from ndp_ros.arms.kortex.codes import ServoingMode
 from ndp_ros.arms.kortex.config import KortexConfig
 from ndp_ros.arms.kortex.credentials import Credentials
 from ndp_ros.arms.kortex.emulator.process import EmulatorProcess
@@ -42,7 +43,6 @@ from ndp_ros.arms.kortex.errors import (
     Unreachable,
     WrongServoingMode,
 )
-from ndp_ros.arms.kortex.schema import ServoingMode
 from ndp_ros.arms.kortex.units import JointUnits, from_degrees, to_degrees
 from ndp_ros.config import from_mapping
 from ndp_ros.errors import ArmError, ConfigError

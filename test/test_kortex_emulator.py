@@ -15,6 +15,18 @@ import pytest
 from kortex_support import ARM, HOST, PATIENT, N, emulator, log_in, shared_emulator
 
 from ndp_ros.arms.kortex.channel import StreamChannel
+from ndp_ros.arms.kortex.codes import (
+    ActionEvent,
+    ActuatorFault,
+    ArmState,
+    ControlMode,
+    DeviceKind,
+    ErrorCode,
+    GripperMode,
+    RobotEvent,
+    ServoingMode,
+    SubCode,
+)
 from ndp_ros.arms.kortex.emulator.config import EmulatorConfig
 from ndp_ros.arms.kortex.emulator.process import EmulatorProcess
 from ndp_ros.arms.kortex.emulator.request import CyclicCommand
@@ -28,20 +40,7 @@ from ndp_ros.arms.kortex.errors import (
     Unsupported,
     WrongServoingMode,
 )
-from ndp_ros.arms.kortex.schema import (
-    METHODS,
-    ActionEvent,
-    ActuatorFault,
-    ArmState,
-    ControlMode,
-    DeviceKind,
-    ErrorCode,
-    GripperMode,
-    RobotEvent,
-    ServoingMode,
-    SubCode,
-    message,
-)
+from ndp_ros.arms.kortex.schema import METHODS, message
 from ndp_ros.arms.kortex.units import from_degrees, to_degrees
 from ndp_ros.arms.kortex.wire import (
     MAGIC,

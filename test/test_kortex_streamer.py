@@ -24,8 +24,8 @@ from kortex_support import (
     shared_emulator,
 )
 
+from ndp_ros.arms.kortex.codes import ServoingMode
 from ndp_ros.arms.kortex.emulator.process import EmulatorProcess
-from ndp_ros.arms.kortex.schema import ServoingMode
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.dmp.response import response
 from ndp_ros.errors import StreamError

@@ -19,10 +19,10 @@ from kortex_support import ARM, N
 
 from ndp_ros.arms import kortex
 from ndp_ros.arms.arm import ArmInfo, Command, JointState
+from ndp_ros.arms.kortex.codes import ControlMode, ServoingMode
 from ndp_ros.arms.kortex.emulator.config import EmulatorConfig
 from ndp_ros.arms.kortex.emulator.request import CyclicCommand
 from ndp_ros.arms.kortex.emulator.robot import Robot
-from ndp_ros.arms.kortex.schema import ControlMode, ServoingMode
 from ndp_ros.arms.kortex.units import GRIPPER_CLOSED
 from ndp_ros.dmp.segment import Segment
 from ndp_ros.errors import ConfigError

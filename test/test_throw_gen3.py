@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from ndp_ros.arms.arm import ArmConfig
+from ndp_ros.arms.kortex.codes import ServoingMode
 from ndp_ros.arms.kortex.emulator.config import EmulatorConfig
 from ndp_ros.arms.kortex.emulator.request import CyclicCommand
 from ndp_ros.arms.kortex.emulator.robot import Robot
-from ndp_ros.arms.kortex.schema import ServoingMode
 from ndp_ros.arms.mujoco import SCENES, MujocoArm
 from ndp_ros.errors import ArmError, TaskError
 from ndp_ros.tasks.throw import Throw

@@ -18,14 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_ros.arms.kortex.channel import StreamChannel
-from ndp_ros.arms.kortex.credentials import Credentials
-from ndp_ros.arms.kortex.datagrams import DatagramChannel
-from ndp_ros.arms.kortex.errors import (
-    KortexError,
-    ReplyTimeout,
-    RobotInFault,
-)
-from ndp_ros.arms.kortex.schema import (
+from ndp_ros.arms.kortex.codes import (
     ACTUATOR_KINDS,
     ActionEvent,
     ActionKind,
@@ -37,8 +30,15 @@ from ndp_ros.arms.kortex.schema import (
     GripperMode,
     ServoingMode,
     SubCode,
-    message,
 )
+from ndp_ros.arms.kortex.credentials import Credentials
+from ndp_ros.arms.kortex.datagrams import DatagramChannel
+from ndp_ros.arms.kortex.errors import (
+    KortexError,
+    ReplyTimeout,
+    RobotInFault,
+)
+from ndp_ros.arms.kortex.schema import message
 from ndp_ros.arms.kortex.units import to_degrees
 from ndp_ros.arms.kortex.vendor import VendorDatagrams, VendorStream
 from ndp_ros.errors import ArmError

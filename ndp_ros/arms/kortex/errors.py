@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ndp_ros.arms.kortex.schema import ErrorCode, SubCode
+from ndp_ros.arms.kortex.codes import ErrorCode, SubCode
 from ndp_ros.errors import ArmError
 
 

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ndp_ros.arms.kortex.codes import ActuatorFault
 from ndp_ros.arms.kortex.emulator.config import NetworkConfig
-from ndp_ros.arms.kortex.schema import ActuatorFault
 from ndp_ros.config import from_mapping
 from ndp_ros.errors import ArmError, NdpError
 

@@ -11,8 +11,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_ros.arms.kortex.codes import ActuatorFault, BaseFault, SubCode
 from ndp_ros.arms.kortex.emulator.request import Refusal
-from ndp_ros.arms.kortex.schema import ActuatorFault, BaseFault, SubCode
 
 _LIMIT_MARGIN = 0.01
 """How far beyond a joint limit trips an actuator [rad]."""

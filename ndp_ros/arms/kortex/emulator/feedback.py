@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from ndp_ros.arms.kortex.codes import StatusFlag
 from ndp_ros.arms.kortex.emulator.robot import Robot
-from ndp_ros.arms.kortex.schema import StatusFlag, message
+from ndp_ros.arms.kortex.schema import message
 from ndp_ros.arms.kortex.units import to_degrees
 
 # Plain integers: flags of an enumeration are slow, and these are looked at in every cycle.

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_ros.arms.kortex.codes import ControlMode
 from ndp_ros.arms.kortex.emulator.request import CyclicCommand
-from ndp_ros.arms.kortex.schema import ControlMode
 from ndp_ros.arms.kortex.units import DEGREE
 
 Array = NDArray[np.float64]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ndp_ros.arms.kortex.schema import ErrorCode, SubCode
+from ndp_ros.arms.kortex.codes import ErrorCode, SubCode
 
 
 class Refusal(Exception):  # noqa: N818

@@ -20,14 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_ros.arms.arm import ArmConfig, arm_scene
-from ndp_ros.arms.kortex.emulator.config import EmulatorConfig
-from ndp_ros.arms.kortex.emulator.faults import FaultBanks, Thresholds
-from ndp_ros.arms.kortex.emulator.gripper import Gripper
-from ndp_ros.arms.kortex.emulator.record import CommandRecord
-from ndp_ros.arms.kortex.emulator.reference import Motion, Reference
-from ndp_ros.arms.kortex.emulator.request import CyclicCommand, Event, Refusal
-from ndp_ros.arms.kortex.emulator.servos import SUPPORTED_MODES, Servos
-from ndp_ros.arms.kortex.schema import (
+from ndp_ros.arms.kortex.codes import (
     ActionEvent,
     ActuatorFault,
     ArmState,
@@ -36,6 +29,13 @@ from ndp_ros.arms.kortex.schema import (
     ServoingMode,
     SubCode,
 )
+from ndp_ros.arms.kortex.emulator.config import EmulatorConfig
+from ndp_ros.arms.kortex.emulator.faults import FaultBanks, Thresholds
+from ndp_ros.arms.kortex.emulator.gripper import Gripper
+from ndp_ros.arms.kortex.emulator.record import CommandRecord
+from ndp_ros.arms.kortex.emulator.reference import Motion, Reference
+from ndp_ros.arms.kortex.emulator.request import CyclicCommand, Event, Refusal
+from ndp_ros.arms.kortex.emulator.servos import SUPPORTED_MODES, Servos
 from ndp_ros.arms.kortex.units import DEGREE, from_degrees
 from ndp_ros.errors import ConfigError
 

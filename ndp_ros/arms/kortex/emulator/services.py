@@ -14,21 +14,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ndp_ros.arms.kortex.emulator.feedback import Feedback
-from ndp_ros.arms.kortex.emulator.request import CyclicCommand, Refusal
-from ndp_ros.arms.kortex.emulator.robot import Robot
-from ndp_ros.arms.kortex.schema import (
-    METHODS,
-    TOPICS,
+from ndp_ros.arms.kortex.codes import (
     ActionKind,
     CommandFlag,
     DeviceKind,
     ErrorCode,
     GripperMode,
-    Method,
     SubCode,
-    message,
 )
+from ndp_ros.arms.kortex.emulator.feedback import Feedback
+from ndp_ros.arms.kortex.emulator.request import CyclicCommand, Refusal
+from ndp_ros.arms.kortex.emulator.robot import Robot
+from ndp_ros.arms.kortex.schema import METHODS, TOPICS, Method, message
 from ndp_ros.arms.kortex.units import to_degrees
 
 BASE = 0

@@ -12,9 +12,9 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_ros.arms.kortex.codes import ControlMode
 from ndp_ros.arms.kortex.emulator.reference import Reference
 from ndp_ros.arms.kortex.emulator.request import CyclicCommand
-from ndp_ros.arms.kortex.schema import ControlMode
 
 Array = NDArray[np.float64]
 

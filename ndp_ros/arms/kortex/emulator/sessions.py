@@ -11,20 +11,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ndp_ros.arms.kortex.codes import ErrorCode, ServoingMode, SubCode
 from ndp_ros.arms.kortex.emulator.config import EmulatorConfig
 from ndp_ros.arms.kortex.emulator.request import Refusal
 from ndp_ros.arms.kortex.emulator.robot import Robot
 from ndp_ros.arms.kortex.emulator.services import Services, parse
 from ndp_ros.arms.kortex.errors import ProtocolError
-from ndp_ros.arms.kortex.schema import (
-    METHODS,
-    METHODS_BY_UID,
-    TOPICS,
-    ErrorCode,
-    ServoingMode,
-    SubCode,
-    message,
-)
+from ndp_ros.arms.kortex.schema import METHODS, METHODS_BY_UID, TOPICS, message
 from ndp_ros.arms.kortex.wire import (
     VERSION,
     FrameType,

@@ -1,0 +1,200 @@
+"""What the numbers in Kortex messages stand for: errors, devices, modes, events and faults."""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+
+
+class ErrorCode(IntEnum):
+    """Who refused: the first part of an error."""
+
+    NONE = 0
+    PROTOCOL_SERVER = 1
+    PROTOCOL_CLIENT = 2
+    DEVICE = 3
+    INTERNAL = 4
+
+
+class SubCode(IntEnum):
+    """Why it was refused: the second part of an error."""
+
+    NONE = 0
+    METHOD_FAILED = 1
+    UNIMPLEMENTED = 2
+    INVALID_PARAM = 3
+    UNSUPPORTED_SERVICE = 4
+    UNSUPPORTED_METHOD = 5
+    FRAME_DECODING_ERR = 8
+    INCOMPATIBLE_HEADER_VERSION = 9
+    UNSUPPORTED_FRAME_TYPE = 10
+    INVALID_SESSION = 12
+    PAYLOAD_DECODING_ERR = 13
+    INVALID_PASSWORD = 15
+    USER_NOT_FOUND = 16
+    ENTITY_NOT_FOUND = 17
+    ROBOT_MOVEMENT_IN_PROGRESS = 18
+    ROBOT_NOT_MOVING = 19
+    ROBOT_NOT_READY = 21
+    ROBOT_IN_FAULT = 22
+    ROBOT_IN_MAINTENANCE = 23
+    ROBOT_IN_UPDATE_MODE = 24
+    ROBOT_IN_EMERGENCY_STOP = 25
+    SINGLE_LEVEL_SERVOING = 26
+    LOW_LEVEL_SERVOING = 27
+    DEVICE_DISCONNECTED = 50
+    DEVICE_NOT_READY = 51
+    INVALID_DEVICE = 52
+    SAFETY_THRESHOLD_REACHED = 53
+    INVALID_USER_SESSION_ACCESS = 54
+    CONTROL_MANUAL_STOP = 55
+    CONTROL_ACTUATOR_COUNT_MISMATCH = 57
+    CONTROL_WRONG_MODE = 64
+    CONTROL_JOINT_POSITION_LIMIT = 65
+    WRONG_SERVOING_MODE = 75
+    SESSION_NOT_IN_CONTROL = 130
+    METHOD_TIMEOUT = 131
+
+
+class DeviceKind(IntEnum):
+    """What a device of the arm is."""
+
+    UNSPECIFIED = 0
+    BASE = 1
+    VISION = 2
+    BIG_ACTUATOR = 3
+    SMALL_ACTUATOR = 4
+    INTERCONNECT = 5
+    GRIPPER = 6
+    MEDIUM_ACTUATOR = 7
+    XBIG_ACTUATOR = 8
+
+
+ACTUATOR_KINDS = frozenset(
+    {
+        DeviceKind.BIG_ACTUATOR,
+        DeviceKind.SMALL_ACTUATOR,
+        DeviceKind.MEDIUM_ACTUATOR,
+        DeviceKind.XBIG_ACTUATOR,
+    }
+)
+
+
+class ServoingMode(IntEnum):
+    """Who closes the position loop: the base, or the client cycle by cycle."""
+
+    UNSPECIFIED = 0
+    SINGLE_LEVEL = 2
+    LOW_LEVEL = 3
+    BYPASS = 4
+
+
+class ArmState(IntEnum):
+    """State of the arm as a whole."""
+
+    UNSPECIFIED = 0
+    BASE_INITIALIZATION = 1
+    IDLE = 2
+    INITIALIZATION = 3
+    IN_FAULT = 4
+    MAINTENANCE = 5
+    SERVOING_LOW_LEVEL = 6
+    SERVOING_READY = 7
+    SERVOING_PLAYING_SEQUENCE = 8
+    SERVOING_MANUALLY_CONTROLLED = 9
+
+
+class ControlMode(IntEnum):
+    """What an actuator follows in low-level servoing."""
+
+    NONE = 0
+    POSITION = 1
+    VELOCITY = 2
+    TORQUE = 3
+    CURRENT = 4
+    CUSTOM = 5
+    TORQUE_HIGH_VELOCITY = 6
+
+
+class ActionKind(IntEnum):
+    """Kinds of actions that this package knows."""
+
+    UNSPECIFIED = 0
+    REACH_JOINT_ANGLES = 7
+    APPLY_EMERGENCY_STOP = 28
+    CLEAR_FAULTS = 29
+    SEND_GRIPPER_COMMAND = 33
+    STOP_ACTION = 35
+
+
+class ActionEvent(IntEnum):
+    """What happened to an action."""
+
+    UNSPECIFIED = 0
+    END = 1
+    ABORT = 2
+    PAUSE = 3
+    START = 4
+
+
+class RobotEvent(IntEnum):
+    """What was connected or disconnected."""
+
+    UNSPECIFIED = 0
+    ARM_CONNECTED = 1
+    ARM_DISCONNECTED = 2
+    TOOL_CONNECTED = 5
+    TOOL_DISCONNECTED = 6
+
+
+class GripperMode(IntEnum):
+    """What a high-level gripper command sets."""
+
+    UNSPECIFIED = 0
+    FORCE = 1
+    SPEED = 2
+    POSITION = 3
+
+
+class CommandFlag(IntFlag):
+    """Flags of an actuator's cyclic command."""
+
+    SERVO_ENABLE = 0x1
+    BRAKE_DISABLE = 0x2
+    CLEAR_MAJOR_FAULT = 0x4
+    CLEAR_MINOR_FAULT = 0x8
+
+
+class StatusFlag(IntFlag):
+    """Flags of an actuator's cyclic feedback."""
+
+    BRAKING = 0x400
+    SERVOING = 0x800
+    MAJOR_FAULT = 0x1000
+    MINOR_FAULT = 0x2000
+    CALIBRATED_TORQUE = 0x4000
+
+
+class ActuatorFault(IntFlag):
+    """Bank A of an actuator's faults and warnings."""
+
+    FOLLOWING_ERROR = 0x1
+    MAXIMUM_VELOCITY = 0x2
+    JOINT_LIMIT_HIGH = 0x4
+    JOINT_LIMIT_LOW = 0x8
+    MAXIMUM_TORQUE = 0x20
+    MAXIMUM_MOTOR_CURRENT = 0x2000
+    MAXIMUM_VOLTAGE = 0x8000
+    MINIMUM_VOLTAGE = 0x10000
+    MAXIMUM_MOTOR_TEMPERATURE = 0x20000
+    MAXIMUM_CORE_TEMPERATURE = 0x40000
+    EMERGENCY_LINE_ASSERTED = 0x200000
+    COMMUNICATION_TICK_LOST = 0x400000
+    WATCHDOG_TRIGGERED = 0x800000
+
+
+class BaseFault(IntFlag):
+    """Bank A of the base's faults."""
+
+    JOINT_FAULT = 0x10
+    CYCLIC_DATA_JITTER = 0x20
+    EMERGENCY_STOP_ACTIVATED = 0x800000
