@@ -7,13 +7,11 @@ position and velocity of the setpoint are continuous, also from segment to segme
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,16 +22,15 @@ from ndp_ros.control.limiter import Limiter
 from ndp_ros.control.omega import InverseDynamics
 from ndp_ros.control.rigid_body import RigidBody
 from ndp_ros.errors import TaskError
-from ndp_ros.observation import OBJECT_PREFIX, arm_observation, assemble, observation_size
+from ndp_ros.observation import arm_observation, observation_size
+from ndp_ros.tasks.camera import Camera
+from ndp_ros.tasks.past import Past
 from ndp_ros.tasks.way_points import WayPoints, whole_multiple
 
 if TYPE_CHECKING:
     from ndp_ros.tasks.together import Together
 
 Array = NDArray[np.float64]
-
-_DELAYS = 1
-"""Part of the key of the generator that draws latencies."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +120,7 @@ class ArmTask(gymnasium.Env[Array, Array]):
         self.config = config
         self.arm, self.k = arm, int(k)
         self.control_dt, self.tick = config.control_dt, config.tick
-        self.render_mode, self._camera, self._size = render_mode, camera, size
-        self._renderer: mujoco.Renderer | None = None
+        self.render_mode, self._camera = render_mode, Camera(camera, size)
         self._ticks = whole_multiple(config.control_dt, config.tick, "control_dt", "tick")
         whole_multiple(config.tick, config.timestep, "tick", "timestep")
 
@@ -154,11 +150,7 @@ class ArmTask(gymnasium.Env[Array, Array]):
         )
         self._limiter = Limiter(info.lower, info.upper, max_velocity, max_acceleration, self.tick)
         self._track = np.zeros((2, len(self.segment_times), self._dof))
-        self._aged = math.ceil(config.latency / config.tick - 1e-9)
-        # After each of the last ticks: position, velocity, y, yd; and the objects.
-        self._past = np.zeros((1 + self._aged, 4, self._dof))
-        self._poses = np.zeros((1 + self._aged, len(self.objects), 3))
-        self._delays = np.random.default_rng(0)
+        self._past = Past(config.latency, config.tick, self.fields, self._dof, self.objects)
         self._windows_left = 0
         self._windows = max(1, round(config.horizon / (self.k * self.control_dt)))
         self._body_ids = {name: self.robot.model.body(name).id for name in self.objects}
@@ -190,11 +182,10 @@ class ArmTask(gymnasium.Env[Array, Array]):
         self._omega.clear()
         self._max_speed, self._squared_error, self._n_errors = 0.0, 0.0, 0
         self.robot.read(self._measured)
-        self._delays = np.random.default_rng([start, _DELAYS])
         self._begin()
-        self._past[:] = self._measured.position, self._measured.velocity, self._y, self._yd
-        self._poses[:] = self.robot.data.xpos[self._bodies]
-        return self._observe(), {}
+        joints = self._measured.position, self._measured.velocity, self._y, self._yd
+        self._past.restart(start, joints, self.robot.data.xpos[self._bodies])
+        return self._past.observe(), {}
 
     def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         """Run k control steps along a C1 cubic through the way points of an action.
@@ -259,23 +250,11 @@ class ArmTask(gymnasium.Env[Array, Array]):
         """
         if self.render_mode is None:
             return None
-        if self._renderer is None:
-            width, height = self._size
-            try:
-                self._renderer = mujoco.Renderer(self.robot.model, height, width)
-            except Exception as error:
-                raise TaskError(
-                    f"no picture: {error}; without a screen set MUJOCO_GL=egl (GPU) or "
-                    "MUJOCO_GL=osmesa (needs the system library libosmesa6)"
-                ) from error
-        self._renderer.update_scene(self.robot.data, camera=self._camera)
-        return self._renderer.render()  # type: ignore[no-any-return]
+        return self._camera.picture(self.robot.model, self.robot.data)
 
     def close(self) -> None:
         """Release the renderer; may be called twice."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        self._camera.close()
         self.robot.close()
 
     @staticmethod
@@ -372,9 +351,8 @@ class ArmTask(gymnasium.Env[Array, Array]):
 
     def _see(self, i: int) -> None:
         """Keep the objects as they are after tick i, if an observation may need them."""
-        if i + 1 + self._aged >= len(self.segment_times):
-            self._poses[:-1] = self._poses[1:]
-            self._poses[-1] = self.robot.data.xpos[self._bodies]
+        if i + 1 + self._past.depth >= len(self.segment_times):
+            self._past.see(self.robot.data.xpos[self._bodies])
 
     def _require_running(self) -> None:
         """Refuse to go on with an episode that is over."""
@@ -405,10 +383,7 @@ class ArmTask(gymnasium.Env[Array, Array]):
         self._max_speed = max(self._max_speed, float(np.abs(track[1, :, :n]).max()))
         self._y, self._yd = setpoints[-1, 0].copy(), setpoints[-1, 1].copy()
         self._windows_left -= 1
-        recent = min(len(self._past), len(setpoints))
-        self._past[:-recent] = self._past[recent:]
-        for row, values in enumerate((track[0], track[1], setpoints[:, 0], setpoints[:, 1])):
-            self._past[-recent:, row] = values[-recent:]
+        self._past.add(track, setpoints)
         if self._over():
             self._windows_left = 0
         over = self._windows_left == 0
@@ -422,7 +397,7 @@ class ArmTask(gymnasium.Env[Array, Array]):
                 **self._summary(),
             }
         # The horizon is part of the task: a throw must be over by then.
-        return self._observe(), float(rewards.sum()), over, False, info
+        return self._past.observe(), float(rewards.sum()), over, False, info
 
     def _limit(self, wanted: Array) -> Array:
         """Return setpoints (n_ticks, 3, dof) as near to the wanted ones as the limits allow."""
@@ -433,17 +408,3 @@ class ArmTask(gymnasium.Env[Array, Array]):
             self._limiter.follow(current, setpoint)
             setpoints[i] = current
         return setpoints
-
-    def _observe(self) -> Array:
-        """Return what Φ sees (n_obs,): the world of some instant, at most ``latency`` ago."""
-        age = self.config.latency * self._delays.random() / self.tick if self._aged else 0.0
-        older = math.ceil(age)
-        share = older - age  # 0 at the older one of the ticks around the instant
-        old, new = -1 - older, min(-1, -older)
-        joints = (1.0 - share) * self._past[old] + share * self._past[new]
-        poses = (1.0 - share) * self._poses[old] + share * self._poses[new]
-        names = ("position", "velocity", "setpoint", "setpoint_velocity")
-        values: dict[str, Array] = dict(zip(names, joints, strict=True))
-        for name, pose in zip(self.objects, poses, strict=True):
-            values[OBJECT_PREFIX + name] = pose
-        return assemble(self.fields, values)

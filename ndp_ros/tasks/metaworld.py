@@ -27,11 +27,13 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
+import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from ndp_ros.errors import TaskError
 from ndp_ros.observation import ObservationField, assemble, observation_size
+from ndp_ros.tasks.camera import Camera
 from ndp_ros.tasks.metaworld_config import MetaWorldConfig
 from ndp_ros.tasks.metaworld_registry import MT50, TASKS
 
@@ -123,9 +125,8 @@ class MetaWorld(gymnasium.Env[Array, Array]):
         if k != int(k) or not 1 <= k <= self.config.horizon:
             raise TaskError(f"k is {k!r}: allowed is 1 to {self.config.horizon}")
         self.task, self.k = task, int(k)
-        self.render_mode, self._camera, self._size = render_mode, camera, size
+        self.render_mode, self._camera = render_mode, Camera(camera, size)
         self.metadata = {**self.metadata, "render_fps": max(1, round(1 / (k * CONTROL_DT)))}
-        self._renderer: Any = None
         self._names = TASKS if task == MT50 else (task,)
         self.action_scale = np.full(4, STEP)
         self.segment_times = self.tick * np.arange(1, self.k + 1)
@@ -240,26 +241,12 @@ class MetaWorld(gymnasium.Env[Array, Array]):
         """
         if self.render_mode is None or self._sim is None:
             return None
-        import mujoco
-
         model, data = self._sim.model, self._sim.data
-        if self._renderer is None:
-            width, height = self._size
-            model.vis.global_.offwidth = max(model.vis.global_.offwidth, width)
-            model.vis.global_.offheight = max(model.vis.global_.offheight, height)
-            try:
-                self._renderer = self._scene.Renderer(model, height, width)
-            except Exception as error:
-                raise TaskError(
-                    f"no picture: {error}; without a screen set MUJOCO_GL=egl (GPU) or "
-                    "MUJOCO_GL=osmesa (needs the system library libosmesa6)"
-                ) from error
         # a reward may have been looking at a stale world; these leave the dynamics alone
         mujoco.mj_kinematics(model, data)
         mujoco.mj_camlight(model, data)
-        self._renderer.update_scene(data, camera=self._camera)
-        picture: NDArray[np.uint8] = self._renderer.render()
-        up = data.camera(self._camera).xmat[7]
+        picture = self._camera.picture(model, data)
+        up = data.camera(self._camera.name).xmat[7]
         return picture if up > 0 else picture[::-1, ::-1]  # the corner cameras hang head down
 
     def close(self) -> None:
@@ -382,9 +369,7 @@ class MetaWorld(gymnasium.Env[Array, Array]):
         return self._sim
 
     def _let_go(self) -> None:
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        self._camera.close()
         if self._sim is not None:
             self._scene.POOL.give(self._playing, self.config.reward, self._sim)
             self._sim = None

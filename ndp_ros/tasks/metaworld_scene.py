@@ -88,13 +88,6 @@ def benchmark_goals(task: str, seed: int) -> Array:
     return table
 
 
-class Renderer(mujoco.Renderer):
-    """MuJoCo's renderer; where it cannot be made, letting go of it is silent."""
-
-    _gl_context = None
-    _mjr_context = None
-
-
 class SimulationPool:
     """Simulations of this process that nobody uses at the moment.
 

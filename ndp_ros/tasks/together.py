@@ -45,7 +45,7 @@ class Together:
         self.envs = tuple(envs)
         E, dof = len(envs), first._dof
         self._dof, self._n, self._k, self._ticks = dof, first._n, first.k, first._ticks
-        self._tick, self._aged = first.tick, first._aged
+        self._tick, self._aged = first.tick, first._past.depth
         self._n_steps = round(first.tick / first.robot.model.opt.timestep)
         self._position, self._velocity = np.zeros((E, dof)), np.zeros((E, dof))
         self._torque, self._target = np.zeros((E, dof)), np.zeros((E, dof))
