@@ -31,7 +31,8 @@ from ndp_ros.dmp.response import response
 from ndp_ros.errors import StreamError
 from ndp_ros.streaming.config import RuntimeConfig, StreamSpec
 from ndp_ros.streaming.mailbox import Mailbox, MailboxLayout
-from ndp_ros.streaming.streamer import DONE, FAILED, NOT_STARTED, start
+from ndp_ros.streaming.process import start
+from ndp_ros.streaming.streamer import DONE, FAILED, NOT_STARTED
 
 __all__ = ["emulator", "shared_emulator"]
 

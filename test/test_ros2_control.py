@@ -24,9 +24,10 @@ from ndp_ros.arms.ros2_control import Ros2ControlArm, make
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.dmp.response import response
 from ndp_ros.errors import ArmError, ConfigError
-from ndp_ros.streaming import streamer
 from ndp_ros.streaming.config import RuntimeConfig, StreamSpec
 from ndp_ros.streaming.mailbox import Mailbox, MailboxLayout
+from ndp_ros.streaming.process import start
+from ndp_ros.streaming.streamer import DONE
 
 pytestmark = pytest.mark.ros
 
@@ -175,7 +176,7 @@ def test_streamer_drives_the_controllers_and_no_bridge_outlives_it(controllers, 
         ),
     )  # fmt: skip
     box = Mailbox.create(MailboxLayout(7, max_rows=spec.runtime.max_rows, max_basis=4))
-    process = streamer.start(spec, box)
+    process = start(spec, box)
     try:
 
         def until(condition: Callable[[], Any]) -> None:
@@ -188,16 +189,16 @@ def test_streamer_drives_the_controllers_and_no_bridge_outlives_it(controllers, 
         until(lambda: box.hello() is not None)
         box.wait(box.request("follow"), PATIENCE)
         box.state.load()
-        start = np.array(box.state["position"])
+        home = np.array(box.state["position"])
         times = np.arange(spec.runtime.rows(0.5)) / (RATE * 0.5)
         dmp = DmpConfig(n_basis=3)
         handle = box.send_response(response(dmp, times), 0.5)
-        goal = start + np.array([0.2] * N + [0.0])
+        goal = home + np.array([0.2] * N + [0.0])
         box.send_segment(goal, np.zeros((7, 3)), time.monotonic(), 1, handle)
 
         def moved() -> bool:
             box.state.load()
-            return bool(np.abs(box.state["position"] - start)[:N].min() > 0.05)
+            return bool(np.abs(box.state["position"] - home)[:N].min() > 0.05)
 
         until(moved)
         children = subprocess.run(
@@ -206,7 +207,7 @@ def test_streamer_drives_the_controllers_and_no_bridge_outlives_it(controllers, 
         ).stdout.split()  # fmt: skip
         assert len(children) == 1
         process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == streamer.DONE
+        assert process.wait(PATIENCE) == DONE
         assert not Path(f"/proc/{children[0]}").exists()
     finally:
         if process.poll() is None:

@@ -25,7 +25,8 @@ from ndp_ros.streaming.backends import make
 from ndp_ros.streaming.config import RuntimeConfig, StreamSpec
 from ndp_ros.streaming.layout import PHASES, MailboxLayout
 from ndp_ros.streaming.mailbox import Mailbox
-from ndp_ros.streaming.streamer import DONE, FAILED, NOT_STARTED, ORPHANED, start
+from ndp_ros.streaming.process import start
+from ndp_ros.streaming.streamer import DONE, FAILED, NOT_STARTED, ORPHANED
 
 JACO = ArmConfig.named("jaco")
 DOF = len(JACO.joint_names)
@@ -237,7 +238,7 @@ from ndp_ros.dmp.response import response
 from ndp_ros.streaming.config import StreamSpec
 from ndp_ros.streaming.layout import MailboxLayout
 from ndp_ros.streaming.mailbox import Mailbox
-from ndp_ros.streaming.streamer import start
+from ndp_ros.streaming.process import start
 
 spec = from_mapping(StreamSpec, json.loads(sys.argv[1]))
 home, D = np.array(json.loads(sys.argv[2])), 0.2
@@ -491,7 +492,7 @@ def test_a_real_arm_cannot_be_reset(rig) -> None:
 def test_options_do_not_show_in_the_list_of_processes(rig) -> None:
     rig.start()
     command_line = Path(f"/proc/{rig.process.pid}/cmdline").read_bytes()
-    assert b"streamer" in command_line
+    assert b"ndp_ros.streaming.process" in command_line
     assert str(rig.log).encode() not in command_line
 
 
@@ -510,7 +511,7 @@ def test_bad_input_gets_one_line_and_nothing_is_started(rig, change, why) -> Non
     values = {**to_mapping(spec_for({"log": str(rig.log)})), **change}
     box = rig.box = Mailbox.create(MailboxLayout(DOF))
     done = subprocess.run(
-        [sys.executable, "-m", "ndp_ros.streaming.streamer", "--mailbox", box.name,
+        [sys.executable, "-m", "ndp_ros.streaming.process", "--mailbox", box.name,
          "--spec", json.dumps(values)],
         capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
@@ -524,7 +525,7 @@ def test_a_mailbox_that_is_gone_or_too_small_gets_one_line(rig) -> None:
     small = rig.box = Mailbox.create(MailboxLayout(DOF - 1))
     for name, why in (("/proc/1/fd/999", "its owner has ended"), (small.name, "has 7")):
         done = subprocess.run(
-            [sys.executable, "-m", "ndp_ros.streaming.streamer", "--mailbox", name,
+            [sys.executable, "-m", "ndp_ros.streaming.process", "--mailbox", name,
              "--spec", json.dumps(to_mapping(spec_for({})))],
             capture_output=True, text=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
@@ -536,7 +537,7 @@ def test_a_mailbox_that_is_gone_or_too_small_gets_one_line(rig) -> None:
 def test_the_loop_needs_neither_torch_nor_ros_nor_a_simulator() -> None:
     code = """
         import sys
-        import ndp_ros.streaming.streamer
+        import ndp_ros.streaming.process
         print([m for m in ("torch", "rclpy", "mujoco") if m in sys.modules])
     """
     done = subprocess.run(

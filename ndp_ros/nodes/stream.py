@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.dmp.response import response_uncached
 from ndp_ros.errors import StreamError
-from ndp_ros.streaming import streamer
 from ndp_ros.streaming.clock import bin_edges
 from ndp_ros.streaming.config import StreamSpec
 from ndp_ros.streaming.layout import RESPONSES, MailboxLayout
 from ndp_ros.streaming.mailbox import Mailbox, ResponseHandle, text
+from ndp_ros.streaming.process import start
 
 Array = NDArray[np.float64]
 
@@ -52,7 +52,7 @@ class Stream:
         self._spec = spec
         layout = MailboxLayout(dof, tuple(objects), max_rows=spec.runtime.max_rows)
         self.mailbox = Mailbox.create(layout)
-        self._process = streamer.start(spec, self.mailbox)
+        self._process = start(spec, self.mailbox)
         self._started = time.monotonic()
         self._sent = 0
         self._current: tuple[DmpConfig, float] | None = None

@@ -27,7 +27,7 @@ from ndp_ros.streaming.clock import quantile
 from ndp_ros.streaming.config import RuntimeConfig, StreamSpec
 from ndp_ros.streaming.layout import MailboxLayout
 from ndp_ros.streaming.mailbox import Mailbox
-from ndp_ros.streaming.streamer import start
+from ndp_ros.streaming.process import start
 
 RATES = (500.0, 1000.0, 2000.0, 5000.0)
 MODES = {"mock": "position", "mujoco": "torque"}

@@ -1,44 +1,35 @@
-"""The streamer: the process whose loop drives the arm.
+"""The streamer: the loop that drives the arm.
 
     mailbox → follower → guard → Ω → guard → arm        at every tick, in this order
 
 It has no ROS, no torch and no second thread. It ends by bringing the arm to rest, whatever
 happens: on ``quit``, on SIGINT and SIGTERM, when its parent is gone, when the arm fails.
-
-Exit status: 0 when asked to end, 1 after a failure of the arm or of the loop, 2 when it
-could not start, 3 when its parent was lost. One line on standard error says why.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ndp_ros.arms.arm import Arm, Command, JointState, SimulatedArm
-from ndp_ros.config import from_mapping, to_mapping
 from ndp_ros.control.omega import Omega
-from ndp_ros.errors import ArmError, NdpError, StreamError
-from ndp_ros.leftovers import clear_leftovers
-from ndp_ros.streaming.backends import make
+from ndp_ros.errors import ArmError, StreamError
 from ndp_ros.streaming.clock import Clock, Histogram, make_realtime
 from ndp_ros.streaming.config import StreamSpec
-from ndp_ros.streaming.follower import FAULTY, STOPPED, Follower
+from ndp_ros.streaming.follower import FAULTY, Follower
 from ndp_ros.streaming.guard import BRAKE, FAULT, Guard
-from ndp_ros.streaming.layout import ANSWERS, REQUESTS
+from ndp_ros.streaming.layout import REQUESTS
 from ndp_ros.streaming.mailbox import Mailbox
+from ndp_ros.streaming.report import Report
 
 DONE, FAILED, NOT_STARTED, ORPHANED = 0, 1, 2, 3
+"""Exit status of its process: asked to end, the arm or the loop failed, no start, parent lost."""
 _PAUSE = 0.003
 """Pause of the loop from which on an arm may have braked [s]."""
 
@@ -95,6 +86,7 @@ class Streamer:
         self.follower = Follower(self.guard, config, layout.max_rows, layout.max_basis)
         self.clock = Clock(config.rate, config.spin)
         self.cost = Histogram()
+        self._report = Report(mailbox, self.follower, self.guard, self.clock, self.cost)
         self._measured = JointState.zeros(info.dof)
         self._command = Command.zeros(info.dof, omega.mode)
         self._parent = os.getppid()
@@ -124,7 +116,8 @@ class Streamer:
 
     def run(self) -> int:
         """Drive the arm until somebody or something ends it; return the exit status."""
-        self._say_hello(make_realtime(self._config.priority, self._config.cpu))
+        granted = make_realtime(self._config.priority, self._config.cpu)
+        self._report.hello(self._spec, self.info, self._omega.mode, self._simulated, granted)
         try:
             self._loop()
         except Exception as error:
@@ -142,7 +135,7 @@ class Streamer:
 
     def _loop(self) -> None:
         follower, guard, clock, mailbox = self.follower, self.guard, self.clock, self._mailbox
-        arm, omega, simulated = self._arm, self._omega, self._simulated
+        arm, omega, simulated, report = self._arm, self._omega, self._simulated, self._report
         measured, command, setpoint = self._measured, self._command, self.follower.setpoint
         period, cost = clock.period, self.cost
         stall = math.inf if simulated else self._config.stall_timeout * 1e9
@@ -195,7 +188,7 @@ class Streamer:
 
             ticks = clock.ticks
             if simulated is not None and ticks % self._every_poses == 0:
-                self._poses()
+                report.poses(simulated)
             if (
                 ticks % self._every_status == 0
                 or follower.phase != phase
@@ -203,7 +196,7 @@ class Streamer:
             ):
                 # Before the state: who sees a phase there finds its reason here.
                 phase, told = follower.phase, follower.reason
-                self._publish_status()
+                report.status()
             mailbox.publish_state(
                 read, measured.time, ticks, follower.sequence, follower.phase, vectors, setpoint
             )
@@ -273,10 +266,7 @@ class Streamer:
             refusal = follower.clear()
         else:
             self._close("", DONE)
-        ticket = int(record["ticket"])
-        answer = self._mailbox.status["answers"][ticket % ANSWERS]
-        answer["ticket"], answer["refusal"] = ticket, refusal.encode()[:120]
-        self._publish_status()
+        self._report.answer(record, refusal)
 
     # -- what can go wrong -------------------------------------------------------------------
 
@@ -351,50 +341,7 @@ class Streamer:
         start = self._simulated.reset(seed)
         self._arm.read(self._measured)
         self.follower.reset(start, time.monotonic())
-        self._poses()
-
-    # -- what it tells -----------------------------------------------------------------------
-
-    def _say_hello(self, granted: Mapping[str, str]) -> None:
-        info = self.info
-        self._mailbox.say_hello({
-            "pid": os.getpid(),
-            "arm": self._spec.arm,
-            "hardware": self._spec.hardware,
-            "simulated": self._simulated is not None,
-            "joint_names": info.joint_names,
-            "gripper": info.gripper,
-            "rate": self._config.rate,
-            "command_mode": self._omega.mode,
-            "lower": self.guard.lower.tolist(),
-            "upper": self.guard.upper.tolist(),
-            "max_velocity": self.guard.max_velocity.tolist(),
-            "max_acceleration": self.guard.max_acceleration.tolist(),
-            "objects": sorted(self._simulated.objects()) if self._simulated else [],
-            "realtime": dict(granted),
-        })  # fmt: skip
-
-    def _poses(self) -> None:
-        """Fill the poses of the objects that the mailbox has room for; absent ones are NaN."""
-        names = self._mailbox.layout.objects
-        if self._simulated is None or not names:
-            return
-        poses, found = self._mailbox.state["poses"], self._simulated.objects()
-        for place, name in enumerate(names):
-            poses[place] = found.get(name, np.nan)
-
-    def _publish_status(self) -> None:
-        status, follower, clock = self._mailbox.status, self.follower, self.clock
-        value = status.value
-        value["pid"], value["ticks"], value["missed"] = os.getpid(), clock.ticks, clock.missed
-        value["worst"], value["costliest"] = clock.lateness.worst * 1e-9, self.cost.worst * 1e-9
-        value["histogram"], value["costs"] = clock.lateness.counts, self.cost.counts
-        value["guard"] = self.guard.counts
-        value["accepted"], value["dropped"] = follower.accepted, follower.dropped
-        value["refused"], value["stretched"] = follower.refused, follower.stretched
-        value["fault"] = follower.fault.encode()[:120]
-        value["reason"] = follower.reason.encode()[:120]
-        status.publish()
+        self._report.poses(self._simulated)
 
     def _end(self) -> None:
         """Bring the arm to rest by its own means, let go of it, and say so."""
@@ -404,76 +351,8 @@ class Streamer:
             except Exception as error:
                 self._exit = self._exit or FAILED
                 self.follower.reason += f"; {act.__name__}: {error}"
-        self.follower.phase = STOPPED
-        self._publish_status()
-        self._mailbox.state["phase"] = STOPPED
-        self._mailbox.state.publish()
+        self._report.stopped()
 
 
 class _HardError(StreamError):
     """A failure after which no command can be trusted: the arm is stopped by its own means."""
-
-
-def start(spec: StreamSpec, mailbox: Mailbox) -> subprocess.Popen[bytes]:
-    """Start a streamer process on a mailbox of this process.
-
-    It is alive once ``mailbox.hello()`` returns something; should it end before, its exit
-    status and standard error say why. The caller calls ``mailbox.beat()`` at 20 Hz or
-    more, asks for ``quit`` in the end, and waits for the process.
-    """
-    # One thread for the small matrix products: more would wait for each other.
-    alone = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ndp_ros.streaming.streamer", "--mailbox", mailbox.name],
-        env={**os.environ, **alone},
-        stdin=subprocess.PIPE,
-    )
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError), process.stdin:
-        process.stdin.write(json.dumps(to_mapping(spec)).encode())
-    return process
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run one streamer; return its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ndp_ros.streaming.streamer",
-        description="Drive an arm at a fixed rate from the mailbox of another process.",
-    )
-    parser.add_argument("--mailbox", required=True, help="Name of the mailbox.")
-    parser.add_argument(
-        "--spec",
-        help="What to drive: a StreamSpec as JSON. Without it standard input is read, so that a "
-        "password among the options does not show in the list of processes.",
-    )
-    given = parser.parse_args(arguments)
-    arm: Arm | None = None
-    # From here on: an arm that has been reached is never left without being stopped.
-    signals: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda caught, _frame: signals.append(caught))
-    try:
-        text = sys.stdin.read() if given.spec is None else given.spec
-        spec = from_mapping(StreamSpec, json.loads(text), source="streamer")
-        mailbox = Mailbox.attach(given.mailbox)
-        arm, omega = make(spec)
-        streamer = Streamer(spec, mailbox, arm, omega, signals)
-    except (NdpError, json.JSONDecodeError) as error:
-        if arm is not None:
-            arm.close()
-        print(f"streamer: {error}", file=sys.stderr, flush=True)
-        return NOT_STARTED
-    # What is not finite is the guard's business.
-    np.seterr(all="ignore")
-    status = streamer.run()
-    if status != DONE:
-        print(f"streamer: {streamer.follower.reason}", file=sys.stderr, flush=True)
-    mailbox.close()
-    if status == ORPHANED:
-        # Nobody else is left to do it for a node that was killed.
-        clear_leftovers()
-    return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())
