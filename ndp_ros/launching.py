@@ -24,6 +24,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from ndp_ros.bringup import ProcessSpec, environment, from_text
 from ndp_ros.config import parameters
+from ndp_ros.parent import ends_with_me
 
 _RESPAWN_DELAY = 1.0
 
@@ -76,7 +77,7 @@ def _actions(spec: ProcessSpec) -> list[Any]:
             }
         ],
         remappings=list(spec.remappings),
-        additional_env=dict(spec.environment),
+        additional_env={**spec.environment, **ends_with_me()},
         output="screen",
         respawn=spec.respawn,
         respawn_delay=_RESPAWN_DELAY,

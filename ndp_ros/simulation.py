@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -19,6 +18,7 @@ from ndp_ros.bringup import ProcessSpec, SimConfig, environment, preflight, simu
 from ndp_ros.config import add_arguments, from_arguments
 from ndp_ros.errors import StreamError
 from ndp_ros.leftovers import clear_leftovers
+from ndp_ros.parent import ends_with_me
 
 _EPILOG = """\
 Runs the nodes of ROS 2 with real DDS on this machine, without a launch system. One line a
@@ -36,7 +36,6 @@ _GRACE = 12.0
 _RESPAWN_DELAY = 1.0
 _MAX_RESPAWNS = 5
 _STANDARD_ERROR = 2
-_PR_SET_PDEATHSIG = 1
 _RESULT = "throws.json"
 
 
@@ -132,12 +131,12 @@ class Supervisor:
         self._processes[spec.name] = subprocess.Popen(
             [*spec.command, *logs],
             env={
-                **os.environ, **spec.environment,
+                **os.environ, **spec.environment, **ends_with_me(),
                 "RCUTILS_CONSOLE_OUTPUT_FORMAT": "{name}: {severity}: {message}",
             },
             stdin=subprocess.DEVNULL, stdout=_STANDARD_ERROR if self._quiet else None,
             # Ctrl-C reaches this process alone, which then ends the others in order.
-            start_new_session=True, preexec_fn=_end_with_parent,
+            start_new_session=True,
         )  # fmt: skip
 
     def _lost(self, spec: ProcessSpec, status: int) -> None:
@@ -168,11 +167,6 @@ class Supervisor:
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         clear_leftovers()
-
-
-def _end_with_parent() -> None:
-    """Let the kernel end this process, cleanly, when the supervisor is killed."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _say(text: str) -> None:

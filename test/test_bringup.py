@@ -251,7 +251,8 @@ SLEEP = "import time; time.sleep(600)"
 
 
 def write_pid(path: Path, then: str = SLEEP) -> str:
-    return f"import os; open({str(path)!r}, 'a').write(f'{{os.getpid()}}\\n'); {then}"
+    write = f"open({str(path)!r}, 'a').write(f'{{os.getpid()}}\\n')"
+    return f"import os; from ndp_ros.parent import *; end_with_parent(); {write}; {then}"
 
 
 def pids(path: Path, n: int = 1) -> list[int]:

@@ -1,13 +1,16 @@
 """The launch files, with the real ``ros2 launch`` where it is installed."""
 
 import importlib.util
+import re
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 from ros_support import claim_domain
-from test_bringup import jaco_checkpoint
+from test_bringup import gone, jaco_checkpoint
 
 from ndp_ros.arms.arm import ArmConfig
 from ndp_ros.bringup import SimConfig
@@ -112,3 +115,29 @@ def test_the_bare_command_throws_with_the_simulated_arm_and_says_so(
     assert run.returncode == 0, run.stdout + run.stderr
     assert "no robot_ip: the simulated arm (MuJoCo) is driven" in run.stdout + run.stderr
     assert "throw  1/1" in run.stdout
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_node_outlives_the_launch(tmp_path: Path, domain: int, number: signal.Signals) -> None:
+    folder = jaco_checkpoint(tmp_path / "good")
+    said, text = tmp_path / "said", ""
+    with said.open("w") as log:
+        process = subprocess.Popen(
+            ["ros2", "launch", str(SIM), f"checkpoint:={folder}", "throws:=0"],
+            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    try:
+        end = time.monotonic() + 60.0
+        while "1000 Hz" not in text or "a segment every" not in text:
+            assert time.monotonic() < end and process.poll() is None, text
+            time.sleep(0.1)
+            text = said.read_text()
+        nodes = [int(pid) for pid in re.findall(r"process started with pid \[(\d+)\]", text)]
+        assert len(nodes) == 2
+        process.send_signal(number)
+        process.wait(60)
+        assert all(gone(pid) for pid in nodes)
+    finally:
+        process.kill()
+        process.wait()

@@ -20,6 +20,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from ndp_ros.errors import NdpError
 from ndp_ros.nodes import parameters
+from ndp_ros.parent import end_with_parent
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
@@ -250,6 +251,8 @@ def make_executor() -> Executor:
 class StopSignals:
     """SIGINT and SIGTERM, caught: a wish to end, which further ones neither hurry nor break.
 
+    The end of a parent that the process must not outlive counts as one.
+
     rclpy's own handlers end the context before the arm has been brought to rest.
 
     Attributes:
@@ -271,6 +274,8 @@ class StopSignals:
         self._before = [
             (s, signal.signal(s, self._receive)) for s in (signal.SIGINT, signal.SIGTERM)
         ]
+        if end_with_parent():
+            self.received = True
         return self
 
     def __exit__(self, *_: object) -> None:
