@@ -465,6 +465,21 @@ def test_a_claim_is_judged_by_its_interval(kind, a, b, verdict):
     assert judge(Claim("a and b", (("a", than),), kind), rows)["verdict"] == verdict
 
 
+def test_rows_that_deviate_alike_share_what_their_seeds_say_of_it():
+    stats = pytest.importorskip("scipy.stats")
+    rows = [[0.3, 0.5], [0.6, 0.5], [0.9, 1.0], [0.2]]
+    difference, low, high = interval(rows[0], rows[1], rows)
+    # Fisher's least significant difference: three rows of two seeds, three degrees of freedom.
+    deviation = np.sqrt((0.02 + 0.005 + 0.005) / 3)
+    half = stats.t.ppf(0.975, 3) * deviation
+    assert (difference, low, high) == pytest.approx((-0.15, -0.15 - half, -0.15 + half), abs=1e-3)
+    assert interval(rows[0], rows[3], rows) is None
+    named = [{"row": str(i), "auc_observed": row} for i, row in enumerate(rows)]
+    claim = Claim("2 above 0", (("2", "0"),), ABOVE)
+    assert judge(claim, named)["verdict"] == claims.UNDECIDED
+    assert judge(claim, named, ("0", "1", "2"))["verdict"] == claims.HELD
+
+
 def test_one_comparison_that_fails_decides_a_claim_of_several():
     rows = [
         {"row": name, "auc_observed": values}

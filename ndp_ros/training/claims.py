@@ -1,8 +1,10 @@
 """What the paper says of its methods, judged by the figures of every seed.
 
 A claim compares rows with one another, or with a number. Each comparison is the difference of
-the means over seeds with Welch's 95 % t interval (against a number: Student's). With one seed
-on either side there is no interval and nothing is decided. ``above`` holds if the whole
+the means over seeds with Welch's 95 % t interval (against a number: Student's). Where rows are
+one method with one thing changed, their seeds are taken to deviate alike, and the interval is
+that of a deviation pooled over all of them: two seeds say next to nothing of their own. With
+one seed on either side there is no interval and nothing is decided. ``above`` holds if the whole
 interval is above zero and does not hold if all of it is below; ``not below`` tolerates
 ``MARGIN``; ``same`` holds if the interval is within ``BAND`` on both sides, and does not hold
 if all of it is outside. A claim of several comparisons holds if all of them do, and does not
@@ -12,7 +14,7 @@ hold as soon as one does not.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,44 +58,58 @@ class Claim:
             raise TrainingError.choice("kind", self.kind, (ABOVE, NOT_BELOW, BELOW, SAME))
 
 
-def interval(a: Sequence[float], b: Sequence[float] | float) -> tuple[float, float, float] | None:
+def interval(
+    a: Sequence[float], b: Sequence[float] | float, alike: Sequence[Sequence[float]] = ()
+) -> tuple[float, float, float] | None:
     """Return the difference of means a - b with its 95 % interval, None if undecidable.
 
     Args:
         a: One value a seed.
         b: The same of another row, or a number.
+        alike: Rows, these two among them, whose seeds deviate alike; without any each has its
+            own deviation.
     """
     groups = [np.asarray(a, float)] + ([] if isinstance(b, float) else [np.asarray(b, float)])
     if any(len(group) < 2 for group in groups):
         return None
-    parts = [(group.var(ddof=1) / len(group), len(group) - 1) for group in groups]
-    variance = sum(part for part, _ in parts)
     other = b if isinstance(b, float) else float(groups[1].mean())
     difference = float(groups[0].mean()) - other
     freedom = math.inf
-    if variance > 0.0:
-        freedom = variance**2 / sum(part**2 / n for part, n in parts)
+    if alike:
+        several = [np.asarray(row, float) for row in alike if len(row) > 1]
+        freedom = sum(len(row) - 1 for row in several)
+        spread = sum(row.var(ddof=1) * (len(row) - 1) for row in several) / freedom
+        variance = spread * sum(1.0 / len(group) for group in groups)
+    else:
+        parts = [(group.var(ddof=1) / len(group), len(group) - 1) for group in groups]
+        variance = sum(part for part, _ in parts)
+        if variance > 0.0:
+            freedom = variance**2 / sum(part**2 / n for part, n in parts)
     half = _quantile(freedom) * math.sqrt(variance)
     return difference, difference - half, difference + half
 
 
-def judge(claim: Claim, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def judge(
+    claim: Claim, rows: Sequence[Mapping[str, Any]], alike: Collection[str] = ()
+) -> dict[str, Any]:
     """Return a claim with every comparison, its interval and the verdict.
 
     Args:
         claim: The claim.
         rows: Aggregated rows by ``row``, each with the figure as one value a seed.
+        alike: Rows whose seeds are taken to deviate alike, those of the claim among them.
     """
-    named = {name for pair in claim.pairs for name in pair}
+    named = {name for pair in claim.pairs for name in pair} | set(alike)
     values = {
         row["row"]: [value for value in row.get(claim.figure, ()) if value is not None]
         for row in rows
         if row["row"] in named
     }
+    pool = [values[name] for name in alike if name in values]
     comparisons = []
     for row, other in claim.pairs:
         against = other if isinstance(other, float) else values.get(other, [])
-        found = interval(values.get(row, []), against)
+        found = interval(values.get(row, []), against, pool)
         comparisons.append({
             "row": row, "than": other, "interval": found,
             "verdict": _verdict(claim.kind, found),

@@ -8,7 +8,7 @@ seen, and with the probes of its row: the same checkpoint under other conditions
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +30,7 @@ from ndp_ros.training.study import Record, Study
 from ndp_ros.training.trained import FIRST_SEED, Probe, go_on, measure
 
 _RUN = "run"
+_BY_OBSERVATIONS = "area, by observations"
 _COLUMNS, _COLOURS = 3, 10
 """Panels of a picture side by side, and colours of matplotlib's cycle."""
 _MAY_DIFFER = ("workers", "samples", "demonstrations", "evaluation_episodes")
@@ -99,9 +100,9 @@ SMOKE = Scale(
 class Comparison(Study):
     """Training runs beside one another."""
 
-    columns: ClassVar[tuple[str, ...]] = (
+    columns: tuple[str, ...] = (
         "control steps", "observed", "success at the end", "of each seed", "best checkpoint",
-        "area, by observations", "area, by control steps", "observed to 0.8",
+        _BY_OBSERVATIONS, "area, by control steps", "observed to 0.8",
     )  # fmt: skip
     run_columns: ClassVar[Mapping[str, str]] = {
         "samples": "result.samples", "observed": "result.observed", "seconds": "result.seconds",
@@ -133,12 +134,16 @@ class Comparison(Study):
             scales: Its scales by name.
             claims: What the paper says of it.
             against: Horizontal axis of its pictures: ``observed`` or ``samples``.
-            baseline: Row that every panel shows.
+            baseline: Row that every panel shows, where the others are this one with something
+                changed.
             remark: A sentence for below the table.
         """
         super().__init__(name, {n: s.text for n, s in scales.items()}, claims)
         self.rows, self.scales, self.against = rows, scales, against
         self.baseline, self.remark = baseline, remark
+        if baseline:
+            # With another k the same observations are another part of a run.
+            self.columns = tuple(c for c in self.columns if c != _BY_OBSERVATIONS)
 
     def labels(self) -> Mapping[str, str]:
         """Return what tables call each row."""
@@ -243,11 +248,17 @@ class Comparison(Study):
     def cells(self, row: Record) -> list[str]:
         """Return the cells of a row."""
         reached = [f"{n:,}" if n else "never" for n in row["observed_to_80"]]
+        areas = [] if self.baseline else [listed(row["auc_observed"])]
         return [
             f"{row['samples']:,}", f"{row['observed']:,}", f"{row['iqm']:.2f}",
-            listed(row["last"]), listed(row["best"]), listed(row["auc_observed"]),
-            listed(row["auc_samples"]), ", ".join(reached),
+            listed(row["last"]), listed(row["best"]), *areas, listed(row["auc_samples"]),
+            ", ".join(reached),
         ]  # fmt: skip
+
+    def alike(self) -> Collection[str]:
+        """Return the rows that the claims compare with a baseline."""
+        named = (name for claim in self.claims for pair in claim.pairs for name in pair)
+        return {name for name in named if isinstance(name, str)} if self.baseline else ()
 
     def notes(self, record: Record) -> list[str]:
         """Return what the columns mean, and the probes."""

@@ -14,7 +14,7 @@ import io
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -44,7 +44,7 @@ class Study(ABC):
     """
 
     origin: ClassVar[str] = "run/provenance.json"
-    columns: ClassVar[tuple[str, ...]]
+    columns: tuple[str, ...]
     run_columns: ClassVar[Mapping[str, str]]
     curve_columns: ClassVar[tuple[str, ...]]
 
@@ -96,6 +96,10 @@ class Study(ABC):
         """Return what else the record should hold; ``before`` is the last report's."""
         return {}
 
+    def alike(self) -> Collection[str]:
+        """Return the rows whose seeds are taken to deviate alike; each on its own if none."""
+        return ()
+
     def seconds(self, run: Record) -> float:
         """Return the time of one core, about, that a finished run took [s]."""
         return float(run["result"].get("seconds", 0.0))
@@ -133,7 +137,7 @@ class Study(ABC):
             **self.more(scale, outcomes, before),
             "runs": runs,
         }
-        record["claims"] = [judge(claim, record["rows"]) for claim in self.claims]
+        record["claims"] = [judge(c, record["rows"], self.alike()) for c in self.claims]
         record = plain(record)
         places = self.run_columns.values()
         each_run = [(r["row"], r["seed"], r["status"], *(_at(r, p) for p in places)) for r in runs]
