@@ -248,6 +248,23 @@ def test_runs_made_elsewhere_stay_in_the_report(small, tmp_path):
     assert all(r["done"] == 0 for r in json.loads((out / "fig5.json").read_text())["rows"])
 
 
+def test_a_run_that_another_figure_makes_is_taken_from_its_report(small, monkeypatch, tmp_path):
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    run_queue(Queue("fig5", "smoke", runs, only=("toy-ndp-0",)), 1)
+    small.report("smoke", outcomes(small.jobs("smoke"), runs), out / "fig5", "first")
+    rows = {"toy-ndp": dataclasses.replace(small.rows["toy-ndp"], home="fig5")}
+    second = Comparison("fig7", rows, small.scales)
+    register(monkeypatch, fig7=second)
+    jobs = second.jobs("smoke")
+    assert "toy-ndp-0" in second.recorded("smoke", jobs, out / "fig7")
+    second.report("smoke", outcomes(jobs, tmp_path / "empty"), out / "fig7", "second")
+    first, other = (
+        {r["name"]: r for r in json.loads((out / n / f"{n}.json").read_text())["runs"]}
+        for n in ("fig5", "fig7")
+    )
+    assert other["toy-ndp-0"]["result"] == first["toy-ndp-0"]["result"]
+
+
 def test_what_a_report_holds_need_not_be_made_again(small, tmp_path, capsys):
     runs, out = tmp_path / "runs", tmp_path / "out"
     run_queue(Queue("fig5", "smoke", runs, only=("toy-ndp-0",)), 1)
@@ -323,7 +340,7 @@ def test_an_ablation_changes_one_thing(name):
     configs = {job.row: job.config for job in study.jobs("full") if job.seed == 0}
     base = configs.pop(study.baseline)
     for row, config in configs.items():
-        if config.method == "ndp":
+        if (config.task, config.method) == (base.task, base.method):
             changed = set(differences(base, config))
             assert changed in (
                 {"k"}, {"dmp.kernel"}, {"dmp.n_basis"}, {"dmp.solver"}, {"dmp.solver", "dmp.m"},
@@ -478,6 +495,16 @@ def test_rows_that_deviate_alike_share_what_their_seeds_say_of_it():
     claim = Claim("2 above 0", (("2", "0"),), ABOVE)
     assert judge(claim, named)["verdict"] == claims.UNDECIDED
     assert judge(claim, named, ("0", "1", "2"))["verdict"] == claims.HELD
+
+
+def test_only_rows_that_change_one_thing_are_taken_to_deviate_alike():
+    study = STUDIES["fig9"]
+    by_pair = {claim.pairs: set(study.alike(claim)) for claim in study.claims}
+    ablated = {"throw-base", "throw-alpha", "throw-only-g", "throw-m35", "throw-whitened"}
+    assert by_pair[(("throw-base", "throw-alpha"),)] == ablated
+    assert by_pair[(("throw-base", "throw-vices-pos"),)] == set()
+    assert by_pair[(("pick-ndp", "pick-vices-pos"),)] == set()
+    assert not any(STUDIES["fig5"].alike(claim) for claim in STUDIES["fig5"].claims)
 
 
 def test_one_comparison_that_fails_decides_a_claim_of_several():

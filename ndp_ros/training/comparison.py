@@ -255,10 +255,14 @@ class Comparison(Study):
             ", ".join(reached),
         ]  # fmt: skip
 
-    def alike(self) -> Collection[str]:
-        """Return the rows that the claims compare with a baseline."""
-        named = (name for claim in self.claims for pair in claim.pairs for name in pair)
-        return {name for name in named if isinstance(name, str)} if self.baseline else ()
+    def alike(self, claim: Claim) -> Collection[str]:
+        """Return all rows that are the baseline with one thing changed, if a claim's rows are."""
+        changed = {n for c in self.claims for n in _named(c) if self._is_baseline_changed(n)}
+        return changed if _named(claim) <= changed else ()
+
+    def _is_baseline_changed(self, name: str) -> bool:
+        row, base = self.rows[name], self.rows.get(self.baseline)
+        return base is not None and (row.task, row.method) == (base.task, base.method)
 
     def notes(self, record: Record) -> list[str]:
         """Return what the columns mean, and the probes."""
@@ -294,7 +298,7 @@ class Comparison(Study):
         everywhere = list(dict.fromkeys(row.legend for row in self.rows.values()))
         columns = min(len(panels), _COLUMNS)
         lines = -(-len(panels) // columns)
-        figure = Figure(figsize=(4 * columns, 3.4 * lines), layout="constrained")
+        figure = Figure(figsize=(4 * columns, 4 * lines), layout="constrained")
         axes = figure.subplots(lines, columns, squeeze=False)
         for ax in axes.flat[len(panels) :]:
             ax.set_axis_off()
@@ -308,7 +312,7 @@ class Comparison(Study):
                     label = self.rows[run["row"]].legend
                     curves.append(Curve(label, run["seed"], points[:, 0], points[:, 1]))
             for group in bands(curves):
-                label = f"{group.label} ({group.seeds} seed{'s' if group.seeds > 1 else ''})"
+                label = f"{group.label} ({group.seeds})"
                 colour = f"C{labels.index(group.label) % _COLOURS}"
                 ax.plot(group.x, group.middle, label=label, color=colour)
                 ax.fill_between(group.x, group.low, group.high, color=colour, alpha=0.2)
@@ -318,9 +322,12 @@ class Comparison(Study):
                 ax.set_xscale("log")
             ax.grid(alpha=0.3)
             if curves:
-                ax.legend(fontsize=8)
+                ax.legend(  # below: the curves need all of the panel
+                    fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.18)
+                )
         for ax in axes[:, 0]:
             ax.set_ylabel("success, deterministic evaluation")
+        figure.supxlabel("in brackets: number of seeds", fontsize=8)
         path = out / f"{self.name}.png"
         figure.savefig(path, dpi=120)
         return [path]
@@ -344,6 +351,10 @@ def _plain(task: str, method: str, experiment: str) -> dict[str, Any]:
 def listed(values: Sequence[float | None]) -> str:
     """Return figures as text, one a seed."""
     return ", ".join("–" if value is None else f"{value:.2f}" for value in values)
+
+
+def _named(claim: Claim) -> set[str]:
+    return {name for pair in claim.pairs for name in pair if isinstance(name, str)}
 
 
 def _number(text: str | None) -> float | None:

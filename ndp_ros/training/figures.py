@@ -113,6 +113,8 @@ LENGTHS = (3, 7, 10, 15)
 _PARITY = 35
 """Euler steps that the paper uses elsewhere; stands for Euler beside the exact solution."""
 
+_VICES = ("vices-pos", "vices-low-freq")
+
 _FINE = {"tick": 0.0002, "timestep": 0.0002}
 
 
@@ -208,6 +210,33 @@ def _structure_claims(task: str) -> list[Claim]:
     ]  # fmt: skip
 
 
+def _impedance_rows() -> dict[str, Row]:
+    """Return Figure 9's VICES, and NDP on Pick, which Figure 5 trains."""
+    pick = replace(
+        _elsewhere(FIG5_ROWS["pick-ndp"], "fig5", "baselines, Pick"), curve="NDP",
+        seeds={"short": 3}, stage=1,
+    )  # fmt: skip
+    return {"pick-ndp": pick} | {
+        f"{task}-{method}": Row(
+            task, method, f"baselines, {panel}", seeds=_FEWER, stage=1, at=_short(task)
+        )
+        for method in _VICES
+        for task, panel in _ARM.items()
+    }
+
+
+def _impedance_claims() -> list[Claim]:
+    found = []
+    for task, ours in (("throw", "throw-base"), ("pick", "pick-ndp")):
+        for method in _VICES:
+            pairs, where = ((ours, f"{task}-{method}"),), f"{method} in {_ARM[task]}"
+            found += [
+                Claim(f"NDP needs fewer observations than {where}", pairs, ABOVE, source="A.4"),
+                Claim(f"NDP ends higher than {where}", pairs, ABOVE, "last", "A.4"),
+            ]
+    return found
+
+
 _ABLATION_SCALES = {
     "smoke": SMOKE,
     "short": Scale(
@@ -229,21 +258,16 @@ def _ablations(task: str, first: str, second: str) -> tuple[Comparison, Comparis
         f"{task}-base": _elsewhere(hyper[f"{task}-base"], first, "NDP"),
         f"{task}-m{_PARITY}": _elsewhere(hyper[f"{task}-m{_PARITY}"], first, "open questions"),
     }
-    others = {
-        f"{place}-{method}": Row(
-            place, method, f"baselines, {_ARM[place]}", seeds=_FEWER, stage=1, at=_short(place)
-        )
-        for method in ("vices-pos", "vices-low-freq")
-        for place in (_ARM if task == "throw" else {})
-    }
+    throw = task == "throw"  # whose figure has the paper's variants of VICES too
+    others = _impedance_rows() if throw else {}
+    told = _structure_claims(task) + (_impedance_claims() if throw else [])
     how: dict[str, Any] = {
         "against": "samples", "baseline": f"{task}-base", "remark": _ABLATION_REMARK,
     }  # fmt: skip
     return (
         Comparison(first, hyper, _ABLATION_SCALES, _hyper_claims(task, hyper), **how),
         Comparison(
-            second, {**shared, **structure, **others}, _ABLATION_SCALES, _structure_claims(task),
-            **how,
+            second, {**shared, **structure, **others}, _ABLATION_SCALES, told, **how,
         ),
     )  # fmt: skip
 

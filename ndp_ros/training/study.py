@@ -96,8 +96,8 @@ class Study(ABC):
         """Return what else the record should hold; ``before`` is the last report's."""
         return {}
 
-    def alike(self) -> Collection[str]:
-        """Return the rows whose seeds are taken to deviate alike; each on its own if none."""
+    def alike(self, claim: Claim) -> Collection[str]:
+        """Return the rows whose seeds are taken to deviate as a claim's; each alone if none."""
         return ()
 
     def seconds(self, run: Record) -> float:
@@ -115,8 +115,8 @@ class Study(ABC):
     ) -> list[Path]:
         """Write ``<name>.json``, ``runs.csv``, ``curves.csv``, ``<name>.md`` and the pictures."""
         out.mkdir(parents=True, exist_ok=True)
-        before = self._before(scale, out)
-        known = _kept(before, [outcome.job for outcome in outcomes])
+        before = _report(out, self.name, scale)
+        known = self.recorded(scale, [outcome.job for outcome in outcomes], out)
         runs = [
             known[o.job.name] if o.status == "missing" and o.job.name in known else self._run(o)
             for o in outcomes
@@ -137,7 +137,7 @@ class Study(ABC):
             **self.more(scale, outcomes, before),
             "runs": runs,
         }
-        record["claims"] = [judge(c, record["rows"], self.alike()) for c in self.claims]
+        record["claims"] = [judge(c, record["rows"], self.alike(c)) for c in self.claims]
         record = plain(record)
         places = self.run_columns.values()
         each_run = [(r["row"], r["seed"], r["status"], *(_at(r, p) for p in places)) for r in runs]
@@ -158,8 +158,14 @@ class Study(ABC):
         return [*(out / name for name in texts), *self.pictures(record, out)]
 
     def recorded(self, scale: str, jobs: Sequence[Job], out: Path) -> dict[str, Record]:
-        """Return the records of runs in an earlier report that are still asked for, by name."""
-        return _kept(self._before(scale, out), jobs)
+        """Return the records of runs in earlier reports that are still asked for, by name.
+
+        A run that another experiment makes is looked for in that one's report, beside ours.
+        """
+        known: dict[str, Record] = {}
+        for home in sorted({job.home.partition("/")[0] for job in jobs} - {self.name}):
+            known |= _kept(_report(out.parent / home, home, scale), jobs)
+        return known | _kept(_report(out, self.name, scale), jobs)
 
     def table(self, record: Record) -> str:
         """Return the Markdown of a record: table, claims, notes and what is not done."""
@@ -185,11 +191,6 @@ class Study(ABC):
         lines += [f"Made by `{record['command']}`; {hours:.1f} hours of runs in all.", ""]
         return "\n".join(lines)
 
-    def _before(self, scale: str, out: Path) -> Record:
-        """Return the record of an earlier report of a scale, empty without one."""
-        before = read_record(out, self.name)
-        return before if before.get("scale") == scale else {}
-
     def _run(self, outcome: Outcome) -> Record:
         made = outcome.folder / self.origin
         run = {
@@ -208,6 +209,12 @@ class Study(ABC):
         done = [run for run in runs if run["status"] == "done"]
         whole = {"row": row, "label": label, "asked": len(runs), "done": len(done)}
         return whole | (self.aggregate(row, done) if done else {})
+
+
+def _report(out: Path, name: str, scale: str) -> Record:
+    """Return the record of an earlier report of a scale, empty without one."""
+    before = read_record(out, name)
+    return before if before.get("scale") == scale else {}
 
 
 def _kept(before: Record, jobs: Sequence[Job]) -> dict[str, Record]:
