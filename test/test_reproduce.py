@@ -16,7 +16,16 @@ from ndp_ros import cli
 from ndp_ros.config import to_mapping
 from ndp_ros.errors import TrainingError
 from ndp_ros.training import claims, figures, reproduce, results_page, table1, trained
-from ndp_ros.training.claims import ABOVE, BELOW, NOT_BELOW, SAME, Claim, interval, judge
+from ndp_ros.training.claims import (
+    ABOVE,
+    BELOW,
+    NOT_BELOW,
+    SAME,
+    Claim,
+    blocked_interval,
+    interval,
+    judge,
+)
 from ndp_ros.training.comparison import Comparison, Probe, Row, Scale
 from ndp_ros.training.curves import area
 from ndp_ros.training.demonstrations import load, regroup
@@ -477,24 +486,45 @@ def test_intervals_are_welch_s():
     ],
 )
 def test_a_claim_is_judged_by_its_interval(kind, a, b, verdict):
-    rows = [{"row": "a", "auc_observed": a}, {"row": "b", "auc_observed": b}, {"row": "c"}]
+    rows = [
+        {"row": name, "auc_observed": values, "seeds": list(range(len(values)))}
+        for name, values in (("a", a), ("b", [] if isinstance(b, float) else b))
+    ] + [{"row": "c", "seeds": []}]
     than = b if isinstance(b, float) else "b"
     assert judge(Claim("a and b", (("a", than),), kind), rows)["verdict"] == verdict
 
 
-def test_rows_that_deviate_alike_share_what_their_seeds_say_of_it():
+def test_two_rows_on_the_same_seeds_are_compared_by_pairs():
     stats = pytest.importorskip("scipy.stats")
-    rows = [[0.3, 0.5], [0.6, 0.5], [0.9, 1.0], [0.2]]
-    difference, low, high = interval(rows[0], rows[1], rows)
-    # Fisher's least significant difference: three rows of two seeds, three degrees of freedom.
-    deviation = np.sqrt((0.02 + 0.005 + 0.005) / 3)
-    half = stats.t.ppf(0.975, 3) * deviation
-    assert (difference, low, high) == pytest.approx((-0.15, -0.15 - half, -0.15 + half), abs=1e-3)
-    assert interval(rows[0], rows[3], rows) is None
-    named = [{"row": str(i), "auc_observed": row} for i, row in enumerate(rows)]
-    claim = Claim("2 above 0", (("2", "0"),), ABOVE)
-    assert judge(claim, named)["verdict"] == claims.UNDECIDED
-    assert judge(claim, named, ("0", "1", "2"))["verdict"] == claims.HELD
+    a, b = [0.3, 0.9, 0.55, 0.7], [0.2, 0.85, 0.5, 0.4]
+    exact = stats.ttest_rel(a, b).confidence_interval(0.95)
+    found = blocked_interval("a", "b", {"a": dict(enumerate(a)), "b": dict(enumerate(b))})
+    assert found == pytest.approx((np.mean(a) - np.mean(b), exact.low, exact.high), abs=1e-3)
+
+
+def test_all_rows_say_how_seeds_deviate_and_what_a_seed_does_to_each_row_counts_for_none():
+    stats = pytest.importorskip("scipy.stats")
+    deviations = np.array([[0.04, -0.01, 0.0], [0.0, 0.03, -0.02], [0.01, 0.0, 0.05]])
+    values = deviations + np.array([0.1, 0.8, 0.4])  # a seed's share is ten times what is left
+    rows = {str(i): dict(enumerate(row)) for i, row in enumerate(values)}
+    left = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
+    half = stats.t.ppf(0.975, 4) * np.sqrt(np.sum(left**2) / 4 * 2 / 3)
+    middle = values[0].mean() - values[1].mean()
+    expected = pytest.approx((middle, middle - half, middle + half), abs=1e-3)
+    assert blocked_interval("0", "1", rows) == expected
+    # A seed that only one row has says nothing of a difference.
+    assert blocked_interval("0", "1", rows | {"0": rows["0"] | {7: 0.9}}) == expected
+    assert blocked_interval("0", "3", rows | {"3": {0: 0.2}}) is None
+    apart = {"4": {7: 0.1, 8: 0.2}}  # on seeds of its own
+    assert blocked_interval("0", "4", rows | apart) is None
+
+
+def test_a_claim_of_rows_that_are_one_method_is_judged_on_the_same_seeds():
+    values = {"0": [0.3, 0.9], "1": [0.2, 0.8], "2": [0.31, 0.92]}
+    rows = [{"row": name, "seeds": [0, 1], "auc_observed": v} for name, v in values.items()]
+    claim = Claim("0 above 1", (("0", "1"),), ABOVE)
+    assert judge(claim, rows)["verdict"] == claims.UNDECIDED
+    assert judge(claim, rows, ("0", "1", "2"))["verdict"] == claims.HELD
 
 
 def test_only_rows_that_change_one_thing_are_taken_to_deviate_alike():
@@ -509,7 +539,7 @@ def test_only_rows_that_change_one_thing_are_taken_to_deviate_alike():
 
 def test_one_comparison_that_fails_decides_a_claim_of_several():
     rows = [
-        {"row": name, "auc_observed": values}
+        {"row": name, "auc_observed": values, "seeds": [0, 1]}
         for name, values in (("a", [0.5, 0.5]), ("b", [0.5, 0.51]), ("c", [0.9, 0.91]))
     ]
     claim = Claim("all the same", (("b", "a"), ("c", "a")), SAME)

@@ -2,13 +2,15 @@
 
 A claim compares rows with one another, or with a number. Each comparison is the difference of
 the means over seeds with Welch's 95 % t interval (against a number: Student's). Where rows are
-one method with one thing changed, their seeds are taken to deviate alike, and the interval is
-that of a deviation pooled over all of them: two seeds say next to nothing of their own. With
-one seed on either side there is no interval and nothing is decided. ``above`` holds if the whole
-interval is above zero and does not hold if all of it is below; ``not below`` tolerates
-``MARGIN``; ``same`` holds if the interval is within ``BAND`` on both sides, and does not hold
-if all of it is outside. A claim of several comparisons holds if all of them do, and does not
-hold as soon as one does not.
+one method with one thing changed, a seed gives all of them the same start states and, as far
+as their shapes agree, the same first parameters and noise: some seeds are hard for every row.
+There a figure is taken to be a row's plus a seed's plus a deviation that all rows share, and
+the difference is that of rows on the same seeds. Two seeds of their own say next to nothing.
+With one seed on either side there is no interval and nothing is decided. ``above`` holds if
+the whole interval is above zero and does not hold if all of it is below; ``not below``
+tolerates ``MARGIN``; ``same`` holds if the interval is within ``BAND`` on both sides, and does
+not hold if all of it is outside. A claim of several comparisons holds if all of them do, and
+does not hold as soon as one does not.
 """
 
 from __future__ import annotations
@@ -38,6 +40,9 @@ _T975 = (
 )  # fmt: skip
 _NORMAL = 1.96
 
+Interval = tuple[float, float, float]
+"""A difference and the ends of its 95 % interval."""
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -58,34 +63,59 @@ class Claim:
             raise TrainingError.choice("kind", self.kind, (ABOVE, NOT_BELOW, BELOW, SAME))
 
 
-def interval(
-    a: Sequence[float], b: Sequence[float] | float, alike: Sequence[Sequence[float]] = ()
-) -> tuple[float, float, float] | None:
+def interval(a: Sequence[float], b: Sequence[float] | float) -> Interval | None:
     """Return the difference of means a - b with its 95 % interval, None if undecidable.
 
     Args:
         a: One value a seed.
         b: The same of another row, or a number.
-        alike: Rows, these two among them, whose seeds deviate alike; without any each has its
-            own deviation.
     """
     groups = [np.asarray(a, float)] + ([] if isinstance(b, float) else [np.asarray(b, float)])
     if any(len(group) < 2 for group in groups):
         return None
     other = b if isinstance(b, float) else float(groups[1].mean())
-    difference = float(groups[0].mean()) - other
+    parts = [(group.var(ddof=1) / len(group), len(group) - 1) for group in groups]
+    variance = sum(part for part, _ in parts)
     freedom = math.inf
-    if alike:
-        several = [np.asarray(row, float) for row in alike if len(row) > 1]
-        freedom = sum(len(row) - 1 for row in several)
-        spread = sum(row.var(ddof=1) * (len(row) - 1) for row in several) / freedom
-        variance = spread * sum(1.0 / len(group) for group in groups)
-    else:
-        parts = [(group.var(ddof=1) / len(group), len(group) - 1) for group in groups]
-        variance = sum(part for part, _ in parts)
-        if variance > 0.0:
-            freedom = variance**2 / sum(part**2 / n for part, n in parts)
-    half = _quantile(freedom) * math.sqrt(variance)
+    if variance > 0.0:
+        freedom = variance**2 / sum(part**2 / n for part, n in parts)
+    return _around(float(groups[0].mean()) - other, math.sqrt(variance), freedom)
+
+
+def blocked_interval(a: str, b: str, rows: Mapping[str, Mapping[int, float]]) -> Interval | None:
+    """Return the difference a - b with its 95 % interval, None if undecidable.
+
+    Least squares of value = row + seed + deviation over all rows: with two rows Student's
+    paired t interval, with several, each on the same seeds, that of a randomised block design.
+
+    Args:
+        a: A row.
+        b: Another row.
+        rows: Values by seed of each row, these two among them.
+    """
+    if any(len(rows.get(row, ())) < 2 for row in (a, b)):
+        return None
+    names, seeds = list(rows), sorted({seed for row in rows.values() for seed in row})
+    cells = [(name, seed) for name, row in rows.items() for seed in row]
+    design = np.zeros((len(cells), len(names) + len(seeds)))
+    for line, (name, seed) in zip(design, cells, strict=True):
+        line[names.index(name)] = line[len(names) + seeds.index(seed)] = 1.0
+    values = np.array([rows[name][seed] for name, seed in cells])
+    contrast = np.zeros(design.shape[1])
+    contrast[names.index(a)], contrast[names.index(b)] = 1.0, -1.0
+    inverse = np.linalg.pinv(design)
+    freedom = len(cells) - int(np.linalg.matrix_rank(design))
+    told_apart = np.allclose(contrast @ inverse @ design, contrast)
+    if freedom < 1 or not told_apart:
+        return None
+    effects = inverse @ values
+    spread = float(np.sum((values - design @ effects) ** 2)) / freedom
+    size = float(np.linalg.norm(contrast @ inverse))
+    return _around(float(contrast @ effects), size * math.sqrt(spread), freedom)
+
+
+def _around(difference: float, deviation: float, freedom: float) -> Interval:
+    half = _quantile(freedom) * deviation
     return difference, difference - half, difference + half
 
 
@@ -96,20 +126,29 @@ def judge(
 
     Args:
         claim: The claim.
-        rows: Aggregated rows by ``row``, each with the figure as one value a seed.
-        alike: Rows whose seeds are taken to deviate alike, those of the claim among them.
+        rows: Aggregated rows by ``row``, each with its ``seeds`` and the figure as one value
+            a seed.
+        alike: Rows that are one method with one thing changed, those of the claim among them;
+            none if it compares others.
     """
     named = {name for pair in claim.pairs for name in pair} | set(alike)
     values = {
-        row["row"]: [value for value in row.get(claim.figure, ()) if value is not None]
+        row["row"]: {
+            seed: value
+            for seed, value in zip(row["seeds"], row[claim.figure], strict=True)
+            if value is not None
+        }
         for row in rows
-        if row["row"] in named
+        if row["row"] in named and claim.figure in row
     }
-    pool = [values[name] for name in alike if name in values]
+    pool = {name: values[name] for name in sorted(alike) if name in values}
     comparisons = []
     for row, other in claim.pairs:
-        against = other if isinstance(other, float) else values.get(other, [])
-        found = interval(values.get(row, []), against, pool)
+        if pool and isinstance(other, str):
+            found = blocked_interval(row, other, pool)
+        else:
+            against = other if isinstance(other, float) else list(values.get(other, {}).values())
+            found = interval(list(values.get(row, {}).values()), against)
         comparisons.append({
             "row": row, "than": other, "interval": found,
             "verdict": _verdict(claim.kind, found),
@@ -157,7 +196,7 @@ def _quantile(freedom: float) -> float:
     return _NORMAL + 2.6 / freedom  # above the quantile by at most 0.005 from 21 on
 
 
-def _verdict(kind: str, found: tuple[float, float, float] | None) -> str:
+def _verdict(kind: str, found: Interval | None) -> str:
     if found is None:
         return UNDECIDED
     _, low, high = found

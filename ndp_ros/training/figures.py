@@ -247,7 +247,8 @@ _ABLATION_SCALES = {
 }  # fmt: skip
 _ABLATION_REMARK = (
     "Every row is the shipped experiment with one thing changed; areas by control steps compare "
-    "rows of different k. Intervals pool the deviation over the seeds of all rows compared."
+    "rows of different k. Differences are those on the same seeds, and all rows of NDP that the "
+    "claims name share one deviation."
 )
 
 

@@ -207,7 +207,10 @@ class Study(ABC):
 
     def _row(self, row: str, label: str, runs: Sequence[Record]) -> Record:
         done = [run for run in runs if run["status"] == "done"]
-        whole = {"row": row, "label": label, "asked": len(runs), "done": len(done)}
+        whole = {
+            "row": row, "label": label, "asked": len(runs), "done": len(done),
+            "seeds": [run["seed"] for run in done],
+        }  # fmt: skip
         return whole | (self.aggregate(row, done) if done else {})
 
 
