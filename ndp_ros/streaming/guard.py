@@ -50,6 +50,8 @@ class Guard:
     Attributes:
         counts: Violations so far, one per name of ``GUARD_NAMES``.
         fault: Name of the last violation whose policy was brake or fault.
+        max_following_error: Distance between setpoint and arm allowed (n_arm,) [rad].
+        max_measured_velocity: Speed of the arm allowed (n_arm,) [rad/s].
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class Guard:
         self._measured_high = np.stack(
             (np.full(n, config.max_following_error), info.max_velocity[:n] * config.max_overspeed)
         )
+        self.max_following_error, self.max_measured_velocity = self._measured_high
         self._measured_inside = np.zeros((2, n), bool)
         self._measured_all_inside = np.ones((2, n), bool).tobytes()
         self.seat((self.lower + self.upper) / 2.0)

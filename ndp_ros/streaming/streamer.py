@@ -289,11 +289,13 @@ class Streamer:
             self._react(policy, text)
         elif self.follower.phase != FAULTY or name == "following_error":
             n = self.info.n_arm
-            quantity = np.abs(y - measured.position if name == "following_error"
-                              else measured.velocity)[:n]  # fmt: skip
-            joint = int(np.argmax(quantity))
-            unit = "rad" if name == "following_error" else "rad/s"
-            self._react(policy, f"{self.info.joint_names[joint]} {quantity[joint]:.2f} {unit}")
+            error = name == "following_error"
+            quantity = np.abs(y - measured.position if error else measured.velocity)[:n]
+            high = self.guard.max_following_error if error else self.guard.max_measured_velocity
+            joint = int(np.argmax(quantity / high))
+            unit = "rad" if error else "rad/s"
+            text = f"{quantity[joint]:.3g} {unit}, at most {high[joint]:.3g}"
+            self._react(policy, f"{self.info.joint_names[joint]} {text}")
 
     def _stalled(self, pause: float) -> None:
         """Go on from rest after a pause in which a real arm got no commands.
