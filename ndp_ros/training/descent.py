@@ -11,6 +11,8 @@ from ndp_ros.errors import TrainingError
 def descend(optimiser: torch.optim.Optimizer, loss: Tensor, name: str, rate: str) -> None:
     """Take one optimiser step down a loss.
 
+    Gradients of parameters that are not the optimiser's are not computed.
+
     Args:
         optimiser: Of the parameters that may move.
         loss: A single number.
@@ -23,5 +25,5 @@ def descend(optimiser: torch.optim.Optimizer, loss: Tensor, name: str, rate: str
     if not torch.isfinite(loss):
         raise TrainingError(f"the loss of the {name} is not finite: lower {rate}")
     optimiser.zero_grad()
-    loss.backward()
+    loss.backward(inputs=[p for group in optimiser.param_groups for p in group["params"]])
     optimiser.step()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -66,14 +67,14 @@ class TwinDelayed(nn.Module):
         self._gamma_k = config.ppo.gamma**config.k
         self._target_rate = sac.target_rate
         self.optimisers = {
-            "actor": torch.optim.Adam(self.actor.actor.parameters(), lr=sac.actor_rate),
-            "critics": torch.optim.Adam(self.critics.parameters(), lr=sac.critic_rate),
+            "actor": torch.optim.Adam(self.actor.actor.parameters(), lr=sac.actor_rate, fused=True),
+            "critics": torch.optim.Adam(self.critics.parameters(), lr=sac.critic_rate, fused=True),
         }
 
     steps: Tensor
 
-    def values(self, critics: nn.ModuleList, obs: Tensor, actions: Tensor) -> Tensor:
-        """Return both critics' values ``(2, b)``; actions repeat until they weigh as states do."""
+    def values(self, critics: Iterable[nn.Module], obs: Tensor, actions: Tensor) -> Tensor:
+        """Return critics' values ``(n, b)``; actions repeat until they weigh as states do."""
         x = torch.cat((self.actor.normaliser(obs), actions.repeat(1, self._repeat)), dim=1)
         return torch.stack([critic(x)[:, 0] for critic in critics])
 
@@ -96,6 +97,9 @@ class TwinDelayed(nn.Module):
             scale: What rewards are divided by.
             generator: Source of the target actor's noise.
 
+        Returns:
+            Losses: of the critics, and of the actor when it is due.
+
         Raises:
             TrainingError: If a loss is not finite.
         """
@@ -107,15 +111,15 @@ class TwinDelayed(nn.Module):
         critic_loss = ((self.values(self.critics, obs, actions) - goal) ** 2).mean(1).sum()
         descend(self.optimisers["critics"], critic_loss, "critics", "critic_rate")
 
-        due = int(self.steps) % self._config.actor_every == 0
-        self.steps += 1
-        with torch.set_grad_enabled(due):
+        figures = {"value_loss": critic_loss.item()}
+        if int(self.steps) % self._config.actor_every == 0:
             chosen = self.actor.means(obs).flatten(1)
-            actor_loss = -self.values(self.critics, obs, chosen)[0].mean()
-        if due:
+            actor_loss = -self.values(self.critics[:1], obs, chosen).mean()
             descend(self.optimisers["actor"], actor_loss, "actor", "actor_rate")
+            figures["policy_loss"] = actor_loss.item()
             self._follow()
-        return {"policy_loss": actor_loss.item(), "value_loss": critic_loss.item()}
+        self.steps += 1
+        return figures
 
     @torch.no_grad()
     def _follow(self) -> None:

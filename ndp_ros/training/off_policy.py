@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from statistics import fmean
 from typing import Any, Protocol
 
 import numpy as np
@@ -113,8 +114,8 @@ class SoftActorCritic(nn.Module):
         self._target_rate = sac.target_rate
         phi = [*self.actor.actor.parameters(), self.actor.log_std]
         self.optimisers = {
-            "actor": torch.optim.Adam(phi, lr=sac.actor_rate),
-            "critics": torch.optim.Adam(self.critics.parameters(), lr=sac.critic_rate),
+            "actor": torch.optim.Adam(phi, lr=sac.actor_rate, fused=True),
+            "critics": torch.optim.Adam(self.critics.parameters(), lr=sac.critic_rate, fused=True),
             "temperature": torch.optim.Adam([self.log_temperature], lr=sac.actor_rate),
         }
 
@@ -197,7 +198,7 @@ class Learner(Protocol):
     def learn(
         self, batch: dict[str, Tensor], scale: float, generator: torch.Generator
     ) -> dict[str, float]:
-        """Take one gradient step and return its figures."""
+        """Take one gradient step and return its figures; not all steps have all."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -268,7 +269,8 @@ class SacRun(Collector):
             )
             for _ in range(steps)
         ]
-        return {name: sum(f[name] for f in figures) / steps for name in figures[0]}
+        names = dict.fromkeys(name for f in figures for name in f)
+        return {name: fmean(f[name] for f in figures if name in f) for name in names}
 
     def _set_statistics(self) -> None:
         if self.config.ppo.normalise_observations:
