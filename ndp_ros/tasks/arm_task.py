@@ -70,6 +70,9 @@ class ArmTaskConfig:
 class ArmTask(gymnasium.Env[Array, Array]):
     """Base of the arm's tasks; a task adds its reward and its success.
 
+    A subclass names itself (``task``) and defines ``_begin``, ``_reward`` and ``_summary``;
+    ``_watch``, ``_over`` and ``_final_reward`` if it needs them. ``docs/own_task.md`` shows one.
+
     Attributes:
         fields: What the observation holds, in order.
         joint_names: Joints of an action, the gripper last.
@@ -167,6 +170,17 @@ class ArmTask(gymnasium.Env[Array, Array]):
     def setpoint(self) -> tuple[Array, Array]:
         """Return the desired position and velocity (dof,) that the next segment starts from."""
         return self._y.copy(), self._yd.copy()
+
+    @property
+    def grip(self) -> Array:
+        """Return the middle of the hand's grip (3,), in the scene [m]."""
+        at: Array = self.robot.data.site_xpos[self._grip].copy()
+        return at
+
+    def position_of(self, name: str) -> Array:
+        """Return the middle of one of ``objects`` (3,), in the scene [m]."""
+        at: Array = self.robot.data.xpos[self._body_ids[name]].copy()
+        return at
 
     # Gymnasium.
 

@@ -106,7 +106,6 @@ class Pick(ArmTask):
             raise TaskError.choice("reward", config.reward, REWARDS)
         super().__init__(config, "pick", k, render_mode, camera=camera, **changes)
         model = self.robot.model
-        self._cube = self._body_ids["cube"]
         self._cube_geom = model.geom("cube").id
         self._tips = np.array([model.geom(f"tip_{i}").id for i in (1, 2, 3)])
         # Finger 1 opposes fingers 2 and 3.
@@ -116,18 +115,17 @@ class Pick(ArmTask):
         }
 
     def _begin(self) -> None:
-        self._ground = float(self.robot.data.xpos[self._cube][2])
+        self._ground = float(self.position_of("cube")[2])
         self._highest = 0.0
         self._shown_reward = 0.0
 
     def _height(self) -> float:
         """Return how far the cube is above where it stood [m]."""
-        return float(self.robot.data.xpos[self._cube][2]) - self._ground
+        return float(self.position_of("cube")[2]) - self._ground
 
     def _gap(self) -> float:
         """Return how far the cube is from the middle of the grip [m]."""
-        data = self.robot.data
-        return float(np.linalg.norm(data.xpos[self._cube] - data.site_xpos[self._grip]))
+        return float(np.linalg.norm(self.position_of("cube") - self.grip))
 
     def _grasped(self) -> bool:
         """Whether the cube is touched from both sides of the hand."""
@@ -149,7 +147,7 @@ class Pick(ArmTask):
                 self._shown_reward = config.lift_gain * height if self.success else 0.0
             else:
                 data = self.robot.data
-                gaps = np.linalg.norm(data.geom_xpos[self._tips] - data.xpos[self._cube], axis=1)
+                gaps = np.linalg.norm(data.geom_xpos[self._tips] - self.position_of("cube"), axis=1)
                 tips = 1.0 - np.tanh(15.0 * np.maximum(0.0, gaps - _TIP_AT))
                 gap = self._gap()
                 lift = min(height, _HIGHEST) if gap < HELD else 0.0

@@ -136,7 +136,6 @@ class Throw(ArmTask):
             scene = f"{scene}-moving"
         super().__init__(config, scene, k, render_mode, arm=arm, **changes)
         model = self.robot.model
-        self._cube, self._bin = self._body_ids["cube"], self._body_ids["bin"]
         self._cube_z = int(model.joint("cube").qposadr[0]) + 2
         self._cube_v = int(model.joint("cube").dofadr[0])
         wall = model.geom("bin_front")
@@ -144,8 +143,7 @@ class Throw(ArmTask):
         self._half = float(-wall.pos[0] - wall.size[0])
 
     def _begin(self) -> None:
-        data = self.robot.data
-        self._bin_at = data.xpos[self._bin].copy()
+        self._bin_at = self.position_of("bin")
         self._rim_height = float(self._bin_at[2]) + self._rim
         self._start_distance = self._distance()
         self._released = self._landed = False
@@ -159,7 +157,7 @@ class Throw(ArmTask):
         data = self.robot.data
         z = float(data.qpos[self._cube_z])
         if not self._released:
-            gap = data.xpos[self._cube] - data.site_xpos[self._grip]
+            gap = self.position_of("cube") - self.grip
             if float(gap @ gap) > _FREE_AT**2:
                 self._released = True
                 self._release_velocity = data.qvel[self._cube_v : self._cube_v + 3].copy()
@@ -172,12 +170,12 @@ class Throw(ArmTask):
 
     def _distance(self) -> float:
         """Return the horizontal distance from the cube to the bin's middle [m]."""
-        gap = self.robot.data.xpos[self._cube] - self._bin_at
+        gap = self.position_of("cube") - self._bin_at
         return float(np.hypot(gap[0], gap[1]))
 
     def _inside(self) -> bool:
         """Whether the cube is between the walls and below the rim."""
-        x, y, z = self.robot.data.xpos[self._cube] - self._bin_at
+        x, y, z = self.position_of("cube") - self._bin_at
         return bool(abs(x) < self._half and abs(y) < self._half and -0.01 < z < self._rim)
 
     @property
@@ -211,7 +209,7 @@ class Throw(ArmTask):
         if self._landed:
             return self._miss()
         data = self.robot.data
-        at = data.xpos[self._cube]
+        at = self.position_of("cube")
         v = data.qvel[self._cube_v : self._cube_v + 3]
         rise = v[2] ** 2 + 2.0 * _GRAVITY * (at[2] - self._rim_height)
         flight = max(0.0, (v[2] + math.sqrt(rise)) / _GRAVITY) if rise > 0.0 else 0.0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 import gymnasium
@@ -140,11 +142,14 @@ class TaskChoice:
     embedding: str = ""
 
     def make(self, **changes: Any) -> TaskEnvironment:
-        """Return the environment.
+        """Return the environment; a task's module is also found in the working directory.
 
         Raises:
             TaskError: If there is no such task or it refuses an option.
         """
+        here = str(Path.cwd())
+        if ":" in self.task and here not in sys.path:
+            sys.path.append(here)
         arguments: dict[str, Any] = {"k": self.k, **parse_options(self.options), **changes}
         if self.preset:
             arguments["preset"] = self.preset

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
+import re
 import shlex
 import subprocess
 from collections.abc import Sequence
@@ -192,7 +193,8 @@ class RunConfig:
     @property
     def name(self) -> str:
         """Name of the run's folder."""
-        return f"{self.task.rpartition('/')[2]}-{self.method}-{self.seed}"
+        task = re.split("[/:]", self.task)[-1]
+        return f"{task}-{self.method}-{self.seed}"
 
 
 NESTED = {

@@ -1,0 +1,45 @@
+"""The task of docs/own_task.md, taken from the page as a reader would take it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[1] / "docs" / "own_task.md"
+
+
+def block(language: str) -> str:
+    """Return the page's only block of a language."""
+    _, text = PAGE.read_text(encoding="utf-8").split(f"```{language}\n")
+    return text.partition("```")[0]
+
+
+def ndp(folder: Path, *words: str) -> str:
+    """Run ``ndp`` in a folder that is on no path, as a console script does; return its output."""
+    program = "import sys; from ndp_ros.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program, *words],
+        cwd=folder, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "hover.py").write_text(block("python"), encoding="utf-8")
+    (tmp_path / "hover.yaml").write_text(block("yaml"), encoding="utf-8")
+    return tmp_path
+
+
+def test_a_task_beside_the_working_directory_trains_evaluates_and_is_exported(folder: Path) -> None:
+    small = ("--samples", "1280", "--batch-size", "640", "--workers", "1")
+    ndp(folder, "train", "hover:Hover-v0", "--method", "ndp", "--config", "hover.yaml", *small)
+    best = "runs/Hover-v0-ndp-0/checkpoints/best"
+    report = json.loads(ndp(folder, "eval", best, "--episodes", "2", "--json"))
+    assert report["task"] == "hover:Hover-v0"
+    assert 0.0 < report["return"] < 40.0
+    ndp(folder, "export", "runs/Hover-v0-ndp-0", "-o", "hover", "--episodes", "2")
+    assert "`hover:Hover-v0`" in (folder / "hover" / "README.md").read_text(encoding="utf-8")
