@@ -186,10 +186,10 @@ def test_an_observation_is_of_one_instant_at_most_latency_ago(k, latency):
     actions = 0.2 * np.random.default_rng(0).normal(size=(24 // k, k, 7))
     seen = [env.reset(seed=3)[0]]
     assert np.array_equal(seen[0], other.reset(seed=3)[0])
-    setpoints, cubes = [env.setpoint[0]], [env.robot.data.xpos[env._cube].copy()]
+    setpoints, cubes = [env.setpoint[0]], [env.position_of("cube")]
     original, watch = env._limit, env._watch
     env._limit = lambda wanted: _keep(original(wanted), setpoints)
-    env._watch = lambda: (watch(), cubes.append(env.robot.data.xpos[env._cube].copy()))
+    env._watch = lambda: (watch(), cubes.append(env.position_of("cube")))
     ages = []
     for action in actions:
         obs = env.step(action)[0]

@@ -67,7 +67,9 @@ MT50 = ScriptImitation(
     {
         "mt50-nn": Row(TASK, "bc-nn", "MT50", "NN clone", changes=_CLONE),
         "mt50-ndp": Row(TASK, "bc-ndp", "MT50", "NDP clone", changes=_CLONE),
-        "mt50-ppo": Row(TASK, "ndp", "MT50", "NDP by PPO", stage=1, seeds={"short": 1}),
+        "mt50-ppo": Row(
+            TASK, "ndp", "MT50", "NDP by PPO", stage=1, at={"short": {"samples": 2_000_000}}
+        ),
     },
     {
         "smoke": replace(
@@ -77,8 +79,8 @@ MT50 = ScriptImitation(
                 "bc": {"passes": 2, "only_successful": False},
             },
         ),
-        "short": Scale("1500 demonstrations, 2 seeds; PPO 5,000,000 control steps, 1 seed", 2,
-                       episodes=500),
+        "short": Scale("1500 demonstrations, 2 seeds; PPO 2,000,000 control steps instead of "
+                       "5,000,000", 2, episodes=500),
         "full": Scale("1500 demonstrations, 5 seeds; PPO 5,000,000 control steps", 5,
                       episodes=500),
     },
