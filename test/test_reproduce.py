@@ -578,6 +578,17 @@ def test_the_page_of_results_says_what_the_records_say(tmp_path):
     assert copy.read_text().replace(str(root) + "/", "") == (root / results_page.PAGE).read_text()
 
 
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_committed_results_hold_every_run_that_is_asked_for_as_it_is_asked_for(
+    name, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(Path(__file__).parent.parent)
+    assert cli.main(["reproduce", name, "--scale", "short", "--runs", str(tmp_path), "--list"]) == 0
+    stands = dict(line.split()[::-1] for line in capsys.readouterr().out.splitlines())
+    assert stands
+    assert set(stands.values()) == {"recorded"}, [f for f, s in stands.items() if s == "missing"]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

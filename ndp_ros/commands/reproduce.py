@@ -120,7 +120,8 @@ def _reproduce(queue: Queue, args: argparse.Namespace) -> Any:
     """Do one experiment and return its counts."""
     study = experiment(queue.name)
     out = (args.out or (queue.root / "reports" if queue.scale == "smoke" else RESULTS)) / queue.name
-    known = tuple(study.recorded(queue.scale, study.jobs(queue.scale), out))
+    whole = replace(queue, only=()).jobs()  # with what other studies make for this one
+    known = tuple(study.recorded(queue.scale, whole, out))
     if args.unrecorded:
         queue = replace(queue, without=known)
     jobs = queue.jobs()

@@ -305,15 +305,17 @@ class Imitation(Comparison):
         figure = Figure(figsize=(7.0, 3.2), layout="constrained")
         ax = figure.subplots()
         done = [r for r in record["rows"] if r.get("last")]
+        compared = False
         for place, row in enumerate(done):
-            colour = "tab:blue" if row["row"].endswith("ndp") else "tab:orange"
+            colour = "tab:blue" if self.rows[row["row"]].method.endswith("ndp") else "tab:orange"
             ax.bar(place, row["mean"], yerr=row["deviation"] or 0.0, color=colour, width=0.7)
             task, _, kind = row["row"].rpartition("-")
             paper = PAPER.get(task, {}).get(kind)
             if paper:
                 ax.plot([place - 0.35, place + 0.35], [paper[0]] * 2, color="black")
+                compared = True
         ax.set_xticks(range(len(done)), [r["label"].replace(", ", "\n") for r in done], fontsize=8)
-        ax.set(ylim=(0.0, 1.02), ylabel="success (line: the paper's)")
+        ax.set(ylim=(0.0, 1.02), ylabel="success (line: the paper's)" if compared else "success")
         path = out / f"{self.name}.png"
         figure.savefig(path, dpi=120)
         return [path]
