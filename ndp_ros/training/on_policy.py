@@ -46,7 +46,7 @@ class PpoRun(Collector):
         config = self.config
         plan = Plan(
             config.choice, self.spec, config.seed, config.environments, config.windows,
-            config.processes,
+            config.processes, config.ppo.noise_correlation,
         )  # fmt: skip
         return Rollouts(plan) if alone() else SharedRollouts(plan)
 

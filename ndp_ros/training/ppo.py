@@ -21,6 +21,7 @@ from ndp_ros.errors import ConfigError, TrainingError
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.policies.layout import LOG_STD
 from ndp_ros.training.adam import Adam, clip_norm
+from ndp_ros.training.exploration import WindowNoise
 
 Array = NDArray[Any]
 
@@ -57,6 +58,10 @@ class PpoConfig:
     entropy: float = param(0.0, doc="Entropy coefficient.", minimum=0.0)
     value: float = param(0.5, doc="Value loss coefficient.", minimum=0.0)
     max_grad_norm: float = param(0.5, doc="Largest norm of the gradient.", minimum=0.0)
+    noise_correlation: float = param(
+        0.0, doc="Correlation of a window's noise from one action to the next (paper: 0).",
+        minimum=0.0, maximum=0.99,
+    )  # fmt: skip
     normalise_observations: bool = param(True, doc="Normalise by running mean and deviation.")
     normalise_returns: bool = param(True, doc="Scale rewards by the deviation of the return.")
 
@@ -113,7 +118,7 @@ class Batch:
 
     Attributes:
         x: Normalised observations ``(n_obs, b)``.
-        actions: Actions without drift ``(k, dof, b)``.
+        actions: Actions without drift, whitened ``(k, dof, b)``.
         log_prob: Log-densities under the policy that acted ``(k, b)``.
         values: Values at that time ``(k, b)``.
         returns: Targets of the critic ``(k, b)``.
@@ -166,7 +171,7 @@ def losses(batch: Batch, means: Array, log_std: Array, values: Array, config: Pp
 
     Args:
         batch: The minibatch.
-        means: Relative means ``(k, dof, b)`` under the present parameters.
+        means: Relative means ``(k, dof, b)`` under the present parameters, whitened.
         log_std: Log-deviations ``(dof,)``.
         values: Values ``(heads, b)``; one head counts for all sub-steps.
         config: Clip and coefficients.
@@ -238,6 +243,7 @@ class Learner:
         self.rate = config.learning_rate
         self.adam = Adam(policy.layout.size, policy.dtype, eps=config.adam_eps)
         self._log_std = policy.parameters[LOG_STD]
+        self._noise = WindowNoise(policy.spec.k, config.noise_correlation, policy.dtype)
 
     def update(self, batch: Batch, rng: np.random.Generator, progress: float) -> dict[str, float]:
         """Run all epochs over one batch and return the means of their figures.
@@ -279,8 +285,9 @@ class Learner:
     def _step(self, batch: Batch) -> tuple[float, ...]:
         step = self.policy.run(batch.windows)
         means, values = step.forward(batch.x)
-        terms = losses(batch, means, self._log_std, values, self.config)
-        gradient = step.backward(terms.d_means, terms.d_values)
+        white = self._noise.whiten(means)
+        terms = losses(batch, white, self._log_std, values, self.config)
+        gradient = step.backward(self._noise.pull_back(terms.d_means), terms.d_values)
         step.slopes[LOG_STD][:] = terms.d_log_std if self._learn_std else 0.0
         norm = clip_norm(gradient, self.config.max_grad_norm)
         if not math.isfinite(norm):
@@ -304,7 +311,7 @@ def make_batch(
         following: As in :func:`advantages`, with ``terminated`` and ``ended``.
         terminated: See there.
         ended: See there.
-        config: Discount and lambda.
+        config: Discount, lambda and how the noise of a window is correlated.
     """
     gains = advantages(
         rewards, values, following, terminated, ended, config.gamma, config.gae_lambda
@@ -314,9 +321,11 @@ def make_batch(
         return array.reshape(-1, array.shape[-1]).T
 
     flat_obs = obs.reshape(-1, obs.shape[-1])
+    noise = WindowNoise(policy.spec.k, config.noise_correlation, policy.dtype)
     relative = actions.reshape(-1, *actions.shape[2:]).transpose(1, 2, 0) - policy.drift(flat_obs)
+    relative = noise.whiten(relative)
     x = policy.normalise(flat_obs)
-    means = policy.run(len(flat_obs)).actor(x)
+    means = noise.whiten(policy.run(len(flat_obs)).actor(x))
     columns = {
         "x": x,
         "actions": relative,

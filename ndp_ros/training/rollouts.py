@@ -40,6 +40,7 @@ from ndp_ros.training.environment import (
     crowd,
 )
 from ndp_ros.training.evaluation import Episode, planned, run_episodes
+from ndp_ros.training.exploration import WindowNoise
 
 Array = NDArray[Any]
 
@@ -60,6 +61,7 @@ class Plan:
         environments: Number of environments.
         windows: Windows per environment and batch.
         workers: Number of processes.
+        noise_correlation: Of a window's noise, from one action to the next.
     """
 
     choice: TaskChoice
@@ -68,6 +70,7 @@ class Plan:
     environments: int
     windows: int
     workers: int
+    noise_correlation: float = 0.0
 
     def share(self, worker: int) -> range:
         """Return the environments of a worker."""
@@ -274,6 +277,7 @@ class Worker:
         self._obs = np.zeros((len(self._mine), observation_size(plan.spec.observation)))
         self._returns = np.zeros(len(self._mine))
         self._policy = ArrayPolicy(plan.spec, initial_tensors(plan.spec, 0))
+        self._noise = WindowNoise(plan.spec.k, plan.noise_correlation)
 
     def collect(self, batch: int, fresh: bool) -> list[Episode]:
         """Write the windows of one batch and return the episodes that ended."""
@@ -289,7 +293,8 @@ class Worker:
             )
             for e in mine
         ], axis=1)  # fmt: skip
-        noise *= np.exp(self._policy.parameters[LOG_STD])
+        noise = np.moveaxis(self._noise.colour(np.moveaxis(noise, 2, 0)), 0, 2)
+        noise = noise * np.exp(self._policy.parameters[LOG_STD])
         episodes: list[Episode] = []
         for t in range(plan.windows):
             block.obs[t, rows] = self._obs
