@@ -11,6 +11,7 @@ from ndp_ros.observation import arm_observation, observation_size
 from ndp_ros.policies import METHODS, PolicySpec, initial_tensors, make_policy
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.training.adam import Adam, clip_norm
+from ndp_ros.training.exploration import WindowNoise
 from ndp_ros.training.ppo import Batch, Learner, PpoConfig, advantages, log_prob, losses, make_batch
 from ndp_ros.training.statistics import Moments, RewardScale
 
@@ -137,18 +138,22 @@ def random_rollout(spec: PolicySpec, seed: int = 0) -> tuple[ArrayPolicy, dict[s
     return policy, rollout
 
 
+@pytest.mark.parametrize("correlation", [0.0, 0.7])
 @pytest.mark.parametrize("heads", ["multi", "single"])
 @pytest.mark.parametrize("method", METHODS)
-def test_the_whole_gradient_equals_autograd_of_the_written_loss(method: str, heads: str) -> None:
+def test_the_whole_gradient_equals_autograd_of_the_written_loss(
+    method: str, heads: str, correlation: float
+) -> None:
     spec = make_spec(method, heads)
-    config = PpoConfig(entropy=0.02, clip=0.3)
+    config = PpoConfig(entropy=0.02, clip=0.3, noise_correlation=correlation)
     policy, rollout = random_rollout(spec)
     batch = make_batch(policy, **rollout, config=config)
     batch.log_prob += np.random.default_rng(1).normal(0.0, 0.3, batch.log_prob.shape)
     step = policy.run(batch.windows)
+    noise = WindowNoise(spec.k, correlation, policy.dtype)
     means, values = step.forward(batch.x)
-    terms = losses(batch, means, policy.parameters["log_std"], values, config)
-    step.backward(terms.d_means, terms.d_values)
+    terms = losses(batch, noise.whiten(means), policy.parameters["log_std"], values, config)
+    step.backward(noise.pull_back(terms.d_means), terms.d_values)
     step.slopes["log_std"][:] = terms.d_log_std
 
     twin = make_policy(spec).double()
@@ -160,7 +165,11 @@ def test_the_whole_gradient_equals_autograd_of_the_written_loss(method: str, hea
         torch.from_numpy(a.T.copy())
         for a in (batch.log_prob, batch.returns, batch.advantages, batch.values)
     )
-    ratio = torch.exp(twin.log_prob(obs, actions) - old)
+    errors = actions - twin.means(obs)
+    ahead = errors[:, 1:] - correlation * errors[:, :-1]
+    drawn = torch.cat([errors[:, :1], ahead / math.sqrt(1.0 - correlation**2)], dim=1)
+    density = torch.distributions.Normal(0.0, twin.log_std.exp()).log_prob(drawn).sum(-1)
+    ratio = torch.exp(density - old)
     clipped = ratio.clamp(1.0 - config.clip, 1.0 + config.clip)
     surrogate = -torch.minimum(ratio * gain, clipped * gain).mean()
     v = twin.values(obs)

@@ -25,7 +25,7 @@ _SAMPLES = {"throw": 1_200_000, "push": 1_000_000, "faucet-open": 1_000_000}
 """Control steps at scale short where they are fewer than the shipped experiment's."""
 
 
-def _short(task: str, **changes: Any) -> dict[str, dict[str, Any]]:
+def at_short(task: str, **changes: Any) -> dict[str, dict[str, Any]]:
     """Return what the runs of a task change at scale short."""
     samples = {"samples": _SAMPLES[task]} if task in _SAMPLES else {}
     return {"short": {**samples, **changes}}
@@ -48,14 +48,14 @@ FIG5_ROWS = {
         "throw", "ndp", "Throw, moving bin", experiment="throw-moving-ndp",
         seeds={"short": 1},  # beside the paper's figure: one seed of a long run
     ),
-    "throw-ppo": Row("throw", "ppo", "Throw", at=_short("throw")),
-    "throw-ppo-multi": Row("throw", "ppo-multi", "Throw", at=_short("throw")),
+    "throw-ppo": Row("throw", "ppo", "Throw", at=at_short("throw")),
+    "throw-ppo-multi": Row("throw", "ppo-multi", "Throw", at=at_short("throw")),
     "pick-ppo": Row("pick", "ppo", "Pick"),
     "pick-ppo-multi": Row("pick", "ppo-multi", "Pick"),
-    "throw-ndp": Row("throw", "ndp", "Throw", at=_short("throw")),
+    "throw-ndp": Row("throw", "ndp", "Throw", at=at_short("throw")),
     **{
         f"{task}-{method}": Row(
-            task, method, panel, probes=_RULE, stage=1, at=_short(task),
+            task, method, panel, probes=_RULE, stage=1, at=at_short(task),
             seeds=_CLOSE.get((task, method), {}),
         )
         for task, panel in _META_WORLD.items()
@@ -64,7 +64,7 @@ FIG5_ROWS = {
     **{
         f"{task}-{method}": Row(
             task, method, panel, stage=2, seeds=_FEWER,
-            at=_short(task, **_LESS.get(method, {})),
+            at=at_short(task, **_LESS.get(method, {})),
         )
         for method in _OTHERS
         for task, panel in TASKS.items()
@@ -138,10 +138,10 @@ def rows_of(task: str) -> tuple[dict[str, Row], dict[str, Row]]:
     throw = task == "throw"
 
     def row(panel: str, curve: str, **changes: Any) -> Row:
-        return Row(task, "ndp", panel, curve, changes=changes, at=_short(task))
+        return Row(task, "ndp", panel, curve, changes=changes, at=at_short(task))
 
     default = Row(
-        task, "ndp", "NDP", "default", probes=_throw_probes() if throw else {}, at=_short(task),
+        task, "ndp", "NDP", "default", probes=_throw_probes() if throw else {}, at=at_short(task),
         seeds={"short": 3},  # everything else is compared with it
     )  # fmt: skip
     hyper = {f"{task}-base": default}
@@ -154,7 +154,7 @@ def rows_of(task: str) -> tuple[dict[str, Row], dict[str, Row]]:
         hyper[f"{task}-m{m}"] = Row(
             task, "ndp", "integration steps", f"Euler, m = {m}",
             changes={"dmp": {"solver": "euler", "m": m}},
-            probes=_throw_probes(500) if throw and m == _PARITY else {}, at=_short(task),
+            probes=_throw_probes(500) if throw and m == _PARITY else {}, at=at_short(task),
         )  # fmt: skip
     for k in LENGTHS:
         hyper[f"{task}-k{k}"] = row("rollout length", f"k = {k}", k=k)
@@ -170,7 +170,7 @@ def rows_of(task: str) -> tuple[dict[str, Row], dict[str, Row]]:
         options = [o for o in base.task_options if not o.startswith("latency=")]
         structure[f"{task}-fresh"] = Row(
             task, "ndp", "open questions", "trained on fresh observations",
-            changes={"task_options": options}, probes=_throw_probes(), at=_short(task),
+            changes={"task_options": options}, probes=_throw_probes(), at=at_short(task),
         )  # fmt: skip
     return hyper, structure
 
@@ -221,7 +221,7 @@ def _impedance_rows() -> dict[str, Row]:
     )  # fmt: skip
     return {"pick-ndp": pick} | {
         f"{task}-{method}": Row(
-            task, method, f"baselines, {panel}", seeds=_FEWER, stage=1, at=_short(task)
+            task, method, f"baselines, {panel}", seeds=_FEWER, stage=1, at=at_short(task)
         )
         for method in _VICES
         for task, panel in _ARM.items()

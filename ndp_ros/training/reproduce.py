@@ -39,6 +39,7 @@ EXPERIMENTS = {
     "fig7": ("ndp_ros.training.figures:FIG7", "push: learned alpha, only g, solver, weights"),
     "fig8": ("ndp_ros.training.figures:FIG8", "throw: kernels, N, integration steps, k"),
     "fig9": ("ndp_ros.training.figures:FIG9", "throw: as Fig. 7, and latency"),
+    "noise": ("ndp_ros.training.noise:NOISE", "exploration with correlated noise"),
 }
 """Where each experiment is (``module:name``) and its summary."""
 
