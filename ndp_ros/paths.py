@@ -43,9 +43,13 @@ def find_checkpoint(name: str | Path) -> Path:
     """Return a checkpoint's folder, given as a path or as the name of one that ships.
 
     Raises:
-        ConfigError: If it is neither; the message lists those that ship.
+        ConfigError: If it is neither, or a run that holds checkpoints; the message lists those
+            that ship, or names one of the run's.
     """
     if Path(name).is_dir():
+        best = Path(name) / "checkpoints" / "best"
+        if best.is_dir() and not (Path(name) / "config.json").exists():
+            raise ConfigError(f"{name} is a run: name one of its checkpoints, such as {best}")
         return Path(name).resolve()
     shipped: dict[str, Path] = {}
     for root in reversed(share_roots()):

@@ -89,7 +89,7 @@ def test_a_wrong_command_line_exits_2(
         (["train", TOY, "--config", "missing.yaml"], "cannot read missing.yaml"),
         (["train", TOY, "--seeds", "1", "1"], "different seeds"),
         (["train", TOY, "--bogus", "1"], "unrecognized arguments"),
-        (["eval", "nowhere"], "no checkpoint folder nowhere"),
+        (["eval", "nowhere"], "none of that name ships (those: faucet_open, gen3_throw"),
         (["eval", "nowhere", "--episodes", "0"], "not a positive whole number"),
         (["plot", "nowhere", "-o", "x.png"], "nowhere is no run directory"),
         (["check", "missing.yaml"], "cannot read missing.yaml"),
@@ -103,6 +103,25 @@ def test_bad_input_is_one_line_and_status_2(
     assert ndp(*arguments) == 2
     assert message in one_line(capsys)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_in_place_of_a_checkpoint_gets_the_name_of_one(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run" / "checkpoints" / "best").mkdir(parents=True)
+    assert ndp("eval", "run") == 2
+    assert "run is a run: name one of its checkpoints, such as run/checkpoints/best" in one_line(
+        capsys
+    )
+
+
+def test_a_shipped_checkpoint_goes_by_its_name(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert ndp("eval", "jaco_pick", "--episodes", "1", "--json") == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["task"] == "pick"
 
 
 def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:

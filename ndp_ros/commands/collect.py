@@ -11,6 +11,7 @@ from typing import Any
 from ndp_ros import checkpoint
 from ndp_ros.commands.evaluate import positive, require_fit, task_of
 from ndp_ros.errors import NdpError, TrainingError
+from ndp_ros.paths import find_checkpoint
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.training.demonstrations import Expert, collect, regroup
 from ndp_ros.training.environment import TaskEnvironment
@@ -34,7 +35,7 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.epilog = _EPILOG
-    parser.add_argument("expert", help="checkpoint folder of the expert, or script:TASK")
+    parser.add_argument("expert", help="checkpoint folder, name of one that ships, or script:TASK")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="file")
     parser.add_argument("--episodes", type=positive, default=200, help="episodes (default: 200)")
     parser.add_argument("--seed", type=int, default=0, help="first start state (default: 0)")
@@ -109,7 +110,7 @@ def _expert(name: str, options: list[str]) -> tuple[Expert, TaskEnvironment, dic
     """Return an expert, its environment and how its demonstrations name it."""
     if name.startswith(SCRIPT):
         return scripted(name.removeprefix(SCRIPT), options)
-    saved = checkpoint.load(Path(name))
+    saved = checkpoint.load(find_checkpoint(name))
     env = task_of(saved, options).make()
     try:
         require_fit(saved, env)

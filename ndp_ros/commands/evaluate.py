@@ -10,6 +10,7 @@ from typing import Any
 
 from ndp_ros import checkpoint
 from ndp_ros.errors import CheckpointError, TaskError
+from ndp_ros.paths import find_checkpoint
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.training.directory import acting_choice
 from ndp_ros.training.environment import TaskChoice, TaskEnvironment
@@ -22,7 +23,7 @@ Episode n starts from seed SEED + n. The last line of standard output is the res
 --json one JSON object; everything else goes to standard error.
 
 examples:
-  ndp eval models/checkpoints/jaco_throw
+  ndp eval jaco_throw
   ndp eval models/checkpoints/jaco_throw --episodes 100 --seed 7 --json
   ndp eval runs/throw-ndp-0/checkpoints/best --each episodes.jsonl --video throw.mp4
 """
@@ -31,7 +32,7 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.epilog = _EPILOG
-    parser.add_argument("checkpoint", type=Path, help="checkpoint folder")
+    parser.add_argument("checkpoint", help="checkpoint folder, or the name of one that ships")
     parser.add_argument("--episodes", type=positive, default=100, help="episodes (default: 100)")
     parser.add_argument("--seed", type=int, default=0, help="first start state (default: 0)")
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
@@ -59,9 +60,10 @@ def positive(text: str) -> int:
 
 def main(args: argparse.Namespace) -> int:
     """Evaluate and print the figures."""
-    saved = checkpoint.load(args.checkpoint)
+    folder = find_checkpoint(args.checkpoint)
+    saved = checkpoint.load(folder)
     policy = ArrayPolicy(saved.spec, saved.tensors)
-    choice = task_of(saved, args.task_options, args.checkpoint)
+    choice = task_of(saved, args.task_options, folder)
     env = choice.make(**({"render_mode": "rgb_array"} if args.video else {}))
     try:
         require_fit(saved, env)
