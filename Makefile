@@ -6,7 +6,7 @@ THROWS ?= 10
 RATE ?= 1000
 TESTS ?= test
 
-.PHONY: help sim test lint setup clean
+.PHONY: help sim test lint smoke setup clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ test: $(VENV)/.ready  ## Run the whole test suite.
 
 lint: $(VENV)/.ready  ## ruff and mypy.
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+smoke: $(VENV)/.ready  ## Every table and figure of the paper from a few hundred control steps, in out/smoke.
+	@rm -rf out/smoke
+	@$(BIN)/ndp reproduce all --scale smoke --runs out/smoke > /dev/null
 
 clean:  ## Remove everything that the other targets made.
 	rm -rf $(VENV) build install log out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
