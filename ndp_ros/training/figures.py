@@ -34,8 +34,8 @@ def at_short(task: str, **changes: Any) -> dict[str, dict[str, Any]]:
 # Figure 5.
 
 _META_WORLD = {"push": "Push", "soccer": "Soccer", "faucet-open": "Faucet"}
-_ARM = {"throw": "Throw", "pick": "Pick"}
-TASKS = {**_ARM, **_META_WORLD}
+ARM = {"throw": "Throw", "pick": "Pick"}
+TASKS = {**ARM, **_META_WORLD}
 _OTHERS = {"vices": "VICES", "dyn-e": "Dyn-E"}
 _CLOSE = {("push", method): {"short": 5} for method in ("ndp", "ppo-multi")}
 """More seeds where three leave the order of two methods open most of all."""
@@ -224,7 +224,7 @@ def _impedance_rows() -> dict[str, Row]:
             task, method, f"baselines, {panel}", seeds=_FEWER, stage=1, at=at_short(task)
         )
         for method in _VICES
-        for task, panel in _ARM.items()
+        for task, panel in ARM.items()
     }
 
 
@@ -232,7 +232,7 @@ def _impedance_claims() -> list[Claim]:
     found = []
     for task, ours in (("throw", "throw-base"), ("pick", "pick-ndp")):
         for method in _VICES:
-            pairs, where = ((ours, f"{task}-{method}"),), f"{method} in {_ARM[task]}"
+            pairs, where = ((ours, f"{task}-{method}"),), f"{method} in {ARM[task]}"
             found += [
                 Claim(f"NDP needs fewer observations than {where}", pairs, ABOVE, source="A.4"),
                 Claim(f"NDP ends higher than {where}", pairs, ABOVE, "last", "A.4"),
