@@ -40,11 +40,13 @@ def test_two_ranks_make_the_run_of_one_process_and_go_on_with_it(tmp_path):
     assert_same_run(tmp_path / "one", tmp_path / "two")
 
 
-def test_an_environment_that_fails_on_another_rank_ends_the_run_in_one_line(tmp_path):
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_an_environment_that_fails_on_any_rank_ends_the_run_in_one_line(rank, tmp_path):
     done = torchrun(
         "train", TOY, "--samples", "960", "--environments", "2", "--workers", "1", "--preset=",
         "--batch-size", "80", "--minibatches", "4", "--quiet", "--evaluation-episodes", "0",
-        "--task-options", "break_after=3", "break_how=raise", "--out", str(tmp_path / "run"),
+        "--out", str(tmp_path / "run"),
+        "--task-options", "break_after=3", "break_how=raise", f"break_rank='{rank}'",
     )  # fmt: skip
     assert done.returncode != 0
     assert "the toy broke" in done.stderr

@@ -252,9 +252,21 @@ def test_runs_made_elsewhere_stay_in_the_report(small, tmp_path):
     small.report("smoke", outcomes(other, tmp_path / "empty"), tmp_path / "copy", "third")
     copied = json.loads((tmp_path / "copy" / "fig5.json").read_text())
     assert all(r["done"] == 0 for r in copied["rows"])
-    # Another scale's runs are other runs.
-    small.report("short", outcomes(small.jobs("short"), tmp_path / "empty"), out, "fourth")
-    assert all(r["done"] == 0 for r in json.loads((out / "fig5.json").read_text())["rows"])
+
+
+def test_a_report_of_another_scale_replaces_nothing(small, tmp_path, capsys):
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    run_queue(Queue("fig5", "smoke", runs, only=("toy-ndp-0",)), 1)
+    small.report("smoke", outcomes(small.jobs("smoke"), runs), out / "fig5", "first")
+    before = {path: path.read_bytes() for path in (out / "fig5").iterdir()}
+    with pytest.raises(TrainingError, match="holds 1 runs of scale smoke"):
+        small.report("short", outcomes(small.jobs("short"), tmp_path / "empty"), out / "fig5", "")
+    capsys.readouterr()
+    other = str(tmp_path / "other")
+    assert cli.main(["reproduce", "fig5", "--scale", "full", "--runs", other, "--out", str(out)])
+    assert "name another folder for those of scale full with --out" in capsys.readouterr().err
+    assert not Path(other).exists()
+    assert {path: path.read_bytes() for path in (out / "fig5").iterdir()} == before
 
 
 def test_a_run_that_another_figure_makes_is_taken_from_its_report(small, monkeypatch, tmp_path):
@@ -454,6 +466,9 @@ def test_areas_are_means_of_the_curve_from_nothing_at_the_start():
     assert area([(10.0, 1.0), (20.0, 1.0)], 20.0) == pytest.approx(0.75)
     assert area([(10.0, 1.0), (20.0, 1.0)], 10.0) == pytest.approx(0.5)
     assert area([(10.0, 0.5), (20.0, 0.5)], 15.0) == pytest.approx((2.5 + 2.5) / 15)
+    # Nothing is credited to the time before there is a policy.
+    assert area([(10.0, 1.0), (20.0, 1.0)], 20.0, start=8.0) == pytest.approx((1.0 + 10.0) / 20)
+    assert area([(10.0, 1.0), (20.0, 1.0)], 20.0, start=12.0) == pytest.approx(0.75)
 
 
 def test_intervals_are_welch_s():
@@ -477,7 +492,10 @@ def test_intervals_are_welch_s():
         (ABOVE, [0.1, 0.9], [0.2, 0.8], claims.UNDECIDED),
         (ABOVE, [0.9], [0.1, 0.1], claims.UNDECIDED),
         (ABOVE, [1.0, 1.0], [1.0, 1.0], claims.UNDECIDED),
-        (NOT_BELOW, [1.0, 1.0], [1.0, 1.0], claims.HELD),
+        (NOT_BELOW, [1.0, 1.0], [1.0, 1.0], claims.UNDECIDED),
+        (NOT_BELOW, [1.0] * 5, [1.0] * 5, claims.HELD),
+        (ABOVE, [1.0, 1.0], [0.99, 0.99], claims.UNDECIDED),
+        (BELOW, [1.0, 1.0, 1.0], 0.1, claims.NOT_HELD),
         (BELOW, [0.1, 0.12, 0.1], [0.9, 0.91, 0.9], claims.HELD),
         (BELOW, [0.1, 0.12, 0.1], 0.5, claims.HELD),
         (SAME, [0.5, 0.51, 0.5], [0.52, 0.51, 0.52], claims.HELD),

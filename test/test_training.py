@@ -1,5 +1,6 @@
 """A run learns, goes on after any interruption as if there had been none, and fails clearly."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -14,9 +15,18 @@ import psutil
 import pytest
 
 from ndp_ros import checkpoint
-from ndp_ros.errors import TrainingError
+from ndp_ros.errors import ConfigError, TrainingError
+from ndp_ros.training import experiment
+from ndp_ros.training.directory import read_config
 from ndp_ros.training.evaluation import EVALUATION_SEED
-from ndp_ros.training.experiment import RunConfig, as_typed, differences
+from ndp_ros.training.experiment import (
+    RunConfig,
+    as_typed,
+    differences,
+    make_spec,
+    observed,
+    provenance,
+)
 from ndp_ros.training.logs import TIME_COLUMNS, read_progress
 from ndp_ros.training.ppo import PpoConfig
 from ndp_ros.training.rollouts import Rollouts
@@ -132,6 +142,88 @@ def test_a_run_records_what_made_it(tmp_path: Path) -> None:
     assert saved.provenance["seed"] == 5
     assert saved.provenance["samples"] == 320
     assert saved.provenance["evaluation"]["episodes"] == 4
+
+
+def test_a_run_records_who_went_on_with_it(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(toy(320), run, command="ndp train toy", quiet=True)
+    train(toy(640), run, resume=True, command="ndp train toy --resume", quiet=True)
+    origin = json.loads((run / "provenance.json").read_text())
+    assert origin["command"] == "ndp train toy"
+    (entry,) = origin["resumed"]
+    assert (entry["command"], entry["samples"]) == ("ndp train toy --resume", 640)
+    assert entry["commit"] == origin["commit"]
+    assert read_config(run).samples == 640
+
+
+def test_another_length_under_a_schedule_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scheduled = {"init_log_std": -1.0, "final_log_std": -2.0}
+    train(toy(320, **scheduled), tmp_path / "run", quiet=True)
+    train(toy(320, **scheduled), tmp_path / "run", resume=True)
+    assert "samples is" not in capsys.readouterr().err
+    train(toy(480, **scheduled), tmp_path / "run", resume=True)
+    assert "samples is 480, was 320" in capsys.readouterr().err
+
+
+def test_the_recorded_commit_is_the_one_that_the_process_started_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = provenance()["commit"]
+
+    def moved(*_: object, **__: object) -> None:
+        raise AssertionError("asked again")
+
+    monkeypatch.setattr(subprocess, "run", moved)
+    assert provenance()["commit"] == before
+
+
+def test_a_copy_inside_another_project_s_repository_has_no_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    subprocess.run(
+        ["git", "-C", str(tmp_path), *who, "commit", "-q", "--allow-empty", "-m", "theirs"],
+        check=True,
+    )  # fmt: skip
+    module = tmp_path / "site-packages" / "ndp_ros" / "training" / "experiment.py"
+    module.parent.mkdir(parents=True)
+    monkeypatch.setattr(experiment, "__file__", str(module))
+    experiment._commit.cache_clear()
+    try:
+        assert provenance()["commit"] == "unknown"
+    finally:
+        experiment._commit.cache_clear()
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_a_run_that_started_from_a_checkpoint_resumes_as_if_it_had_not_stopped(
+    tmp_path: Path, normalise: bool
+) -> None:
+    train(toy(320), tmp_path / "first", quiet=True)
+    ppo = PpoConfig(batch_size=160, minibatches=4, epochs=2, normalise_observations=normalise)
+    later = {"start_from": str(tmp_path / "first" / "checkpoints" / "last"), "ppo": ppo}
+    train(toy(640, **later), tmp_path / "whole", quiet=True)
+    train(toy(320, **later), tmp_path / "cut", quiet=True)
+    train(toy(640, **later), tmp_path / "cut", resume=True, quiet=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize("method", ["ppo", "vices-low-freq", "bc-nn", "sac", "dyn-e"])
+def test_correlated_noise_is_refused_where_it_would_do_nothing(method: str) -> None:
+    with pytest.raises(ConfigError, match=r"which [a-z-]+ does not have"):
+        RunConfig(method=method, ppo=PpoConfig(noise_correlation=0.5))
+
+
+def test_observations_are_counted_once() -> None:
+    spec = make_spec(toy(), toy().choice.make())
+    clone = {"samples": 4000, "config": {"method": "bc-ndp", "bc": {"passes": 40}}}
+    assert observed(clone, spec) == 4000 / 40 / spec.k
+    assert observed({"samples": 4000, "config": {"method": "ndp"}}, spec) == 4000 / spec.k
+    slow = dataclasses.replace(spec, method="ppo", k=1)
+    assert observed({"samples": 4000, "config": {"method": "vices-low-freq", "k": 8}}, slow) == 500
 
 
 def test_only_last_and_best_checkpoints_stay(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ class Toy(gymnasium.Env):
         noise: float = 0.0,
         break_after: int = -1,
         break_how: str = "",
+        break_rank: str = "",
         render_mode: str | None = None,
     ) -> None:
         self.k, self.control_dt, self.tick, self.arm = k, 0.05, 0.01, "toy"
@@ -36,7 +37,8 @@ class Toy(gymnasium.Env):
         self.segment_times = self.tick * np.arange(1, k * 5 + 1)
         self.render_mode = render_mode
         self._horizon, self._noise = windows, noise
-        self._break_after, self._break_how = break_after, break_how
+        here = os.environ.get("RANK", "") == break_rank or not break_rank
+        self._break_after, self._break_how = break_after if here else -1, break_how
         self._windows_run = 0
         n = observation_size(self.fields)
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (n,), np.float64)

@@ -19,6 +19,7 @@ from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.training.curves import bands, draw, read_curve
 from ndp_ros.training.directory import BEST, CHECKPOINTS, CONFIG, LAST, PROVENANCE
 from ndp_ros.training.evaluation import Episode, make_actor, plain, run_episode, summarise
+from ndp_ros.training.experiment import observed
 from ndp_ros.training.logs import CSV_NAME, ProgressLine
 
 _EPILOG = """\
@@ -113,7 +114,7 @@ def card(
     samples = origin.get("samples", 0)
     seen = (
         f"{samples:,} control steps of {1000 * spec.control_dt:g} ms, "
-        f"{samples // spec.k:,} of them observed (k = {spec.k})"
+        f"{observed(origin, spec):,} of them observed (k = {spec.k})"
     )
     if config.get("demonstrations"):
         seen = f"{samples:,} control steps of demonstrations, with repetition (k = {spec.k})"

@@ -130,6 +130,7 @@ def _reproduce(queue: Queue, args: argparse.Namespace) -> Any:
         for o in found:
             sys.stdout.write(f"{_status(o, known):<8} {o.folder}\n")
         return _counts(found, known)
+    study.require_room(queue.scale, out)
     say(f"{queue.name}, {queue.scale}: {study.texts[queue.scale]}")
     try:
         queue.root.mkdir(parents=True, exist_ok=True)

@@ -211,7 +211,7 @@ class Comparison(Study):
         changed = differences(read_config(run), outcome.job.config) if run.exists() else []
         return {"curve": curve, "differs": [n for n in changed if n not in _MAY_DIFFER]}
 
-    def compared(self, runs: list[Record]) -> list[Record]:
+    def compared(self, scale: str, runs: list[Record]) -> list[Record]:
         """Add the area under each curve, up to where the shortest of its task ends."""
         tasks = {name: (row.task, row.experiment) for name, row in self.rows.items()}
         for task in dict.fromkeys(tasks.values()):
@@ -220,8 +220,16 @@ class Comparison(Study):
                 ends = [run["curve"][-1][axis] for run in done if run["curve"]]
                 for run in done:
                     points = [(p[axis], p["eval_success"]) for p in run["curve"]]
-                    run[f"area_{axis}"] = area(points, min(ends)) if points else None
+                    blind = self._blind(run["row"], scale)
+                    start = blind / (self.config(run["row"], scale).k if axis == "observed" else 1)
+                    run[f"area_{axis}"] = area(points, min(ends), start) if points else None
         return runs
+
+    def _blind(self, row: str, scale: str) -> int:
+        """Return the control steps that a method moves at random before it has a policy."""
+        config = self.config(row, scale)
+        warm_up = config.sac.warm_up if config.method in ("dyn-e", "sac", "ndp-sac") else 0
+        return warm_up + (config.dyne.random_steps if config.method == "dyn-e" else 0)
 
     def aggregate(self, row: str, runs: Sequence[Record]) -> Record:
         """Return what the seeds of a row have in common."""
@@ -273,8 +281,9 @@ class Comparison(Study):
             "seeds of the last checkpoint. The best checkpoint is the one with the most successes "
             "among the evaluations during training. Observed counts observations, of which a "
             "segment takes one; the last column is where evaluation first reaches 0.8, by seed. "
-            "Areas are those under the curve of evaluation, from none at the start to where the "
-            "shortest run of the task ends, 1 being success all along; one value a seed.",
+            "Areas are those under the curve of evaluation, from none at the start (of Dyn-E, "
+            "until its random motion ends) to where the shortest run of the task ends, 1 being "
+            "success all along; one value a seed.",
         ]
         notes += [self.remark] if self.remark else []
         probes: list[str] = []

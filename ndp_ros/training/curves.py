@@ -110,14 +110,16 @@ def bootstrap(values: Array, seed: int = 0) -> tuple[Array, Array]:
     return low, high
 
 
-def area(points: Sequence[tuple[float, float]], end: float) -> float:
+def area(points: Sequence[tuple[float, float]], end: float, start: float = 0.0) -> float:
     """Return the mean height of a curve between 0, where it is 0, and an end.
 
     Args:
         points: The curve, in order.
         end: Where to stop; at most where the curve ends.
+        start: Up to where it stays 0, if that is before its first point.
     """
-    x, y = np.array([(0.0, 0.0), *points], dtype=np.float64).T
+    begin = [(0.0, 0.0), (start, 0.0)] if 0.0 < start < points[0][0] else [(0.0, 0.0)]
+    x, y = np.array([*begin, *points], dtype=np.float64).T
     grid = np.append(x[x < end], end)
     return float(np.trapezoid(np.interp(grid, x, y), grid)) / end
 

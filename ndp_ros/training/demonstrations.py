@@ -34,6 +34,7 @@ from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.policies.spec import PolicySpec
 from ndp_ros.training.environment import Step, TaskEnvironment
 from ndp_ros.training.evaluation import Actor, Episode, make_actor, run_episode
+from ndp_ros.whole import write_whole
 
 Array = NDArray[Any]
 
@@ -80,13 +81,10 @@ class Demonstrations:
             "spec": json.dumps(to_mapping(self.spec)),
             "source": json.dumps(self.source),
         }
-        scratch = path.with_name(f".{path.name}.new")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            scratch.write_bytes(safetensors.numpy.save(tensors, metadata))
-            scratch.replace(path)
+            write_whole(path, safetensors.numpy.save(tensors, metadata))
         except OSError as error:
-            scratch.unlink(missing_ok=True)
             raise TrainingError(f"cannot write {path}: {error.strerror}") from error
 
 

@@ -36,6 +36,7 @@ from ndp_ros.errors import ConfigError, TrainingError
 from ndp_ros.policies.digits import CnnDmpWriter, DmpFit, Writer, WriterSpec, make_writer
 from ndp_ros.tasks.digits import CLASSES, DigitsConfig, DigitSet, generate
 from ndp_ros.training.experiment import provenance
+from ndp_ros.whole import write_whole
 
 Say = Callable[[str], None]
 
@@ -244,7 +245,7 @@ def _begin(config: DigitsRun, folder: Path, command: str) -> None:
             n: s.digest() for n, s in zip(("train", "test"), data_set(config.data), strict=True)
         }
         record = {"config": asked, "data": sets, "command": command, **provenance()}
-        _write(folder / RUN, (json.dumps(record, indent=1) + "\n").encode())
+        write_whole(folder / RUN, (json.dumps(record, indent=1) + "\n").encode())
     except (OSError, ValueError, KeyError) as error:
         raise TrainingError(f"cannot use the run directory {folder}: {error}") from error
 
@@ -278,12 +279,12 @@ def _save(
 ) -> None:
     """Write the curve and then, in one file, all that the next epoch depends on."""
     lines = [",".join(_COLUMNS), *(",".join(row[c] for c in _COLUMNS) for row in curve)]
-    _write(folder / CURVE, ("\n".join(lines) + "\n").encode())
+    write_whole(folder / CURVE, ("\n".join(lines) + "\n").encode())
     tensors = {f"writer.{name}": tensor for name, tensor in writer.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{key}": tensor for key, tensor in state.items()}
     packed = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    _write(folder / STATE, safetensors.torch.save(packed, {"epochs": str(len(curve))}))
+    write_whole(folder / STATE, safetensors.torch.save(packed, {"epochs": str(len(curve))}))
 
 
 def _finish(
@@ -308,12 +309,6 @@ def _finish(
         "test_curve": [float(row["test_px2"]) for row in curve],
     }
     tensors = {name: tensor.contiguous() for name, tensor in writer.state_dict().items()}
-    _write(folder / MODEL, safetensors.torch.save(tensors))
-    _write(folder / RESULT, (json.dumps(result, indent=1) + "\n").encode())
+    write_whole(folder / MODEL, safetensors.torch.save(tensors))
+    write_whole(folder / RESULT, (json.dumps(result, indent=1) + "\n").encode())
     (folder / STATE).unlink(missing_ok=True)
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data)
-    partial.replace(path)

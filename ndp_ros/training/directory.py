@@ -3,7 +3,7 @@
 ::
 
     <run>/config.yaml        what was asked for
-    <run>/provenance.json    commit, versions, machine, command
+    <run>/provenance.json    commit, versions, machine, command; the same of each resumption
     <run>/progress.csv       one row a batch
     <run>/tensorboard/       the same for TensorBoard
     <run>/checkpoints/<samples>/   a checkpoint and the trainer's state
@@ -39,6 +39,7 @@ from ndp_ros.policies.spec import PolicySpec
 from ndp_ros.training.environment import TaskChoice
 from ndp_ros.training.evaluation import plain
 from ndp_ros.training.experiment import RunConfig, differences, provenance
+from ndp_ros.whole import write_whole
 
 CONFIG = "config.yaml"
 PROVENANCE = "provenance.json"
@@ -81,10 +82,24 @@ class RunDirectory:
         self.folder, self.config, self._command = folder, config, command
         self._checkpoints = folder / CHECKPOINTS
         self._new = not resume
+        self._before = config
         if resume:
-            self._require_same()
+            self._before = self._require_same()
+            self._go_on()
         else:
             self._make()
+
+    @property
+    def warning(self) -> str:
+        """What a resumption changes that nobody may have meant; empty if nothing."""
+        was, now = self._before.samples, self.config.samples
+        scheduled = self.config.final_log_std is not None or self.config.ppo.schedule == "linear"
+        if was == now or not scheduled:
+            return ""
+        return (
+            f"samples is {now:,}, was {was:,}: deviation and step size follow the schedule of the "
+            "new length from here on; a run of that length from the start is another one"
+        )
 
     @property
     def last(self) -> Path:
@@ -169,15 +184,37 @@ class RunDirectory:
         origin = {**provenance(), "command": self._command, "started": started}
         if self.config.start_from:
             origin["start_from"] = checkpoint.load(find_checkpoint(self.config.start_from)).id
-        text = yaml.safe_dump(to_mapping(self.config), sort_keys=False)
         try:
             self._checkpoints.mkdir(parents=True)
-            (folder / PROVENANCE).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
-            (folder / CONFIG).write_text(text, encoding="utf-8")
+            write_whole(folder / PROVENANCE, json.dumps(origin, indent=1) + "\n")
+            write_whole(folder / CONFIG, self._config_text())
         except OSError as error:
             raise TrainingError(f"cannot write to {folder}: {error.strerror}") from error
 
-    def _require_same(self) -> None:
+    def _go_on(self) -> None:
+        """Note who goes on with the run, and for how long."""
+        started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        entry = {
+            **provenance(), "command": self._command, "started": started,
+            "samples": self.config.samples,
+        }  # fmt: skip
+        path = self.folder / PROVENANCE
+        try:
+            origin = json.loads(path.read_text(encoding="utf-8"))
+            origin.setdefault("resumed", []).append(entry)
+            write_whole(path, json.dumps(origin, indent=1) + "\n")
+            write_whole(self.folder / CONFIG, self._config_text())
+        except (ValueError, AttributeError) as error:
+            raise TrainingError(f"cannot resume {self.folder}: {PROVENANCE}: {error}") from error
+        except OSError as error:
+            raise TrainingError(f"cannot write to {self.folder}: {error.strerror}") from error
+
+    def _config_text(self) -> str:
+        text: str = yaml.safe_dump(to_mapping(self.config), sort_keys=False)
+        return text
+
+    def _require_same(self) -> RunConfig:
+        """Return the configuration so far, if the run may go on with that of now."""
         try:
             saved = read_config(self.folder)
         except NdpError as error:
@@ -188,6 +225,7 @@ class RunDirectory:
                 f"{self.folder} was started with another {', '.join(changed)}: "
                 "resume with the same configuration, or start a new run with --out"
             )
+        return saved
 
 
 def acting_choice(config: RunConfig, checkpoint: str | Path) -> TaskChoice:

@@ -146,10 +146,12 @@ class SharedRollouts:
         Raises:
             TrainingError: If a worker of any rank fails.
         """
-        found = self._ask([("collect", batch, fresh)] * self._ranks, self._mine.collect)
-        for rank in range(1, self._ranks):
-            _receive_rows(self.block, _environments(self.plan, self._shares[rank]), rank)
-        return found
+        answers = self._ask([("collect", batch, fresh)] * self._ranks, self._mine.collect)
+        for rank, answer in enumerate(answers):
+            # Whoever has rows sends them now, also where another rank has failed.
+            if rank > 0 and not isinstance(answer, str):
+                _receive_rows(self.block, _environments(self.plan, self._shares[rank]), rank)
+        return _episodes(answers)
 
     def evaluate(self, seeds: Sequence[int]) -> list[Episode]:
         """Run one deterministic episode per seed, spread over the ranks.
@@ -158,7 +160,8 @@ class SharedRollouts:
             TrainingError: If a worker of any rank fails.
         """
         parts = np.array_split(np.array(seeds), self._ranks)
-        return self._ask([("evaluate", part.tolist()) for part in parts], self._mine.evaluate)
+        orders = [("evaluate", part.tolist()) for part in parts]
+        return _episodes(self._ask(orders, self._mine.evaluate))
 
     def close(self) -> None:
         """End the workers of every rank; may be called twice."""
@@ -174,7 +177,8 @@ class SharedRollouts:
             raise TrainingError("these roll-outs are closed")
         return self._rollouts
 
-    def _ask(self, orders: Sequence[tuple[Any, ...]], here: Any) -> list[Episode]:
+    def _ask(self, orders: Sequence[tuple[Any, ...]], here: Any) -> list[list[Episode] | str]:
+        """Return every rank's answer: its episodes, or what went wrong."""
         self._tell_all(orders)
         _spread(self.block)
         found: list[Episode] | str
@@ -182,11 +186,7 @@ class SharedRollouts:
             found = here(*orders[0][1:])
         except NdpError as error:
             found = str(error)
-        answers = [found, *self._answers()]
-        for answer in answers:
-            if isinstance(answer, str):
-                raise TrainingError(answer)
-        return [episode for answer in answers for episode in answer]
+        return [found, *self._answers()]
 
     def _tell_all(self, orders: Sequence[tuple[Any, ...]]) -> None:
         import torch.distributed as dist
@@ -199,6 +199,16 @@ class SharedRollouts:
         found: list[Any] = [None] * self._ranks
         dist.gather_object(None, found, dst=0)
         return found[1:]
+
+
+def _episodes(answers: Sequence[list[Episode] | str]) -> list[Episode]:
+    """Return the episodes of all ranks, or raise what the first one that failed says."""
+    found: list[Episode] = []
+    for answer in answers:
+        if isinstance(answer, str):
+            raise TrainingError(answer)
+        found += answer
+    return found
 
 
 def _receive() -> tuple[Any, ...]:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from ndp_ros.tasks.embedding import PREFIX
 from ndp_ros.training.descent import descend
 from ndp_ros.training.experiment import DynEConfig
+from ndp_ros.whole import write_whole
 
 Array = NDArray[Any]
 
@@ -153,10 +154,8 @@ def learn_embedding(
 
 def save_decoder(path: Path, tensors: dict[str, Array]) -> None:
     """Write a decoder's tensors in one step."""
-    scratch = path.with_name(f".{path.name}.new")
     named = {PREFIX + n: np.ascontiguousarray(t) for n, t in tensors.items()}
-    scratch.write_bytes(safetensors.numpy.save(named))
-    scratch.replace(path)
+    write_whole(path, safetensors.numpy.save(named))
 
 
 def load_decoder(path: Path) -> dict[str, Array]:

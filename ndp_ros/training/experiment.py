@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import platform
 import re
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -41,6 +42,7 @@ METHODS = {
 IMPEDANCE = {"vices": "joints", "vices-pos": "hand", "vices-low-freq": "joints"}
 """Coordinates of the impedance that a method's actions control."""
 
+_IN_WINDOWS = ("ndp", "ppo-multi")
 _FOLDERS = ("--out", "--runs")
 _VERSIONS = ("numpy", "mujoco", "pin", "gymnasium", "torch", "safetensors")
 
@@ -154,6 +156,15 @@ class RunConfig:
     sac: SacConfig = param(SacConfig(), doc="Hyper-parameters of the off-policy methods.")
     bc: ImitationConfig = param(ImitationConfig(), doc="Hyper-parameters of imitation.")
     dyne: DynEConfig = param(DynEConfig(), doc="Hyper-parameters of Dyn-E.")
+
+    def __post_init__(self) -> None:
+        """Check that what is asked for has something to act on."""
+        correlation = self.ppo.noise_correlation
+        if correlation and self.method not in _IN_WINDOWS:
+            raise ConfigError(
+                f"noise_correlation is {correlation:g}, which {self.method} does not have: it is "
+                f"for methods that explore in windows ({', '.join(_IN_WINDOWS)})"
+            )
 
     @property
     def policy(self) -> str:
@@ -280,6 +291,20 @@ def differences(a: Any, b: Any, prefix: str = "") -> list[str]:
     return names
 
 
+def observed(origin: Mapping[str, Any], spec: PolicySpec) -> int:
+    """Return how many different observations a checkpoint has learnt from.
+
+    Args:
+        origin: Its provenance.
+        spec: Its policy, which knows of one action where one holds for several control steps.
+    """
+    samples, config = int(origin.get("samples", 0)), origin.get("config") or {}
+    method = config.get("method")
+    if method in ("bc-ndp", "bc-nn"):
+        return samples // (spec.k * int(config["bc"]["passes"]))
+    return samples // int(config["k"] if method == "vices-low-freq" else spec.k)
+
+
 def as_typed(arguments: Sequence[str]) -> str:
     """Return an ``ndp`` command as its records keep it: without the folders it wrote to.
 
@@ -318,12 +343,23 @@ def _version(name: str) -> str:
         return "absent"
 
 
+@functools.cache
 def _commit() -> str:
-    """Return the commit of the source tree, marked if files differ from it."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return done.stdout.strip()
+    """Return the commit of the source tree, marked if files differ from it.
+
+    It is asked for once: what changes on the disk while a process runs is not what it runs.
+    An installed copy may lie inside a repository that is another project's: that says nothing.
+    """
+    root = Path(__file__).resolve().parents[2]
+    answers = []
+    for question in (
+        ["rev-parse", "--show-toplevel"], ["describe", "--always", "--abbrev=40", "--dirty"],
+    ):  # fmt: skip
+        command = ["git", "-C", str(root), *question]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return "unknown"
+        answers.append(done.stdout.strip())
+    top, commit = answers
+    return commit if Path(top).resolve() == root else "unknown"

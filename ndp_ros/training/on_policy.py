@@ -82,16 +82,18 @@ class PpoRun(Collector):
 
     def _state(self) -> State:
         state, adam = super()._state(), self._learner.adam
-        state.arrays.update({"flat": self.policy.flat, "adam.m": adam.m, "adam.v": adam.v})
+        state.arrays.update({
+            "flat": self.policy.flat, "adam.m": adam.m, "adam.v": adam.v,
+            "normaliser.mean": self.policy.mean, "normaliser.variance": self.policy.variance,
+        })  # fmt: skip
         state.counters.update(adam_steps=adam.steps, rate=self._learner.rate)
         return state
 
     def _restore(self, state: State) -> None:
         super()._restore(state)
         self.policy.flat[:] = state.arrays["flat"]
-        if self.config.ppo.normalise_observations:
-            self.policy.mean[:] = self._moments.mean
-            self.policy.variance[:] = self._moments.variance
+        seen = state.part("normaliser")
+        self.policy.mean[:], self.policy.variance[:] = seen["mean"], seen["variance"]
         adam, moments = self._learner.adam, state.part("adam")
         adam.m[:], adam.v[:] = moments["m"], moments["v"]
         adam.steps, self._learner.rate = state.counters["adam_steps"], state.counters["rate"]

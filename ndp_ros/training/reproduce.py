@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ndp_ros.errors import NdpError, TrainingError
+from ndp_ros.training.experiment import provenance
+from ndp_ros.whole import write_whole
 
 if TYPE_CHECKING:
     from ndp_ros.training.study import Study
@@ -124,6 +126,7 @@ class Queue:
     def work(self) -> None:
         """Go through the queue and do what nobody else does, until nothing is left to do."""
         jobs, tried = self.jobs(), set[str]()
+        provenance()  # which commit runs is asked before a long queue outlives it
         waiting = True
         while waiting:
             waiting = False
@@ -161,7 +164,7 @@ class Queue:
                 kind = "" if isinstance(error, NdpError) else f"{type(error).__name__}: "
                 text = kind + " ".join(str(error).split())
                 say(f"{job.name} failed: {text}")
-                (folder / FAILED).write_text(json.dumps({"error": text}) + "\n")
+                write_whole(folder / FAILED, json.dumps({"error": text}) + "\n")
         return True
 
 
@@ -193,9 +196,7 @@ def outcomes(jobs: Sequence[Job], root: Path) -> list[Outcome]:
 
 def finish(folder: Path, result: dict[str, Any]) -> None:
     """Write a run's result, which says that it is complete."""
-    scratch = folder / f".{RESULT}"
-    scratch.write_text(json.dumps(result) + "\n", encoding="utf-8")
-    scratch.replace(folder / RESULT)
+    write_whole(folder / RESULT, json.dumps(result) + "\n")
 
 
 def _fits(job: Job, pattern: str) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ndp_ros.errors import TrainingError
+from ndp_ros.whole import write_whole
 
 PAGE, RESULTS = Path("docs/results.md"), Path("results")
 
@@ -49,5 +50,5 @@ def update(names: Sequence[str], page: Path = PAGE, results: Path = RESULTS) -> 
         text = text[: found.start()] + block + text[found.end() :]
         placed.append(name)
     if text != before:
-        page.write_text(text, encoding="utf-8")
+        write_whole(page, text)
     return placed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,8 @@ def train(
     finally:
         env.close()
     directory = RunDirectory(Path(folder), config, resume, command)
+    if directory.warning and not quiet:
+        sys.stderr.write(directory.warning + "\n")
     try:
         trainer = _trainer(config, spec, directory, resume)
     except BaseException:

@@ -24,6 +24,7 @@ from ndp_ros.training.claims import Claim, claims_table, judge
 from ndp_ros.training.evaluation import plain
 from ndp_ros.training.experiment import provenance
 from ndp_ros.training.reproduce import SCALES, Job, Outcome
+from ndp_ros.whole import write_whole
 
 Record = dict[str, Any]
 
@@ -88,7 +89,7 @@ class Study(ABC):
         """Return what else the record of a finished run should hold."""
         return {}
 
-    def compared(self, runs: list[Record]) -> list[Record]:
+    def compared(self, scale: str, runs: list[Record]) -> list[Record]:
         """Return the records of all runs with what only their comparison gives."""
         return runs
 
@@ -113,7 +114,12 @@ class Study(ABC):
     def report(
         self, scale: str, outcomes: Sequence[Outcome], out: Path, command: str
     ) -> list[Path]:
-        """Write ``<name>.json``, ``runs.csv``, ``curves.csv``, ``<name>.md`` and the pictures."""
+        """Write ``<name>.json``, ``runs.csv``, ``curves.csv``, ``<name>.md`` and the pictures.
+
+        Raises:
+            TrainingError: If there is a report of another scale.
+        """
+        self.require_room(scale, out)
         out.mkdir(parents=True, exist_ok=True)
         before = _report(out, self.name, scale)
         known = self.recorded(scale, [outcome.job for outcome in outcomes], out)
@@ -121,7 +127,7 @@ class Study(ABC):
             known[o.job.name] if o.status == "missing" and o.job.name in known else self._run(o)
             for o in outcomes
         ]
-        runs = self.compared(runs)
+        runs = self.compared(scale, runs)
         asked = {outcome.job.row: _recorded(outcome.job.config) for outcome in outcomes}
         record: Record = {
             "name": self.name,
@@ -154,8 +160,22 @@ class Study(ABC):
             f"{self.name}.md": self.table(record),
         }
         for name, text in texts.items():
-            (out / name).write_text(text, encoding="utf-8")
+            write_whole(out / name, text)
         return [*(out / name for name in texts), *self.pictures(record, out)]
+
+    def require_room(self, scale: str, out: Path) -> None:
+        """Check that a report may be written where it is to be.
+
+        Raises:
+            TrainingError: If that would replace finished runs of another scale.
+        """
+        before = read_record(out, self.name)
+        runs = [run for run in before.get("runs", ()) if run["status"] == "done"]
+        if runs and before.get("scale") != scale:
+            raise TrainingError(
+                f"{out} holds {len(runs)} runs of scale {before.get('scale')}: name another folder "
+                f"for those of scale {scale} with --out"
+            )
 
     def recorded(self, scale: str, jobs: Sequence[Job], out: Path) -> dict[str, Record]:
         """Return the records of runs in earlier reports that are still asked for, by name.

@@ -263,7 +263,7 @@ class Imitation(Comparison):
             ],
         }
 
-    def compared(self, runs: list[Record]) -> list[Record]:
+    def compared(self, scale: str, runs: list[Record]) -> list[Record]:
         """Return the records: curves over passes say nothing about samples."""
         return runs
 

@@ -12,6 +12,7 @@ from ndp_ros.errors import TrainingError
 from ndp_ros.paths import find_checkpoint
 from ndp_ros.policies.layout import LOG_STD, VARIANCE, Layout
 from ndp_ros.policies.spec import PolicySpec
+from ndp_ros.training.experiment import observed
 
 _CONSTANT = 1e-6
 """An input with less variance than this has never changed."""
@@ -63,5 +64,5 @@ def start_tensors(
     tensors[VARIANCE][constant] = 1.0
     for network in ("actor", "critic"):
         tensors[f"{network}.0.weight"][:, constant] = 0.0
-    seen = float(saved.provenance.get("samples", 0)) / saved.spec.k
-    return tensors, np.where(constant, 0.0, seen)
+    seen = observed(saved.provenance, saved.spec)
+    return tensors, np.where(constant, 0.0, float(seen))
