@@ -1,0 +1,177 @@
+"""The bridge: the process with rclpy between the streaming loop and ros2_control.
+
+``ros2_control`` starts it and says what goes through the socket. It ends with the loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+from ndp_ros.arms.ros2_control import (
+    LARGEST,
+    PROBLEM,
+    READY,
+    STATE,
+    Ros2ControlConfig,
+)
+from ndp_ros.config import from_mapping
+
+_PRIORITY = 60
+"""SCHED_FIFO priority, where permitted: below the loop, above the nodes."""
+
+
+class Bridge:
+    """The other end of the socket, in the process that has rclpy."""
+
+    def __init__(self, link: socket.socket, task: dict[str, Any]) -> None:
+        import rclpy
+        from rclpy.qos import QoSProfile, ReliabilityPolicy
+        from sensor_msgs.msg import JointState as JointStateMessage
+        from std_msgs.msg import Float64MultiArray
+        from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+        self._link, self._joints, self._n = link, tuple(task["joints"]), int(task["n"])
+        self._mode = task["mode"]
+        self._settings = settings = from_mapping(Ros2ControlConfig, task["settings"])
+        self._array, self._trajectory = Float64MultiArray, JointTrajectory
+        self._point = JointTrajectoryPoint
+        self.node = rclpy.create_node("ndp_ros2_control", enable_rosout=False)
+        newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+        fresh = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        name = str(task["controller"]).rstrip("/")
+        group = settings.kind == "group"
+        self._topic = f"{name}/{'commands' if group else 'joint_trajectory'}"
+        self._commands = self.node.create_publisher(
+            Float64MultiArray if group else JointTrajectory, self._topic, newest
+        )
+        self._fingers: Any = None
+        if settings.gripper_controller and len(self._joints) > self._n:
+            topic = f"{settings.gripper_controller.rstrip('/')}/commands"
+            self._fingers = self.node.create_publisher(Float64MultiArray, topic, newest)
+        self.heard = False
+        self._numbers = np.full(1 + 3 * len(self._joints), math.nan)
+        self._next = 0.0
+        self._grip = math.nan
+        self.node.create_subscription(
+            JointStateMessage, settings.joint_states, self._on_state, fresh
+        )
+
+    def missing(self) -> str:
+        """Return who does not show himself, and what to do; empty when all are there."""
+        if not self.heard:
+            return (
+                f"no joint state with {', '.join(self._joints[: self._n])} on "
+                f"{self._settings.joint_states}: is joint_state_broadcaster active, and are the "
+                "names right (option joints)?"
+            )
+        if not self._settings.dry_run and self._commands.get_subscription_count() == 0:
+            return (
+                f"nobody listens on {self._topic}: activate the controller, as by "
+                "`ros2 control switch_controllers --activate`"
+            )
+        return ""
+
+    def _on_state(self, message: Any) -> None:
+        places = {name: i for i, name in enumerate(message.name)}
+        if not all(name in places for name in self._joints[: self._n]):
+            return
+        dof, numbers = len(self._joints), self._numbers
+        numbers[:] = math.nan
+        numbers[0] = time.monotonic()
+        rows = (message.position, message.velocity, message.effort)
+        for row, values in enumerate(rows):
+            for joint, name in enumerate(self._joints):
+                place = places.get(name, -1)
+                if 0 <= place < len(values):
+                    numbers[1 + row * dof + joint] = values[place]
+        self.heard = True
+        with contextlib.suppress(BlockingIOError):
+            self._link.send(STATE + numbers.tobytes(), socket.MSG_DONTWAIT)
+
+    def publish(self, packet: bytes) -> None:
+        """Pass one command on."""
+        numbers = np.frombuffer(packet, np.float64, offset=1)
+        dof, n = len(self._joints), self._n
+        position, velocity = numbers[1 : 1 + n], numbers[1 + dof : 1 + dof + n]
+        if self._settings.kind == "group":
+            values = position if self._mode == "position" else numbers[1 + 2 * dof :][:n]
+            self._commands.publish(self._array(data=values.tolist()))
+        elif time.monotonic() >= self._next:
+            self._next = time.monotonic() + 1.0 / self._settings.trajectory_rate
+            point = self._point(positions=position.tolist(), velocities=velocity.tolist())
+            point.time_from_start.nanosec = int(self._settings.lookahead * 1e9)
+            names = list(self._joints[:n])
+            self._commands.publish(self._trajectory(joint_names=names, points=[point]))
+        if self._fingers is not None and numbers[dof] != self._grip:
+            self._grip = float(numbers[dof])
+            self._fingers.publish(self._array(data=[self._grip]))
+
+
+def main(descriptor: int) -> int:
+    """Run the bridge until the loop's end of the socket is closed."""
+    # Ctrl-C is for the loop: it still needs the bridge to bring the arm to rest.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    link = socket.socket(fileno=descriptor)
+    task = json.loads(link.recv(LARGEST))
+    try:
+        import rclpy
+    except ImportError as error:
+        link.send(PROBLEM + f"ROS 2 is not installed ({error}): source its setup.bash".encode())
+        return 2
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
+
+    os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    bridge = Bridge(link, task)
+    executor = SingleThreadedExecutor()
+    executor.add_node(bridge.node)
+    ended = threading.Event()
+
+    def forward() -> None:
+        with contextlib.suppress(OSError):
+            while packet := link.recv(LARGEST):
+                bridge.publish(packet)
+        ended.set()
+
+    thread = threading.Thread(target=forward, name="commands")
+    try:
+        end = time.monotonic() + float(task["settings"]["timeout"])
+        while problem := bridge.missing():
+            if time.monotonic() > end:
+                link.send(PROBLEM + problem.encode())
+                return 2
+            executor.spin_once(timeout_sec=0.05)
+        link.send(READY)
+        thread.start()
+        while not ended.is_set():
+            executor.spin_once(timeout_sec=0.05)
+    except OSError:
+        pass  # the loop has ended
+    finally:
+        with contextlib.suppress(OSError):
+            link.shutdown(socket.SHUT_RDWR)
+        if thread.ident is not None:
+            thread.join()
+        executor.shutdown()
+        bridge.node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))
