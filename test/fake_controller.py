@@ -3,7 +3,8 @@
     python test/fake_controller.py joint_1 joint_2 ... gripper
 
 Joints are where they were last told to be; an effort changes their speed. What came is told
-on ``told`` as ``[positions..., trajectories, efforts]``.
+on ``told`` as ``[positions..., trajectories, efforts]``. ``bare_states`` has the positions of
+the arm's joints, and nothing else.
 """
 
 import contextlib
@@ -37,6 +38,7 @@ class Controllers(Node):
         ):
             self.create_subscription(kind, topic, callback, 1)
         self.states = self.create_publisher(JointState, "joint_states", 1)
+        self.bare = self.create_publisher(JointState, "bare_states", 1)
         self.told = self.create_publisher(Float64MultiArray, "told", 1)
         self.create_timer(DT, self.tick)
 
@@ -65,6 +67,9 @@ class Controllers(Node):
         )  # fmt: skip
         message.header.stamp = self.get_clock().now().to_msg()
         self.states.publish(message)
+        bare = JointState(name=self.names[: self.n], position=self.position[: self.n])
+        bare.header.stamp = message.header.stamp
+        self.bare.publish(bare)
         self.told.publish(Float64MultiArray(data=[float(count) for count in self.counts]))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -20,11 +21,13 @@ from ros_support import PATIENCE, Ros, ros_system
 from std_msgs.msg import Float64MultiArray
 
 from ndp_ros.arms.arm import Arm, ArmConfig, Command, JointState
-from ndp_ros.arms.ros2_control import Ros2ControlArm, make
+from ndp_ros.arms.ros2_bridge import VelocityEstimate
+from ndp_ros.arms.ros2_control import STATE, Ros2ControlArm, make
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.dmp.response import response
 from ndp_ros.errors import ArmError, ConfigError
 from ndp_ros.streaming.config import RuntimeConfig, StreamSpec
+from ndp_ros.streaming.guard import FAULT, Guard
 from ndp_ros.streaming.mailbox import Mailbox, MailboxLayout
 from ndp_ros.streaming.process import start
 from ndp_ros.streaming.streamer import DONE
@@ -74,6 +77,31 @@ def connect(
     yield connect
     for arm in made:
         arm.close()
+
+
+@pytest.fixture
+def linked() -> Iterator[Callable[..., tuple[Ros2ControlArm, socket.socket]]]:
+    """Return arms whose bridge is this test: what it sends is what the arm says."""
+    made: list[Any] = []
+
+    def linked(mode: str = "position", **options: Any) -> tuple[Ros2ControlArm, socket.socket]:
+        arm, _ = make(ARM, task="", command_mode=mode, rate=RATE, seed=0, **(OPTIONS | options))
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        arm._socket = ours
+        made.extend((arm, theirs))
+        return arm, theirs
+
+    yield linked
+    for each in made:
+        each.close()
+
+
+def told(position: Any, velocity: Any = np.nan) -> bytes:
+    """Return a joint state as the bridge tells it, without efforts."""
+    rows = [np.broadcast_to(np.asarray(row, float), (7,)) for row in (position, velocity, np.nan)]
+    return STATE + np.concatenate(([time.monotonic()], *rows)).tobytes()
 
 
 def drive(arm: Ros2ControlArm, goal: np.ndarray, mode: str = "position") -> JointState:
@@ -144,6 +172,65 @@ def test_who_is_missing_is_named_with_what_to_do(connect) -> None:
         connect(joints=["a", "b"])
     with pytest.raises(ConfigError, match="trajectory takes no torque"):
         connect("torque", kind="trajectory")
+
+
+@pytest.mark.parametrize("lost", [range(N), [3]])
+def test_arm_joint_that_loses_its_velocity_is_a_fault_and_never_counts_as_at_rest(
+    linked, lost
+) -> None:
+    arm, bridge = linked("torque")
+    guard, home = Guard(arm._info, RuntimeConfig.named("hardware")), np.array(ARM.home)
+    guard.seat(home)
+    velocity = np.zeros(7)
+    velocity[-1] = np.nan  # the gripper is driven by position
+    bridge.send(told(home, velocity))
+    state = arm.read(JointState.zeros(7))
+    assert guard.measured(home, state, 0.0) != FAULT
+    velocity[list(lost)] = np.nan
+    bridge.send(told(home, velocity))
+    assert guard.measured(home, arm.read(state), 0.0) == FAULT
+    assert guard.fault == "feedback_not_finite"
+
+
+def test_torques_are_refused_where_velocities_are_not_told(connect) -> None:
+    with pytest.raises(
+        ArmError, match=r"/bare_states tells no velocity of lab_joint_1, .*state interface velocity"
+    ):
+        connect("torque", joint_states="/bare_states", timeout=1.0)
+
+
+def test_position_mode_estimates_velocities_that_are_not_told(connect) -> None:
+    arm, _ = connect(joint_states="/bare_states", gripper_controller="")
+    command, state = Command.zeros(7, "position"), JointState.zeros(7)
+    end = time.monotonic() + PATIENCE
+    while not state.velocity[:N].all():
+        assert time.monotonic() < end
+        command.position[:N] += 0.01
+        arm.write(command)
+        time.sleep(1.0 / RATE)
+        assert np.isfinite(arm.read(state).velocity).all()
+
+
+@pytest.mark.parametrize("origin", [0.0, 1.7e9])
+def test_estimated_velocity_is_exact_at_constant_speed_however_measurements_come(origin) -> None:
+    estimate, speed = VelocityEstimate(2), np.array([0.7, -1.3])
+    rng, at, highest = np.random.default_rng(0), 0.0, 0.0
+    assert not estimate.update(np.array([0.2, 0.3]), origin).any()
+    for _ in range(1000):
+        at += float(rng.choice([1e-6, 1e-3, 5e-3, 0.1]))
+        velocity = estimate.update(np.array([0.2, 0.3]) + speed * at, origin + at)
+        highest = max(highest, float(np.abs(velocity / speed).max()))
+    np.testing.assert_allclose(velocity, speed, rtol=1e-4)
+    assert highest < 1.001, "no short time between two of them is a peak of speed"
+
+
+def test_joint_that_is_measured_late_or_again_has_a_velocity_from_then_on() -> None:
+    estimate, nan = VelocityEstimate(2), np.nan
+    steps = ([0.0, nan], [0.0, 0.4], [nan, 0.4], [0.5, 0.4], [0.5, 0.5])
+    found = [estimate.update(np.array(p), 0.01 * i) for i, p in enumerate(steps)]
+    assert np.isnan(found[0][1]) and np.isnan(found[2][0])
+    assert found[1][1] == 0.0 and found[3][0] == 0.0
+    assert found[4][1] > 0.0
 
 
 def test_command_that_is_no_number_is_refused_and_another_mode_too(connect) -> None:

@@ -17,6 +17,7 @@ import time
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ndp_ros.arms.ros2_control import (
     LARGEST,
@@ -27,8 +28,41 @@ from ndp_ros.arms.ros2_control import (
 )
 from ndp_ros.config import from_mapping
 
+Array = NDArray[np.float64]
+
 _PRIORITY = 60
 """SCHED_FIFO priority, where permitted: below the loop, above the nodes."""
+_SMOOTHING = 0.02
+"""Time constant of an estimated velocity [s]: some periods of any joint_state_broadcaster."""
+
+
+class VelocityEstimate:
+    """Velocities of joints whose positions alone are told.
+
+    The difference to the positions that follow with a lag of one time constant: exact at
+    constant speed whatever the time between two measurements, and never a division by it,
+    which two that come in one burst would make enormous.
+    """
+
+    def __init__(self, dof: int) -> None:
+        """Begin with joints that have never been measured."""
+        self._lagging = np.full(dof, math.nan)
+        self._at = math.nan
+
+    def update(self, position: Array, at: float) -> Array:
+        """Return the velocities (dof,) [rad/s]; 0 at a joint's first position.
+
+        Args:
+            position: Measured (dof,) [rad]; NaN where nothing is told.
+            at: When [s], on a clock of any origin.
+        """
+        elapsed = max(at - self._at, 0.0) if math.isfinite(self._at) else 0.0
+        self._at = at
+        fresh = np.isnan(self._lagging)
+        self._lagging[fresh] = position[fresh]
+        self._lagging += elapsed / (_SMOOTHING + elapsed) * (position - self._lagging)
+        estimate: Array = (position - self._lagging) / _SMOOTHING
+        return estimate
 
 
 class Bridge:
@@ -60,6 +94,7 @@ class Bridge:
             topic = f"{settings.gripper_controller.rstrip('/')}/commands"
             self._fingers = self.node.create_publisher(Float64MultiArray, topic, newest)
         self.heard = False
+        self._estimate = VelocityEstimate(len(self._joints))
         self._numbers = np.full(1 + 3 * len(self._joints), math.nan)
         self._next = 0.0
         self._grip = math.nan
@@ -75,12 +110,24 @@ class Bridge:
                 f"{self._settings.joint_states}: is joint_state_broadcaster active, and are the "
                 "names right (option joints)?"
             )
+        still = self._without_velocity()
+        if self._mode == "torque" and still:
+            return (
+                f"{self._settings.joint_states} tells no velocity of {', '.join(still)}, and "
+                "torques need one of each joint: give them the state interface velocity, or "
+                "choose command_mode position"
+            )
         if not self._settings.dry_run and self._commands.get_subscription_count() == 0:
             return (
                 f"nobody listens on {self._topic}: activate the controller, as by "
                 "`ros2 control switch_controllers --activate`"
             )
         return ""
+
+    def _without_velocity(self) -> list[str]:
+        """Return the arm's joints whose velocity the last joint state did not tell."""
+        told = self._numbers[1 + len(self._joints) :][: self._n]
+        return [name for name, value in zip(self._joints, told, strict=False) if value != value]
 
     def _on_state(self, message: Any) -> None:
         places = {name: i for i, name in enumerate(message.name)}
@@ -95,6 +142,10 @@ class Bridge:
                 place = places.get(name, -1)
                 if 0 <= place < len(values):
                     numbers[1 + row * dof + joint] = values[place]
+        if self._mode == "position":
+            velocity = numbers[1 + dof : 1 + 2 * dof]
+            estimate = self._estimate.update(numbers[1 : 1 + dof], float(numbers[0]))
+            np.copyto(velocity, estimate, where=np.isnan(velocity))
         self.heard = True
         with contextlib.suppress(BlockingIOError):
             self._link.send(STATE + numbers.tobytes(), socket.MSG_DONTWAIT)

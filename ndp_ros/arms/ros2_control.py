@@ -9,6 +9,9 @@ ends, however it ends, the other one notices by the end of that socket.
 
 In position mode the controller holds its last command when commands end. An effort
 controller goes on with its last effort: set its own command time-out.
+
+Torques need measured velocities: without them nothing damps the arm and no check sees its
+speed. In position mode the bridge estimates those that nobody tells.
 """
 
 from __future__ import annotations
@@ -163,8 +166,9 @@ class Ros2ControlArm:
         out.effort[:] = state[1 + 2 * dof :]
         if self._info.gripper and math.isnan(out.position[-1]):
             out.position[-1] = self._info.lower[-1] if math.isnan(self._grip) else self._grip
-        # Not every broadcaster tells velocities and efforts.
-        np.nan_to_num(out.velocity, copy=False)
+        # Not every broadcaster tells efforts, or the gripper's velocity, and nothing depends on
+        # them. An arm joint without a velocity is no joint at rest: the guard is to see that.
+        np.nan_to_num(out.velocity[self._info.n_arm :], copy=False)
         np.nan_to_num(out.effort, copy=False)
         out.time = float(state[0])
         return out
