@@ -241,8 +241,9 @@ def _options(
         raise ConfigError(f"options are {options!r}, expected a mapping")
     if "password" in options:
         raise ConfigError("options must hold no password: use credentials_file")
+    grip = {"grip": surroundings.grip} if surroundings is not None and surroundings.held else {}
     if config.backend == "ros2_control":
-        return {"dry_run": config.dry_run, **options}, {}
+        return {"dry_run": config.dry_run, **grip, **options}, {}
     if config.backend != "kortex":
         return options, {}
     who = credentials(config)
@@ -250,14 +251,12 @@ def _options(
         "robot_ip": config.robot_ip, "port": config.port, "udp_port": config.udp_port,
         "dry_run": config.dry_run, "clear_faults": config.clear_faults, "driver": config.driver,
     }  # fmt: skip
-    if surroundings is not None and surroundings.held:
-        given["grip"] = surroundings.grip
     variables = {USERNAME_VARIABLE: who.username, PASSWORD_VARIABLE: who.password}
     if config.driver != _BUILTIN:
         from ndp_ros.arms.kortex import vendor
 
         variables |= vendor.environment()
-    return given | options, variables
+    return given | grip | options, variables
 
 
 def credentials(config: HardwareConfig) -> Credentials:

@@ -3,8 +3,8 @@
     python test/fake_controller.py joint_1 joint_2 ... gripper
 
 Joints are where they were last told to be; an effort changes their speed. What came is told
-on ``told`` as ``[positions..., trajectories, efforts]``. ``bare_states`` has the positions of
-the arm's joints, and nothing else.
+on ``told`` as counts ``[positions, trajectories, efforts, hands]``. ``bare_states`` has the
+positions of the arm's joints, and nothing else.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ class Controllers(Node):
         self.n = len(names) - 1
         self.position, self.velocity = [0.1] * len(names), [0.0] * len(names)
         self.effort = [0.0] * len(names)
-        self.counts = [0, 0, 0]
+        self.counts = [0, 0, 0, 0]
         for topic, kind, callback in (
             ("forward_position_controller/commands", Float64MultiArray, self.on_positions),
             ("forward_effort_controller/commands", Float64MultiArray, self.on_efforts),
@@ -51,6 +51,7 @@ class Controllers(Node):
         self.effort[: self.n] = message.data
 
     def on_hand(self, message: Float64MultiArray) -> None:
+        self.counts[3] += 1
         self.position[-1] = message.data[0]
 
     def on_trajectory(self, message: JointTrajectory) -> None:

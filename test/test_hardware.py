@@ -117,6 +117,16 @@ def test_joint_states_of_ros2_control_are_not_mixed_with_ours(gen3, free_domain)
         assert "joint_states:=ndp/joint_states" in spec.command
 
 
+def test_ros2_control_starts_from_the_grip_of_what_the_task_holds(gen3, free_domain) -> None:
+    def grip(**changes) -> object:
+        found = by_name(hardware.processes(config(gen3, hardware="ros2_control", **changes)))
+        return json.loads(found["integrator_node"].parameters["options"]).get("grip")
+
+    assert grip() == Surroundings.named("throw-gen3").grip
+    assert grip(options='{"grip": null}') is None
+    assert grip(objects="topics") is None
+
+
 def test_a_throw_is_held_to_the_same_limits_as_in_training() -> None:
     trained = ThrowConfig.preset("default", "gen3").limit_share
     for name in ("throw", "emulator"):

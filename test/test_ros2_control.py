@@ -22,7 +22,7 @@ from std_msgs.msg import Float64MultiArray
 
 from ndp_ros.arms.arm import Arm, ArmConfig, Command, JointState
 from ndp_ros.arms.ros2_bridge import VelocityEstimate
-from ndp_ros.arms.ros2_control import STATE, Ros2ControlArm, make
+from ndp_ros.arms.ros2_control import LARGEST, STATE, Ros2ControlArm, make
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.dmp.response import response
 from ndp_ros.errors import ArmError, ConfigError
@@ -53,6 +53,12 @@ class Controllers:
 
     def count(self, place: int) -> float:
         return float(self.told[-1].data[place])
+
+    def count_now(self, place: int) -> float:
+        """Return a count that is no older than this call, whatever waits in the queue."""
+        last = len(self.told) + 20
+        self.ros.until(lambda: len(self.told) > last, "counts")
+        return self.count(place)
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +113,9 @@ def told(position: Any, velocity: Any = np.nan) -> bytes:
 def drive(arm: Ros2ControlArm, goal: np.ndarray, mode: str = "position") -> JointState:
     """Command a posture until the arm is there."""
     command, state = Command.zeros(7, mode), JointState.zeros(7)
+    # A loop begins where the arm is.
+    command.position[:] = arm.read(state).position
+    arm.write(command)
     command.position[:] = goal
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
@@ -166,8 +175,10 @@ def test_dry_run_reads_and_never_commands(connect, controllers) -> None:
 def test_who_is_missing_is_named_with_what_to_do(connect) -> None:
     with pytest.raises(ArmError, match=r"no joint state with a, b, .* is joint_state_broadcaster"):
         connect(joints=list("abcdef"), timeout=1.0)
-    with pytest.raises(ArmError, match="nobody listens on sleeping/commands: activate the contr"):
+    with pytest.raises(ArmError, match="nobody listens on /sleeping/commands: activate the contr"):
         connect(controller="sleeping", timeout=1.0)
+    with pytest.raises(ArmError, match="nobody listens on /asleep/commands"):
+        connect(gripper_controller="/asleep", timeout=1.0)
     with pytest.raises(ConfigError, match="joints names 2 joints, gen3 has 6"):
         connect(joints=["a", "b"])
     with pytest.raises(ConfigError, match="trajectory takes no torque"):
@@ -231,6 +242,57 @@ def test_joint_that_is_measured_late_or_again_has_a_velocity_from_then_on() -> N
     assert np.isnan(found[0][1]) and np.isnan(found[2][0])
     assert found[1][1] == 0.0 and found[3][0] == 0.0
     assert found[4][1] > 0.0
+
+
+def test_gripper_gets_no_command_until_its_setpoint_changes(linked) -> None:
+    arm, bridge = linked()
+    start = np.append(ARM.home[:N], 0.36)  # on an object: it was told to close further
+    bridge.send(told(start))
+    command = Command.zeros(7, "position")
+    command.position[:] = arm.read(JointState.zeros(7)).position
+    sent = []
+    for grip in (0.36, 0.36, 0.3605, 0.37, 0.36):
+        command.position[-1] = grip
+        arm.write(command)
+        sent.append(np.frombuffer(bridge.recv(LARGEST), np.float64, offset=1)[7])
+    np.testing.assert_array_equal(sent, [np.nan, np.nan, np.nan, 0.37, 0.36])
+
+
+def test_gripper_that_was_given_a_grip_starts_there_and_presses(linked) -> None:
+    arm, bridge = linked(grip=0.46)
+    for measured in (0.36, np.nan):
+        bridge.send(told(np.append(ARM.home[:N], measured)))
+        state = arm.read(JointState.zeros(7))
+        assert state.position[-1] == 0.46
+    command = Command.zeros(7, "position")
+    command.position[:] = state.position
+    arm.write(command)
+    assert np.frombuffer(bridge.recv(LARGEST), np.float64, offset=1)[7] == 0.46
+    bridge.send(told(np.append(ARM.home[:N], 0.36)))
+    assert arm.read(state).position[-1] == 0.36
+
+
+def test_controller_of_the_gripper_hears_nothing_before_it_is_to_move(connect, controllers) -> None:
+    arm, _ = connect()
+    before, state = controllers.count_now(3), arm.read(JointState.zeros(7))
+    goal = state.position + np.array([0.05] * N + [0.0])
+    drive(arm, goal)
+    goal[-1] = 0.2 if goal[-1] > 0.4 else 0.7
+    drive(arm, goal)
+    assert controllers.count_now(3) == before + 1
+
+
+def test_gripper_that_nobody_measures_is_commanded_from_a_given_grip_alone(connect) -> None:
+    with pytest.raises(
+        ArmError,
+        match=r"/bare_states does not tell lab_gripper .*say where it starts \(option grip\)",
+    ):
+        connect(joint_states="/bare_states", timeout=1.0)
+    arm, _ = connect(joint_states="/bare_states", grip=0.3)
+    assert arm.read(JointState.zeros(7)).position[-1] == 0.3
+    connect(joint_states="/bare_states", dry_run=True)
+    with pytest.raises(ConfigError, match=r"grip is 2, the gripper of gen3 takes 0 to 0.81 \[rad"):
+        connect(grip=2.0)
 
 
 def test_command_that_is_no_number_is_refused_and_another_mode_too(connect) -> None:

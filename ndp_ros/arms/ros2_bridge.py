@@ -85,9 +85,9 @@ class Bridge:
         fresh = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         name = str(task["controller"]).rstrip("/")
         group = settings.kind == "group"
-        self._topic = f"{name}/{'commands' if group else 'joint_trajectory'}"
+        topic = f"{name}/{'commands' if group else 'joint_trajectory'}"
         self._commands = self.node.create_publisher(
-            Float64MultiArray if group else JointTrajectory, self._topic, newest
+            Float64MultiArray if group else JointTrajectory, topic, newest
         )
         self._fingers: Any = None
         if settings.gripper_controller and len(self._joints) > self._n:
@@ -117,10 +117,20 @@ class Bridge:
                 "torques need one of each joint: give them the state interface velocity, or "
                 "choose command_mode position"
             )
-        if not self._settings.dry_run and self._commands.get_subscription_count() == 0:
+        if self._settings.dry_run:
+            return ""
+        for publisher in (self._commands, self._fingers):
+            if publisher is not None and publisher.get_subscription_count() == 0:
+                return (
+                    f"nobody listens on {publisher.topic_name}: activate the controller, as by "
+                    "`ros2 control switch_controllers --activate`"
+                )
+        blind = self._fingers is not None and math.isnan(self._numbers[len(self._joints)])
+        if blind and self._settings.grip is None:
             return (
-                f"nobody listens on {self._topic}: activate the controller, as by "
-                "`ros2 control switch_controllers --activate`"
+                f"{self._settings.joint_states} does not tell {self._joints[-1]} beside the arm's "
+                "joints, and a gripper commanded from nowhere drops what it holds: name it (option "
+                "gripper_joint), or say where it starts (option grip)"
             )
         return ""
 
@@ -164,8 +174,9 @@ class Bridge:
             point.time_from_start.nanosec = int(self._settings.lookahead * 1e9)
             names = list(self._joints[:n])
             self._commands.publish(self._trajectory(joint_names=names, points=[point]))
-        if self._fingers is not None and numbers[dof] != self._grip:
-            self._grip = float(numbers[dof])
+        grip = float(numbers[dof])
+        if self._fingers is not None and math.isfinite(grip) and grip != self._grip:
+            self._grip = grip
             self._fingers.publish(self._array(data=[self._grip]))
 
 

@@ -44,9 +44,12 @@ _DEFAULT_CONTROLLERS = {
 _BRIDGE = "ndp_ros.arms.ros2_bridge"
 STATE, COMMAND, READY, PROBLEM = b"s", b"c", b"r", b"p"
 """First byte of a packet between loop and bridge; a reason, or plain numbers, follow: the time
-[s] (0 in a command), and of every joint position, velocity, and effort or torque."""
+[s] (0 in a command), and of every joint position, velocity, and effort or torque. NaN is what
+nobody tells, and as the gripper's position in a command: none for it."""
 LARGEST = 4096
 """No packet is larger [bytes]."""
+_GRIPPER_CHANGE = 1e-3
+"""Change of the gripper's setpoint from which on it is commanded [rad]."""
 _GONE = "the bridge to ROS 2 has ended: look for its last words, then activate again"
 
 
@@ -73,6 +76,12 @@ class Ros2ControlConfig:
         "", doc="Group controller of the gripper's position; empty: it gets no command."
     )
     gripper_joint: str = param("", doc="Name that ROS has for the gripper; the same unless given.")
+    grip: float | None = param(
+        None,
+        doc="Command the gripper to this at first, and start from there; none: it keeps what it "
+        "was told before until its setpoint changes.",
+        unit="rad",
+    )
     trajectory_rate: float = param(
         100.0, doc="Trajectories per second.", unit="Hz", minimum=1.0, maximum=1000.0
     )
@@ -89,7 +98,8 @@ class Ros2ControlArm:
     """An arm whose controllers run elsewhere.
 
     ``JointState.time`` is when the joint state came in. A gripper that joint_states does not
-    name is reported where it was commanded.
+    name is reported where it was commanded. Until its setpoint changes it gets no command: a
+    grip is a setpoint beyond what is measured, and must not end because a loop begins.
     """
 
     def __init__(
@@ -106,6 +116,14 @@ class Ros2ControlArm:
             raise ConfigError(f"joints names {len(settings.joints)} joints, {config.name} has {n}")
         if (settings.kind, mode) not in _DEFAULT_CONTROLLERS:
             raise ConfigError(f"kind {settings.kind} takes no {mode} commands: choose group")
+        grip = settings.grip
+        if grip is not None and not config.gripper:
+            raise ConfigError(f"grip is {grip:g}, and {config.name} has no gripper: leave it out")
+        if grip is not None and not config.lower[-1] <= grip <= config.upper[-1]:
+            raise ConfigError(
+                f"grip is {grip:g}, the gripper of {config.name} takes {config.lower[-1]:g} to "
+                f"{config.upper[-1]:g} [rad]"
+            )
         self._settings, self._mode, self._rate = settings, mode, rate
         names = (settings.joints or config.joint_names[:n]) + (
             (settings.gripper_joint or config.joint_names[n],) if config.gripper else ()
@@ -120,6 +138,8 @@ class Ros2ControlArm:
         self._state = np.full(1 + 3 * info.dof, math.nan)
         self._packet = np.zeros(1 + 3 * info.dof)
         self._grip = math.nan
+        # Infinite once the gripper is commanded, as it is from the start to hold a given grip.
+        self._grip_at_start = math.nan if grip is None else math.inf
 
     def connect(self) -> ArmInfo:
         """Start the bridge and wait for the controllers.
@@ -164,8 +184,13 @@ class Ros2ControlArm:
         out.position[:] = state[1 : 1 + dof]
         out.velocity[:] = state[1 + dof : 1 + 2 * dof]
         out.effort[:] = state[1 + 2 * dof :]
-        if self._info.gripper and math.isnan(out.position[-1]):
-            out.position[-1] = self._info.lower[-1] if math.isnan(self._grip) else self._grip
+        if self._info.gripper:
+            grip = self._settings.grip
+            if math.isnan(self._grip) and grip is not None:
+                # Whoever starts from here must go on pressing what the gripper holds.
+                out.position[-1] = grip
+            elif math.isnan(out.position[-1]):
+                out.position[-1] = self._info.lower[-1] if math.isnan(self._grip) else self._grip
         # Not every broadcaster tells efforts, or the gripper's velocity, and nothing depends on
         # them. An arm joint without a velocity is no joint at rest: the guard is to see that.
         np.nan_to_num(out.velocity[self._info.n_arm :], copy=False)
@@ -190,6 +215,8 @@ class Ros2ControlArm:
         if not math.isfinite(float(packet.sum())):
             raise ArmError(f"command is not finite: {command.position}, {command.torque}")
         self._grip = float(command.position[-1])
+        if self._info.gripper and not self._gripper_is_commanded():
+            packet[dof] = math.nan
         if self._settings.dry_run:
             return
         try:
@@ -198,6 +225,14 @@ class Ros2ControlArm:
                 self._socket.send(COMMAND + packet.tobytes())
         except OSError as error:
             raise ArmError(_GONE) from error
+
+    def _gripper_is_commanded(self) -> bool:
+        """Whether its setpoint has changed since the first one, or was given."""
+        if math.isnan(self._grip_at_start):
+            self._grip_at_start = self._grip
+        if abs(self._grip - self._grip_at_start) > _GRIPPER_CHANGE:
+            self._grip_at_start = math.inf
+        return self._grip_at_start == math.inf
 
     def stop(self) -> None:
         """Leave the arm to its controller, which holds the last position that it got."""
