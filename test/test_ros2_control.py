@@ -17,12 +17,14 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2 (or its wheels)")
 
+import rclpy
 from ros_support import PATIENCE, Ros, ros_system
+from sensor_msgs.msg import JointState as JointStateMessage
 from std_msgs.msg import Float64MultiArray
 
 from ndp_ros.arms.arm import Arm, ArmConfig, Command, JointState
-from ndp_ros.arms.ros2_bridge import VelocityEstimate
-from ndp_ros.arms.ros2_control import LARGEST, STATE, Ros2ControlArm, make
+from ndp_ros.arms.ros2_bridge import Bridge, VelocityEstimate
+from ndp_ros.arms.ros2_control import LARGEST, STATE, Ros2ControlArm, make, refuse_echo
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.dmp.response import response
 from ndp_ros.errors import ArmError, ConfigError
@@ -102,6 +104,19 @@ def linked() -> Iterator[Callable[..., tuple[Ros2ControlArm, socket.socket]]]:
     yield linked
     for each in made:
         each.close()
+
+
+@pytest.fixture
+def bridge(linked, controllers, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bridge]:
+    """Return a bridge in this process; ``loop`` is the arm at the other end of its socket."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(controllers.ros.domain))
+    arm, link = linked()
+    rclpy.init()
+    bridge = Bridge(link, json.loads(json.dumps(arm._task)))
+    bridge.loop = arm
+    yield bridge
+    bridge.node.destroy_node()
+    rclpy.try_shutdown()
 
 
 def told(position: Any, velocity: Any = np.nan) -> bytes:
@@ -293,6 +308,41 @@ def test_gripper_that_nobody_measures_is_commanded_from_a_given_grip_alone(conne
     connect(joint_states="/bare_states", dry_run=True)
     with pytest.raises(ConfigError, match=r"grip is 2, the gripper of gen3 takes 0 to 0.81 \[rad"):
         connect(grip=2.0)
+
+
+def test_joint_state_that_is_no_newer_than_the_last_is_no_news(bridge) -> None:
+    def heard(position: float, stamp: int) -> tuple[float, float]:
+        message = JointStateMessage(name=NAMES, position=[position] * 7)
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
+        bridge._on_state(message)
+        state = bridge.loop.read(JointState.zeros(7))
+        return float(state.position[0]), state.time
+
+    now = 1_700_000_000_000_000_000
+    first = heard(0.1, now)
+    assert first[0] == 0.1
+    assert heard(0.2, now) == first, "feedback that is passed on again does not stay young"
+    assert heard(0.2, now - 1) == first
+    assert heard(0.3, now + 1)[0] == 0.3, "a nanosecond is enough"
+    assert heard(0.4, 0)[0] == 0.4, "who stamps nothing is believed"
+    assert heard(0.5, 0)[0] == 0.5
+
+
+@pytest.mark.parametrize("topic", ["/joint_states", "joint_states"])
+def test_topic_where_the_caller_publishes_itself_is_refused(topic) -> None:
+    options = {"joint_states": topic}
+    with pytest.raises(ConfigError, match=r"-r joint_states:=ndp/joint_states \(ndp run"):
+        refuse_echo(options, "/joint_states")
+    refuse_echo(options, "/ndp/joint_states")
+    refuse_echo(options, "/lab/joint_states")
+
+
+def test_integrator_that_would_hear_its_own_echo_does_not_start(ros) -> None:
+    node = ros.start_node(
+        "integrator_node", hardware="ros2_control", arm="gen3", task="", command_mode="position"
+    )
+    assert ros.wait_exit(node) == 2
+    assert "joint_states is /joint_states, where this node publishes its own" in ros.said(node)
 
 
 def test_command_that_is_no_number_is_refused_and_another_mode_too(connect) -> None:

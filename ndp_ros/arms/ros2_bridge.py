@@ -94,6 +94,7 @@ class Bridge:
             topic = f"{settings.gripper_controller.rstrip('/')}/commands"
             self._fingers = self.node.create_publisher(Float64MultiArray, topic, newest)
         self.heard = False
+        self._stamp = 0
         self._estimate = VelocityEstimate(len(self._joints))
         self._numbers = np.full(1 + 3 * len(self._joints), math.nan)
         self._next = 0.0
@@ -143,6 +144,12 @@ class Bridge:
         places = {name: i for i, name in enumerate(message.name)}
         if not all(name in places for name in self._joints[: self._n]):
             return
+        stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+        # Who stamps nothing is believed. Else only what is newer than the last is news: a relay
+        # or a source that stands still would keep feedback alive for ever.
+        if 0 < stamp <= self._stamp:
+            return
+        self._stamp = max(stamp, self._stamp)
         dof, numbers = len(self._joints), self._numbers
         numbers[:] = math.nan
         numbers[0] = time.monotonic()
@@ -154,7 +161,8 @@ class Bridge:
                     numbers[1 + row * dof + joint] = values[place]
         if self._mode == "position":
             velocity = numbers[1 + dof : 1 + 2 * dof]
-            estimate = self._estimate.update(numbers[1 : 1 + dof], float(numbers[0]))
+            at = stamp * 1e-9 if stamp else float(numbers[0])
+            estimate = self._estimate.update(numbers[1 : 1 + dof], at)
             np.copyto(velocity, estimate, where=np.isnan(velocity))
         self.heard = True
         with contextlib.suppress(BlockingIOError):

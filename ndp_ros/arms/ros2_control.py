@@ -264,6 +264,28 @@ class Ros2ControlArm:
         raise ArmError(_GONE)
 
 
+def refuse_echo(options: dict[str, Any], own: str) -> None:
+    """Refuse to hear joint states where the caller publishes those that it has heard.
+
+    Its own messages would be taken for news, and feedback never be lost.
+
+    Args:
+        options: Parameters of :class:`Ros2ControlConfig`.
+        own: Full name of the topic on which the caller publishes.
+
+    Raises:
+        ConfigError: If it is the same topic.
+    """
+    # The bridge's node has no namespace.
+    heard = "/" + from_mapping(Ros2ControlConfig, options, source="ros2_control").joint_states
+    if heard.replace("//", "/") == own:
+        raise ConfigError(
+            f"joint_states is {own}, where this node publishes its own, so that feedback would "
+            "never be lost: remap this node's and the policy's, as by --ros-args -r "
+            "joint_states:=ndp/joint_states (ndp run and the launch file do)"
+        )
+
+
 def make(
     config: ArmConfig, *, task: str, command_mode: str, rate: float, seed: int, **options: Any
 ) -> tuple[Ros2ControlArm, Omega]:

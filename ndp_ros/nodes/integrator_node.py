@@ -27,6 +27,7 @@ from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from ndp_ros.arms.arm import ArmConfig
+from ndp_ros.arms.ros2_control import refuse_echo
 from ndp_ros.config import param
 from ndp_ros.domain import claim
 from ndp_ros.errors import NdpError
@@ -41,6 +42,7 @@ from ndp_ros.nodes.messages import (
 )
 from ndp_ros.nodes.observer import JOINT_STATES, SETPOINT, pose_topic
 from ndp_ros.nodes.stream import Stream
+from ndp_ros.streaming.backends import options_of
 from ndp_ros.streaming.config import StreamSpec
 
 NAME = "integrator_node"
@@ -123,8 +125,10 @@ class IntegratorNode(NdpNode):
     # -- life cycle -------------------------------------------------------------------------
 
     def configure(self) -> None:
-        """Check that the arm is known and that no other integrator is here."""
+        """Check that the arm is known, is not this node's echo, and has no other integrator."""
         self._joint_names = ArmConfig.named(self._spec.arm).joint_names
+        if self._spec.hardware == "ros2_control":
+            refuse_echo(options_of(self._spec), self._joints.topic_name)
         if self._claim is None:
             self._claim = claim(self.get_fully_qualified_name())
 

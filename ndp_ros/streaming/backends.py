@@ -40,12 +40,7 @@ def make(spec: StreamSpec) -> tuple[Arm, Omega]:
     module_name, _, function = path.partition(":")
     if not function:
         raise ConfigError.choice("hardware", spec.hardware, [*BACKENDS, "<module>:<function>"])
-    try:
-        options = json.loads(spec.options)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"options of {spec.hardware} are not JSON: {error}") from error
-    if not isinstance(options, dict):
-        raise ConfigError(f"options of {spec.hardware} are {options!r}, expected a mapping")
+    options = options_of(spec)
     try:
         maker: Maker = getattr(importlib.import_module(module_name), function)
     except (ImportError, AttributeError) as error:
@@ -58,6 +53,21 @@ def make(spec: StreamSpec) -> tuple[Arm, Omega]:
         seed=spec.seed,
         **options,
     )
+
+
+def options_of(spec: StreamSpec) -> dict[str, Any]:
+    """Return the options of a backend.
+
+    Raises:
+        ConfigError: If they are no JSON mapping.
+    """
+    try:
+        options = json.loads(spec.options)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"options of {spec.hardware} are not JSON: {error}") from error
+    if not isinstance(options, dict):
+        raise ConfigError(f"options of {spec.hardware} are {options!r}, expected a mapping")
+    return options
 
 
 def make_mujoco(
