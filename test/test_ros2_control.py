@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from sensor_msgs.msg import JointState as JointStateMessage
 from std_msgs.msg import Float64MultiArray
 
 from ndp_ros.arms.arm import Arm, ArmConfig, Command, JointState
-from ndp_ros.arms.ros2_bridge import Bridge, VelocityEstimate
+from ndp_ros.arms.ros2_bridge import Bridge, VelocityEstimate, forward
 from ndp_ros.arms.ros2_control import LARGEST, STATE, Ros2ControlArm, make, refuse_echo
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.dmp.response import response
@@ -343,6 +344,38 @@ def test_integrator_that_would_hear_its_own_echo_does_not_start(ros) -> None:
     )
     assert ros.wait_exit(node) == 2
     assert "joint_states is /joint_states, where this node publishes its own" in ros.said(node)
+
+
+def test_bridge_that_was_held_up_skips_to_the_newest_command(linked) -> None:
+    arm, bridge = linked()
+    bridge.send(told(ARM.home))
+    command, sent = Command.zeros(7, "position"), []
+    command.position[:] = arm.read(JointState.zeros(7)).position
+    for tick in range(50):
+        command.position[0] = 0.01 * tick
+        arm.write(command)
+    arm.close()
+    ended = threading.Event()
+    bridge.setblocking(True)
+    forward(bridge, lambda packet: sent.append(np.frombuffer(packet, offset=1)[1]), ended)
+    assert sent == [0.01 * 49]
+    assert ended.is_set()
+
+
+def test_bridge_that_cannot_publish_ends_instead_of_telling_states_alone(linked) -> None:
+    arm, bridge = linked()
+    bridge.send(told(ARM.home))
+    command = Command.zeros(7, "position")
+    command.position[:] = arm.read(JointState.zeros(7)).position
+    arm.write(command)
+    ended = threading.Event()
+
+    def publish(packet: bytes) -> None:
+        raise RuntimeError("a publisher that is gone")
+
+    with pytest.raises(RuntimeError, match="a publisher that is gone"):
+        forward(bridge, publish, ended)
+    assert ended.is_set()
 
 
 def test_command_that_is_no_number_is_refused_and_another_mode_too(connect) -> None:

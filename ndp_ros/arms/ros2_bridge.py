@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -188,6 +189,29 @@ class Bridge:
             self._fingers.publish(self._array(data=[self._grip]))
 
 
+def newest(link: socket.socket) -> bytes:
+    """Wait for commands and return the last of those there are; empty once the loop has ended."""
+    packet = b""
+    with contextlib.suppress(OSError):
+        packet = link.recv(LARGEST)
+        while packet and (later := link.recv(LARGEST, socket.MSG_DONTWAIT)):
+            packet = later
+    return packet
+
+
+def forward(link: socket.socket, publish: Callable[[bytes], None], ended: threading.Event) -> None:
+    """Pass commands on until the loop ends, of those that wait the newest alone.
+
+    A bridge that was held up would else replay what is over, a stop last of all.
+    """
+    try:
+        while packet := newest(link):
+            publish(packet)
+    finally:
+        # However this ends, the loop is to notice: states alone would look like a bridge.
+        ended.set()
+
+
 def main(descriptor: int) -> int:
     """Run the bridge until the loop's end of the socket is closed."""
     # Ctrl-C is for the loop: it still needs the bridge to bring the arm to rest.
@@ -212,13 +236,7 @@ def main(descriptor: int) -> int:
     executor.add_node(bridge.node)
     ended = threading.Event()
 
-    def forward() -> None:
-        with contextlib.suppress(OSError):
-            while packet := link.recv(LARGEST):
-                bridge.publish(packet)
-        ended.set()
-
-    thread = threading.Thread(target=forward, name="commands")
+    thread = threading.Thread(target=forward, args=(link, bridge.publish, ended), name="commands")
     try:
         end = time.monotonic() + float(task["settings"]["timeout"])
         while problem := bridge.missing():

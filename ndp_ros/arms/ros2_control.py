@@ -220,7 +220,8 @@ class Ros2ControlArm:
         if self._settings.dry_run:
             return
         try:
-            # Where the bridge is behind, the next command replaces this one anyway.
+            # A bridge that is so far behind skips to the newest command once it can, and the
+            # next one replaces this one anyway.
             with contextlib.suppress(BlockingIOError):
                 self._socket.send(COMMAND + packet.tobytes())
         except OSError as error:
