@@ -335,6 +335,21 @@ def test_a_good_command_is_left_alone(mode: str) -> None:
     assert sum(guard.counts) == 0
 
 
+def test_the_first_torque_after_a_start_is_held_to_no_rate_of_before() -> None:
+    guard = make()
+    guard.command(command((0.0, 0.0)))
+    guard.command(command((20.0, 0.0)))
+    assert guard.count("torque_rate") == 1
+    guard.seat(np.array([0.0, 0.0, 0.5]))
+    first = command((30.0, -8.0))
+    assert guard.command(first) == COUNT
+    assert list(first.torque[:2]) == [30.0, -8.0]
+    assert guard.count("torque_rate") == 1
+    second = command((20.0, -8.0))
+    assert guard.command(second) == CLAMP
+    assert second.torque[0] == 26.0, "from the second on the rate counts again"
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_command_that_is_not_finite_is_a_fault(bad: float) -> None:
     for sent in (command((bad, 0.0)), command(position=(0.0, bad, 0.5)),

@@ -266,6 +266,8 @@ class Guard:
             rows[1, :n] = torque[:n]
             if self._torque_known:
                 np.subtract(torque[:n], self._last_torque, out=rows[2, :n])
+            else:  # there is no torque before the first one
+                rows[2, :n] = 0.0
         inside = np.less_equal(rows, self._command_high, out=self._command_inside)
         inside &= np.greater_equal(rows, self._command_low, out=self._command_above)
         policy = COUNT
