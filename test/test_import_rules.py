@@ -43,7 +43,7 @@ def users_of(package: str) -> set[str]:
 
 def test_rclpy_is_imported_in_the_nodes_and_the_bridge_to_ros2_control_alone():
     allowed = {name for name in users_of("rclpy") if name.startswith("nodes/")}
-    assert users_of("rclpy") - allowed <= {"arms/ros2_bridge.py"}
+    assert users_of("rclpy") - allowed <= {"arms/ros2_control.py"}
 
 
 def test_torch_is_never_imported_on_the_streaming_side():

@@ -24,8 +24,8 @@ from sensor_msgs.msg import JointState as JointStateMessage
 from std_msgs.msg import Float64MultiArray
 
 from ndp_ros.arms.arm import Arm, ArmConfig, Command, JointState
-from ndp_ros.arms.ros2_bridge import Bridge, VelocityEstimate, forward
-from ndp_ros.arms.ros2_control import LARGEST, STATE, Ros2ControlArm, make, refuse_echo
+from ndp_ros.arms.ros2_arm import LARGEST, STATE, Ros2ControlArm, make, refuse_echo
+from ndp_ros.arms.ros2_control import Bridge, VelocityEstimate, forward
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.dmp.response import response
 from ndp_ros.errors import ArmError, ConfigError

@@ -1,1 +1,1 @@
-"""The ROS 2 nodes; rclpy is imported here and in ``arms/ros2_bridge.py`` alone."""
+"""The ROS 2 nodes; rclpy is imported here and in ``arms/ros2_control.py`` alone."""

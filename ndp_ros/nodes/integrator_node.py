@@ -27,7 +27,7 @@ from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from ndp_ros.arms.arm import ArmConfig
-from ndp_ros.arms.ros2_control import refuse_echo
+from ndp_ros.arms.ros2_arm import refuse_echo
 from ndp_ros.config import param
 from ndp_ros.domain import claim
 from ndp_ros.errors import NdpError

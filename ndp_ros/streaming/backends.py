@@ -22,7 +22,7 @@ BACKENDS = {
     "mujoco": "ndp_ros.streaming.backends:make_mujoco",
     "mock": "ndp_ros.streaming.backends:make_mock",
     "kortex": "ndp_ros.arms.kortex:make",
-    "ros2_control": "ndp_ros.arms.ros2_control:make",
+    "ros2_control": "ndp_ros.arms.ros2_arm:make",
 }
 
 
