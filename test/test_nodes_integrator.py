@@ -24,10 +24,15 @@ from std_srvs.srv import SetBool, Trigger
 from test_nodes_messages import BAD
 from trajectory_msgs.msg import JointTrajectory
 
+from ndp_ros import checkpoint
 from ndp_ros.arms.arm import ArmConfig
 from ndp_ros.dmp.config import DmpConfig
-from ndp_ros.nodes import integrator_node, qos
-from ndp_ros.nodes.messages import Parameters, parameters_to_message, stamp_of
+from ndp_ros.errors import StreamError
+from ndp_ros.nodes import integrator_node, qos, stream
+from ndp_ros.nodes.messages import Parameters, RejectedError, parameters_to_message, stamp_of
+from ndp_ros.nodes.stream import Stream, response_times
+from ndp_ros.paths import share
+from ndp_ros.streaming.config import RuntimeConfig, StreamSpec
 
 pytestmark = pytest.mark.ros
 
@@ -192,6 +197,78 @@ def test_messages_that_do_not_fit_are_dropped_and_counted_by_reason(system: Syst
             f"rejection for {reason}",
         )
     np.testing.assert_array_equal(system.position, before)
+
+
+HEAVY = {
+    "a millionth of a second": ({"duration": 1e-6}, "duration"),
+    "a duration of less than three ticks": ({"duration": 0.004}, "duration"),
+    "more basis functions than there is room for": ({"n_basis": 100, "a_x": 50.0}, "dynamics"),
+    "a hundred thousand Euler steps": ({"solver": "euler", "m": 100_000}, "dynamics"),
+    "a fast phase": ({"n_basis": 32, "a_x": 50.0, "layout": "paper"}, "dynamics"),
+}
+
+
+@pytest.mark.parametrize("name", HEAVY)
+def test_a_segment_that_would_silence_the_heart_is_rejected_before_it_is_computed(
+    system: System, name: str
+) -> None:
+    change, reason = HEAVY[name]
+    message = system.message()
+    for key, value in change.items():
+        setattr(message, key, value)
+    message.weights = [0.0] * (7 * message.n_basis)
+    rejected = int(system.figure(f"rejected_{reason}"))
+    system.output.publish(message)
+    system.ros.until(
+        lambda: int(system.figure(f"rejected_{reason}")) > rejected, f"rejection for {reason}"
+    )
+    assert system.figure("guard_parent_lost") == "0"
+
+
+@pytest.mark.parametrize("rate", [500.0, 1000.0, 5000.0])
+def test_no_shipped_checkpoint_and_no_usual_system_is_too_heavy(rate: float) -> None:
+    folders = share("models/checkpoints").glob("*/config.json")
+    specs = [checkpoint.load(path.parent).spec for path in folders]
+    segments = [(s.dmp, s.segment_duration) for s in specs if s.method == "ndp"]
+    assert len(segments) > 5
+    segments += [
+        (DmpConfig(n_basis=30, solver="euler", m=500), 0.1),
+        (DmpConfig(n_basis=30, alpha=25.0, m=300), 0.5),
+        (DmpConfig.preset("paper"), 1.0),
+    ]
+    for dmp, duration in segments:
+        runtime = RuntimeConfig(rate=rate)
+        assert len(response_times(dmp, duration, runtime, 32)) == runtime.rows(duration)
+
+
+@pytest.fixture
+def streaming() -> Iterator[Stream]:
+    """A streamer with an ideal arm, and no node in front of it."""
+    runtime = RuntimeConfig(rate=500.0, priority=0, heartbeat_timeout=20.0, parent_timeout=60.0)
+    spec = StreamSpec(
+        hardware="mock", arm="jaco", task="", command_mode="position", runtime=runtime
+    )
+    made = Stream(spec, len(HOME), ())
+    yield made
+    made.close()
+
+
+def test_too_little_memory_for_a_response_is_no_crash(
+    streaming: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(config: DmpConfig, times: np.ndarray) -> np.ndarray:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stream, "response_uncached", exhausted)
+        with pytest.raises(StreamError, match=r"not enough memory for the response of \d+ ticks"):
+            streaming.prepare(DmpConfig(), 0.2)
+        # And what would be refused afterwards is not even tried.
+        with pytest.raises(RejectedError, match="n_basis is 100, at most 32"):
+            streaming.prepare(DmpConfig(n_basis=100), 0.2)
+        with pytest.raises(RejectedError, match=r"at least 0\.006 s"):
+            streaming.prepare(DmpConfig(), 1e-6)
+    streaming.prepare(DmpConfig(), 0.2)
 
 
 def test_arm_brakes_and_holds_when_the_policy_falls_silent_and_goes_on_when_it_is_back(

@@ -67,6 +67,24 @@ def response_uncached(config: DmpConfig, times: Array) -> Array:
     return linear_response(config, times, config.alpha * config.beta, config.alpha)
 
 
+def size(config: DmpConfig, times: Array) -> float:
+    """Return about how many numbers :func:`response` is made from.
+
+    Its memory and its time grow with them: on a small machine half a million take a tenth
+    of a second.
+
+    Args:
+        config: The dynamical system.
+        times: Normalised times (r,), spread evenly.
+    """
+    horizon = float(times.max(initial=0.0))
+    if config.solver == "euler":
+        return (horizon * config.m + 2.0) * 3.0 * (3 + config.n_basis)
+    intervals = max(_rate(config), config.alpha / 2.0) * horizon
+    n_nodes = 8.0 if intervals > 0.15 * len(times) else 4.0
+    return (len(times) + intervals + config.n_basis + 2.0) * n_nodes * config.n_basis
+
+
 def linear_response(config: DmpConfig, times: Array, stiffness: float, damping: float) -> Array:
     """Return B of ydd = stiffness (g - y) - damping yd + f, shape (3, r, 3 + N).
 

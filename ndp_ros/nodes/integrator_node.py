@@ -30,7 +30,7 @@ from ndp_ros.arms.arm import ArmConfig
 from ndp_ros.arms.ros2_arm import refuse_echo
 from ndp_ros.config import param
 from ndp_ros.domain import claim
-from ndp_ros.errors import NdpError
+from ndp_ros.errors import NdpError, StreamError
 from ndp_ros.nodes import lifecycle, parameters, qos
 from ndp_ros.nodes.lifecycle import Health, NdpNode
 from ndp_ros.nodes.messages import (
@@ -183,7 +183,8 @@ class IntegratorNode(NdpNode):
             # Also while nothing is followed, so that the first segment finds its matrix.
             stream.prepare(segment.config, segment.duration)
         except NdpError as error:
-            reason = error.reason if isinstance(error, RejectedError) else "dynamics"
+            reason = "streamer" if isinstance(error, StreamError) else "dynamics"
+            reason = error.reason if isinstance(error, RejectedError) else reason
             self._rejected[reason] += 1
             self._last_rejection = time.monotonic(), reason
             self.report_soon()

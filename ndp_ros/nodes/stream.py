@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_ros.dmp.config import DmpConfig
-from ndp_ros.dmp.response import response_uncached
+from ndp_ros.dmp.response import response_uncached, size
 from ndp_ros.errors import StreamError
+from ndp_ros.nodes.messages import RejectedError
 from ndp_ros.streaming.clock import bin_edges
-from ndp_ros.streaming.config import StreamSpec
+from ndp_ros.streaming.config import RuntimeConfig, StreamSpec
 from ndp_ros.streaming.layout import RESPONSES, MailboxLayout
 from ndp_ros.streaming.mailbox import Mailbox, ResponseHandle, text
 from ndp_ros.streaming.process import start
@@ -25,6 +26,10 @@ START_TIMEOUT = 30.0
 """How long a streamer may take to reach its arm [s]."""
 STOP_TIMEOUT = 6.0
 """How long it may take to bring its arm to rest and to end [s]."""
+FEWEST_TICKS = 3
+"""Ticks of the loop that a segment lasts at least."""
+LARGEST_RESPONSE = 1 << 19
+"""Most numbers that a response matrix may be made from: whoever makes it beats the heart."""
 
 
 class Stream:
@@ -114,20 +119,25 @@ class Stream:
         """Make sure that the response matrix of a system is in the streamer's memory.
 
         Raises:
-            StreamError: If the segment is too long for it, or has too many basis functions.
+            RejectedError: If the segment is too long or too short for the loop, has too many
+                basis functions, or would take too long to compute.
+            StreamError: If there is not enough memory.
             ConfigError: If the system diverges.
         """
         key = config, duration
         if key in self._handles:
             self._current = key
             return
-        longest = self._spec.runtime.max_duration
-        if duration > longest:
-            raise StreamError(f"a segment of {duration:g} s: at most {longest:g} s (max_duration)")
-        rows = self._spec.runtime.rows(duration)
-        times = np.arange(rows) / (self._rate * duration)
-        handle = self.mailbox.send_response(response_uncached(config, times), duration)
-        self._handles[key] = handle
+        times = response_times(config, duration, self._spec.runtime, self.mailbox.layout.max_basis)
+        try:
+            self._handles[key] = self.mailbox.send_response(
+                response_uncached(config, times), duration
+            )
+        except MemoryError as error:
+            raise StreamError(
+                f"not enough memory for the response of {len(times)} ticks and {config.n_basis} "
+                "basis functions: lower n_basis, m or max_duration"
+            ) from error
         # The mailbox has this many places and uses them in turn.
         while len(self._handles) > RESPONSES:
             self._handles.popitem(last=False)
@@ -214,6 +224,40 @@ class Stream:
             self.mailbox.beat()
             time.sleep(0.005)
         return True
+
+
+def response_times(
+    config: DmpConfig, duration: float, runtime: RuntimeConfig, max_basis: int
+) -> Array:
+    """Return the normalised times of the loop's ticks, from a segment's start past its horizon.
+
+    Args:
+        config: The segment's dynamical system.
+        duration: tau [s], positive.
+        runtime: The loop.
+        max_basis: Most basis functions that its memory has room for.
+
+    Raises:
+        RejectedError: If the loop cannot follow such a segment, or if its response would keep
+            whoever computes it from the heartbeat.
+    """
+    shortest, longest = FEWEST_TICKS / runtime.rate, runtime.max_duration
+    if not shortest * (1.0 - 1e-9) <= duration <= longest:
+        raise RejectedError(
+            "duration",
+            f"{duration:g} s, expected at least {shortest:g} s ({FEWEST_TICKS} ticks of "
+            f"{runtime.rate:g} Hz) and at most {longest:g} s (max_duration)",
+        )
+    if config.n_basis > max_basis:
+        raise RejectedError("dynamics", f"n_basis is {config.n_basis}, at most {max_basis}")
+    times = np.arange(runtime.rows(duration)) / (runtime.rate * duration)
+    if (numbers := size(config, times)) > LARGEST_RESPONSE:
+        raise RejectedError(
+            "dynamics",
+            f"the response is made from {numbers:.2g} numbers, at most {LARGEST_RESPONSE:.2g}: "
+            "lower n_basis, a_x, m or the rate, or send shorter segments",
+        )
+    return times
 
 
 def _highest(counts: NDArray[np.int64]) -> float:
