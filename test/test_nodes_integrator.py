@@ -338,6 +338,29 @@ def test_death_of_the_streamer_is_noticed_named_and_mended_by_a_new_activation(
     system.drive(HOME)
 
 
+def test_a_streamer_that_hangs_is_an_error_until_it_ticks_again(system: System) -> None:
+    system.drive(HOME + 0.05)
+    system.ros.until(lambda: system.figure("streamer_pid") != "0", "figures")
+    pid, rejected = int(system.figure("streamer_pid")), int(system.figure("rejected_streamer"))
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        system.ros.until(lambda: system.state == Status.STOPPED, "status of a hanging streamer")
+        assert system.status[-1].reason == "streamer silent for more than 5 s"
+        system.ros.until(
+            lambda: (
+                system.health.level == DiagnosticStatus.ERROR
+                and "streamer silent" in system.health.message
+            ),
+            "error diagnostics",
+        )
+        system.ros.until(
+            lambda: int(system.figure("rejected_streamer")) > rejected, "rejected segments"
+        )
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    system.drive(HOME)
+
+
 def test_deactivation_brings_the_arm_to_rest_and_ends_the_streamer(system: System) -> None:
     system.drive(HOME + 0.05)
     pid = int(system.figure("streamer_pid"))

@@ -180,6 +180,8 @@ class IntegratorNode(NdpNode):
             segment = parameters_from_message(
                 message, self._joint_names, self.now(), self._spec.runtime.max_parameter_age
             )
+            if stream.trouble:
+                raise StreamError(stream.trouble)
             # Also while nothing is followed, so that the first segment finds its matrix.
             stream.prepare(segment.config, segment.duration)
         except NdpError as error:
@@ -256,14 +258,15 @@ class IntegratorNode(NdpNode):
         stream = self._stream
         if stream is None:
             return Status.STOPPED, ""
-        if not stream.alive:
-            return Status.STOPPED, stream.obituary()
+        if trouble := stream.trouble:
+            return Status.STOPPED, trouble
         phase = stream.mailbox.phase()
         fault, reason = stream.explanation()
         if phase == Status.WAITING:
             # What ended the motion stays true until the next segment; what came before does not.
             before, text = self._told or ("", "")
-            reason = reason if before in (Status.FOLLOWING, Status.BRAKING) else text
+            ended = before in (Status.FOLLOWING, Status.BRAKING, Status.STOPPED)
+            reason = reason if ended else text
         elif phase in (Status.FOLLOWING, Status.HOLDING):
             reason = ""
         return phase, fault or reason

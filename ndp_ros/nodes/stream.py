@@ -26,6 +26,8 @@ START_TIMEOUT = 30.0
 """How long a streamer may take to reach its arm [s]."""
 STOP_TIMEOUT = 6.0
 """How long it may take to bring its arm to rest and to end [s]."""
+SILENCE = 0.2
+"""Silence of a running streamer that is too long [s], unless ``heartbeat_timeout`` is longer."""
 FEWEST_TICKS = 3
 """Ticks of the loop that a segment lasts at least."""
 LARGEST_RESPONSE = 1 << 19
@@ -67,6 +69,7 @@ class Stream:
         except BaseException:
             self.close()
             raise
+        self._greeted = time.monotonic()
         self.simulated = bool(hello["simulated"])
         self._hello = hello
         self.objects = {n: i for i, n in enumerate(layout.objects) if n in hello["objects"]}
@@ -97,6 +100,17 @@ class Stream:
     def alive(self) -> bool:
         """Whether the process runs."""
         return self._process.poll() is None
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing drives the arm, in one line; empty while the streamer runs and ticks."""
+        if not self.alive:
+            return self.obituary()
+        # Between its greeting and its first tick it has not beaten yet.
+        age = min(self.mailbox.streamer_age(), time.monotonic() - self._greeted)
+        limit = max(SILENCE, self._spec.runtime.heartbeat_timeout)
+        # The limit instead of the age, so that one silence is one line.
+        return f"streamer silent for more than {limit:g} s" if age > limit else ""
 
     def arm_clock(self) -> float:
         """Return the time by which the arm moves [s], as of the state that was loaded last.
