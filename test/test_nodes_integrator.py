@@ -42,6 +42,10 @@ MOCK = {"hardware": "mock", "arm": "jaco", "command_mode": "position", "rate": 5
 EVERY_ONE = QoSProfile(depth=2000, reliability=ReliabilityPolicy.BEST_EFFORT)
 SLACK = {"max_parameter_age": 1.0, "grace": 0.1, "heartbeat_timeout": 5.0, "stall_timeout": 5.0}
 """A busy machine may be late; what is tested is not its speed."""
+SPEC = StreamSpec(
+    hardware="mock", arm="jaco", task="", command_mode="position",
+    runtime=RuntimeConfig(rate=500.0, priority=0, heartbeat_timeout=20.0, parent_timeout=60.0),
+)  # fmt: skip
 
 
 def alive(pid: int) -> bool:
@@ -244,11 +248,7 @@ def test_no_shipped_checkpoint_and_no_usual_system_is_too_heavy(rate: float) -> 
 @pytest.fixture
 def streaming() -> Iterator[Stream]:
     """A streamer with an ideal arm, and no node in front of it."""
-    runtime = RuntimeConfig(rate=500.0, priority=0, heartbeat_timeout=20.0, parent_timeout=60.0)
-    spec = StreamSpec(
-        hardware="mock", arm="jaco", task="", command_mode="position", runtime=runtime
-    )
-    made = Stream(spec, len(HOME), ())
+    made = Stream(SPEC, len(HOME), ())
     yield made
     made.close()
 
@@ -269,6 +269,19 @@ def test_too_little_memory_for_a_response_is_no_crash(
         with pytest.raises(RejectedError, match=r"at least 0\.006 s"):
             streaming.prepare(DmpConfig(), 1e-6)
     streaming.prepare(DmpConfig(), 0.2)
+
+
+def test_a_streamer_that_had_to_be_killed_is_told_of_and_one_that_obeyed_is_not(
+    streaming: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "STOP_TIMEOUT", 0.1)
+    os.kill(int(str(streaming.figures()["streamer_pid"])), signal.SIGSTOP)
+    told = "streamer ended (killed by signal 9): no end within 0.2 s, the arm may still move"
+    assert streaming.close() == told
+    assert streaming.close() == told
+    monkeypatch.undo()
+    obedient = Stream(SPEC, len(HOME), ())
+    assert obedient.close() == ""
 
 
 def test_arm_brakes_and_holds_when_the_policy_falls_silent_and_goes_on_when_it_is_back(
@@ -332,7 +345,19 @@ def test_death_of_the_streamer_is_noticed_named_and_mended_by_a_new_activation(
     assert not refused.success
     assert "killed by signal 9" in refused.message
 
+    system.status.clear()
     assert system.transition("deactivate")
+    system.ros.until(lambda: system.status, "status after the deactivation")
+    assert "killed by signal 9" in system.status[-1].reason
+    line = "[integrator_node]: streamer ended (killed by signal 9)"
+    system.ros.until(lambda: line in system.ros.said(system.process), "a log line")
+    system.ros.until(
+        lambda: (
+            system.health.level == DiagnosticStatus.ERROR
+            and system.health.message.startswith("inactive: streamer ended")
+        ),
+        "error diagnostics",
+    )
     assert system.transition("activate")
     system.ros.until(lambda: system.state == Status.HOLDING, "arm at rest")
     system.drive(HOME)

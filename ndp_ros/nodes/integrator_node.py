@@ -93,6 +93,7 @@ class IntegratorNode(NdpNode):
         self._joint_names: tuple[str, ...] = ()
         self._claim: socket | None = None
         self._stream: Stream | None = None
+        self._epitaph = ""
         self._state_timer: Timer | None = None
         self._follow_until = math.inf
         self._waiting: dict[int, tuple[Future[str], float]] = {}
@@ -135,6 +136,7 @@ class IntegratorNode(NdpNode):
     def activate(self) -> None:
         """Start the streamer, which takes the arm and holds it where it is."""
         self._following = False
+        self._epitaph = ""
         self._rejected.clear()
         self._ignored = 0
         self._last, self._last_arrival = None, -math.inf
@@ -155,11 +157,13 @@ class IntegratorNode(NdpNode):
             future.set_result("the node is being deactivated")
         self._waiting.clear()
         if self._stream is not None:
-            self._stream.close()
+            self._epitaph = self._stream.close()
             self._stream = None
         for publisher in self._poses.values():
             self.destroy_publisher(publisher)
         self._poses.clear()
+        if self._epitaph:
+            self.get_logger().error(self._epitaph)
         self._publish_status(self._state())
 
     def cleanup(self) -> None:
@@ -257,7 +261,7 @@ class IntegratorNode(NdpNode):
         """Return the state and its reason, as in ``ndp_interfaces/Status``."""
         stream = self._stream
         if stream is None:
-            return Status.STOPPED, ""
+            return Status.STOPPED, self._epitaph
         if trouble := stream.trouble:
             return Status.STOPPED, trouble
         phase = stream.mailbox.phase()
@@ -351,6 +355,8 @@ class IntegratorNode(NdpNode):
         values |= {f"rejected_{reason}": count for reason, count in self._rejected.items()}
         stream = self._stream
         if stream is None:
+            if self._epitaph:
+                return Health(lifecycle.ERROR, f"{self.state}: {self._epitaph}", values)
             return Health(lifecycle.OK, self.state, values)
         state, reason = self._state()
         values |= {"arm_state": state, "reason": reason, "ignored": self._ignored}

@@ -62,6 +62,7 @@ class Stream:
         self._process = start(spec, self.mailbox)
         self._started = time.monotonic()
         self._sent = 0
+        self._epitaph: str | None = None
         self._current: tuple[DmpConfig, float] | None = None
         self._handles: OrderedDict[tuple[DmpConfig, float], ResponseHandle] = OrderedDict()
         try:
@@ -217,17 +218,27 @@ class Stream:
 
     # -- the end ----------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """Bring the arm to rest, end the process, free the memory; may be called twice."""
-        process = self._process
+    def close(self) -> str:
+        """Bring the arm to rest, end the process, free the memory; may be called twice.
+
+        Returns:
+            How the process ended unless it did as it was told: the arm may not be at rest.
+        """
+        if self._epitaph is not None:
+            return self._epitaph
+        process, killed = self._process, False
         if process.poll() is None:
             self.mailbox.request("quit")
             if not self._wait(STOP_TIMEOUT):
                 process.terminate()
-                if not self._wait(STOP_TIMEOUT):
+                if killed := not self._wait(STOP_TIMEOUT):
                     process.kill()
                     process.wait()
+        self._epitaph = self.obituary() if process.returncode else ""
+        if killed and self._epitaph:
+            self._epitaph += f": no end within {2.0 * STOP_TIMEOUT:g} s, the arm may still move"
         self.mailbox.close()
+        return self._epitaph
 
     def _wait(self, timeout: float) -> bool:
         """Wait for the end of the process, alive oneself; whether it came."""
