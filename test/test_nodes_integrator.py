@@ -1,7 +1,9 @@
 """The integrator node over real DDS, with an ideal arm behind a real streamer process."""
 
+import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,7 +31,13 @@ from ndp_ros.arms.arm import ArmConfig
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.errors import StreamError
 from ndp_ros.nodes import integrator_node, qos, stream
-from ndp_ros.nodes.messages import Parameters, RejectedError, parameters_to_message, stamp_of
+from ndp_ros.nodes.messages import (
+    Parameters,
+    RejectedError,
+    parameters_to_message,
+    seconds,
+    stamp_of,
+)
 from ndp_ros.nodes.stream import Stream, response_times
 from ndp_ros.paths import share
 from ndp_ros.streaming.config import RuntimeConfig, StreamSpec
@@ -410,6 +418,28 @@ def test_no_streamer_outlives_its_integrator(ros: Ros, number: signal.Signals) -
     status = ros.wait_exit(process)
     assert status == (-9 if number == signal.SIGKILL else 0)
     ros.until(lambda: not alive(pid), "end of the streamer")
+
+
+def test_joints_that_are_no_longer_measured_grow_old_while_the_clock_of_the_arm_goes_on(
+    ros: Ros, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
+    cue = tmp_path / "cue"
+    options = json.dumps({"silent_at": 1, "cue": str(cue)})
+    values = {"hardware": "ideal_arm:make", "options": options, "feedback_timeout": 5.0}
+    system = System(ros, ros.start_node("integrator_node", **(MOCK | SLACK | values)))
+
+    def stamps() -> set[float]:
+        return {round(seconds(m.header.stamp), 4) for m in system.joints[-20:]}
+
+    ros.until(lambda: len(system.joints) >= 20 and len(stamps()) > 10, "measurements")
+    cue.touch()
+    # Rounding may tell one time from itself.
+    ros.until(lambda: len(stamps()) <= 2, "joint states of one measurement")
+    system.setpoints.clear()
+    ros.until(lambda: len(system.setpoints) >= 20, "setpoints")
+    clock = [seconds(m.points[0].time_from_start) for m in system.setpoints]
+    assert (np.diff(clock) > 0.0).all()
 
 
 BAD_PARAMETERS = [

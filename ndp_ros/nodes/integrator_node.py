@@ -231,7 +231,8 @@ class IntegratorNode(NdpNode):
 
     def _publish_state(self, stream: Stream) -> None:
         state = stream.mailbox.state
-        stamp = stamp_of(float(state["time"]) + _ros_offset())
+        # One stamp for all: by it phi knows what is of one instant.
+        stamp = stamp_of(stream.measured_at() + _ros_offset())
         names = list(self._joint_names)
         joints = JointState(
             name=names, position=state["position"], velocity=state["velocity"],

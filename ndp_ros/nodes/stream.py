@@ -121,6 +121,14 @@ class Stream:
         """
         return float(self.mailbox.state["arm_time" if self.simulated else "time"])
 
+    def measured_at(self) -> float:
+        """Return when the joints were measured [s, CLOCK_MONOTONIC], in the state loaded last.
+
+        A simulated arm is measured as it is; the last measurement of a real one that no
+        longer answers stays as old as it is.
+        """
+        return float(self.mailbox.state["time" if self.simulated else "arm_time"])
+
     def obituary(self) -> str:
         """Return how the process ended, in one line."""
         status = self._process.poll() or 0

@@ -61,8 +61,9 @@ class Mailbox:
 
     From the streamer, as slots to ``load()`` and look at:
 
-    - ``state``, every tick: ``time`` [s, CLOCK_MONOTONIC at the measurement],
-      ``arm_time`` [s, the arm's own clock], ``ticks``, ``phase`` (index into PHASES),
+    - ``state``, every tick: ``time`` [s, CLOCK_MONOTONIC], ``arm_time`` [s, of the
+      measurement: CLOCK_MONOTONIC too, or the simulated time of a simulated arm],
+      ``ticks``, ``phase`` (index into PHASES),
       ``sequence`` of the active segment (0: none), ``position, velocity, effort``
       (dof,) measured, ``y, yd, ydd`` (dof,) the setpoint, ``poses`` (objects, 7).
     - ``status``, at about 50 Hz and at every change of phase: ``fault`` and ``reason``
