@@ -20,6 +20,7 @@ from ndp_ros.dmp.config import FORCINGS, KERNELS, LAYOUTS, ORDERS, SOLVERS, DmpC
 from ndp_ros.errors import ConfigError
 from ndp_ros.nodes import lifecycle
 from ndp_ros.nodes.messages import (
+    CLOCK_TOLERANCE,
     REASONS,
     Parameters,
     RejectedError,
@@ -203,6 +204,36 @@ def test_every_missing_topic_is_named():
     ]  # fmt: skip
     assert complete(o).missing(NOW + 0.05, 0.1) == []
     assert len(o.missing(NOW + 1.0, 0.1)) == 3
+
+
+def pose(stamp: float, x: float) -> PoseStamped:
+    message = PoseStamped()
+    message.header.frame_id, message.header.stamp = "base", stamp_of(stamp)
+    message.pose.position.x = x
+    return message
+
+
+def test_a_clock_that_is_ahead_does_not_keep_an_observation_fresh():
+    o = complete(observer())
+    o.on_pose("cube", pose(NOW + 10.0, 0.5))
+    assert o.missing(NOW, 0.1) == ["objects/cube/pose (10.0 s in the future)"]
+    o.on_pose("cube", pose(NOW, 0.5))  # set right again
+    assert o.missing(NOW, 0.1) == []
+    o.on_pose("cube", pose(NOW + 0.9 * CLOCK_TOLERANCE, 0.5))
+    assert o.missing(NOW, 0.1) == []
+
+
+def test_an_older_message_does_not_replace_a_newer_one_unless_the_clock_was_set_back():
+    o = complete(observer())
+
+    def seen(stamp: float, x: float) -> float:
+        o.on_pose("cube", pose(stamp, x))
+        return float(o.observe()[0][8])
+
+    assert seen(NOW + 1.0, 1.0) == 1.0
+    assert seen(NOW + 0.95, 2.0) == 1.0
+    assert seen(NOW + 1.0, 3.0) == 3.0
+    assert seen(NOW - 0.5, 4.0) == 4.0
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ REASONS = ("joint_names", "sizes", "non_finite", "dynamics", "duration", "start"
 MAX_DURATION = 60.0
 """Longest segment that is accepted [s]."""
 CLOCK_TOLERANCE = 0.05
-"""How far the sender's clock may be ahead [s]."""
+"""How far a sender's clock may be ahead [s]."""
 
 _DYNAMICS = tuple(f.name for f in dataclasses.fields(DmpConfig))
 

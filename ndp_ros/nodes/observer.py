@@ -12,13 +12,15 @@ from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
 from ndp_ros.errors import ConfigError
-from ndp_ros.nodes.messages import seconds
+from ndp_ros.nodes.messages import CLOCK_TOLERANCE, seconds
 from ndp_ros.observation import JOINT_FIELDS, OBJECT_PREFIX, ObservationField, assemble
 
 Array = NDArray[np.float64]
 
 JOINT_STATES, SETPOINT = "joint_states", "ndp/setpoint"
 _PATIENCE = 5
+_NEW_CLOCK = 1.0
+"""A stamp that is older than the last one by this much is of a clock that was set back [s]."""
 
 
 def pose_topic(name: str) -> str:
@@ -98,10 +100,14 @@ class Observer:
         """
         phrases = []
         for topic in self.topics:
+            age = now - self._stamps.get(topic, now)
             if topic in self._problems:
                 phrases.append(f"{topic} ({self._problems[topic]})")
-            elif now - self._stamps[topic] > max_age:
-                phrases.append(f"{topic} ({now - self._stamps[topic]:.1f} s old)")
+            elif age > max_age:
+                phrases.append(f"{topic} ({age:.1f} s old)")
+            elif age < -CLOCK_TOLERANCE:
+                # By a clock that is ahead what is no longer sent stays fresh for as long.
+                phrases.append(f"{topic} ({-age:.1f} s in the future)")
         return phrases
 
     def of_one_instant(self) -> bool:
@@ -152,8 +158,12 @@ class Observer:
         if not all(np.isfinite(value).all() for value in values.values()):
             self._refuse(topic, "NaN or infinity")
             return
+        at = seconds(stamp)
+        # The network may deliver late what was sent before.
+        if 0.0 < self._stamps.get(topic, at) - at < _NEW_CLOCK:
+            return
         self._values |= values
-        self._stamps[topic] = seconds(stamp)
+        self._stamps[topic] = at
         self._problems.pop(topic, None)
 
     def _refuse(self, topic: str, problem: str) -> None:
