@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,16 @@ from hypothesis import strategies as st
 pytest.importorskip("rclpy", reason="needs ROS 2 (or its wheels)")
 pytest.importorskip("ndp_interfaces", reason="needs the message package: pip install ./interfaces")
 
+import rclpy
 from geometry_msgs.msg import PoseStamped
+from ros_support import claim_domain
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from ndp_ros.dmp.config import FORCINGS, KERNELS, LAYOUTS, ORDERS, SOLVERS, DmpConfig
 from ndp_ros.errors import ConfigError
 from ndp_ros.nodes import lifecycle
+from ndp_ros.nodes.lifecycle import StopSignals
 from ndp_ros.nodes.messages import (
     CLOCK_TOLERANCE,
     REASONS,
@@ -264,6 +268,48 @@ def test_joint_states_that_cannot_be_used_say_why(message, phrase):
 def test_fields_that_no_topic_brings_are_refused(fields):
     with pytest.raises(ConfigError):
         Observer(fields, JOINTS, "base")
+
+
+@pytest.fixture
+def domain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[int]:
+    """A ROS domain for nodes inside this process."""
+    claimed, lock = claim_domain()
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(claimed))
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path))
+    yield claimed
+    rclpy.try_shutdown()
+    lock.close()
+
+
+def test_joints_of_another_arm_and_empty_trajectories_are_ignored_by_those_who_watch(domain):
+    pytest.importorskip("mujoco", reason="needs MuJoCo")
+    from ndp_ros.nodes.throw_node import ThrowNode
+    from ndp_ros.nodes.viewer_node import ViewerNode
+
+    rclpy.init(args=["--ros-args", "-p", "checkpoint:=jaco_throw"])
+    thrower, viewer = ThrowNode(StopSignals()), ViewerNode()
+    names = list(viewer.replay.task.joint_names)
+    point = JointTrajectoryPoint(positions=[0.0, 0.0])
+    try:
+        for node in (thrower, viewer):
+            node._on_joints(joint_state(["a", "b"], [1.0, 2.0], []))
+            node._on_joints(joint_state(names, [1.0, 2.0], []))
+            node._on_joints(joint_state(names, [], []))
+        viewer.show()
+        thrower._on_setpoint(JointTrajectory())
+        thrower._on_setpoint(JointTrajectory(joint_names=["a", "b"], points=[point]))
+        thrower._on_setpoint(JointTrajectory(joint_names=names, points=[point]))
+        assert viewer.position is None
+        assert not thrower._samples
+        for node in (thrower, viewer):
+            node._on_joints(joint_state(names, [0.1] * len(names), []))
+        viewer.show()
+        assert len(viewer.position) == len(names)
+        assert len(thrower._samples) == 1
+    finally:
+        thrower.destroy_node()
+        viewer.destroy_node()
 
 
 def test_threads_are_preferred_while_it_matters_and_not_afterwards():

@@ -94,7 +94,6 @@ class ThrowNode(Node):
         self._segments = 0
         self._samples: dict[float, dict[str, Array]] = {}
         self._heard = 0.0
-        self._joint_names: tuple[str, ...] = ()
         self._recording: Recording | None = None
         self._follows_at = self._start = math.inf
         self._integrator: dict[str, Any] = {
@@ -135,11 +134,15 @@ class ThrowNode(Node):
         self._gather(message.header.stamp, name, np.array([p.x, p.y, p.z, q.w, q.x, q.y, q.z]))
 
     def _on_joints(self, message: JointState) -> None:
-        self._joint_names = tuple(message.name)
-        self._gather(message.header.stamp, JOINT_STATES, np.array(message.position))
+        if self.replay.of_this_arm(message.name, message.position):
+            self._gather(message.header.stamp, JOINT_STATES, np.array(message.position))
 
     def _on_setpoint(self, message: JointTrajectory) -> None:
+        if not message.points:
+            return
         point = message.points[0]
+        if not self.replay.of_this_arm(message.joint_names, point.positions):
+            return
         clock = seconds(point.time_from_start)
         self._gather(message.header.stamp, SETPOINT, np.array([clock, *point.positions]))
 
@@ -163,7 +166,7 @@ class ThrowNode(Node):
         clock = float(setpoint[0])
         if not math.isfinite(self._start):
             self._start = clock
-        recording.joint_names = self._joint_names
+        recording.joint_names = self.replay.task.joint_names
         recording.times.append(clock - self._start)
         recording.position.append(position)
         recording.setpoint.append(setpoint[1:])

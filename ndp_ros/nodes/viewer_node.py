@@ -60,7 +60,8 @@ class ViewerNode(Node):
             self.create_subscription(PoseStamped, pose_topic(name), callback, qos.STATE)
 
     def _on_joints(self, message: JointState) -> None:
-        self.position = np.array(message.position)
+        if self.replay.of_this_arm(message.name, message.position):
+            self.position = np.array(message.position)
 
     def _on_pose(self, name: str, message: PoseStamped) -> None:
         p, q = message.pose.position, message.pose.orientation

@@ -6,7 +6,7 @@ bin is decided here by the very code that decides it in training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,10 @@ class Replay:
         self.task.reset(seed=seed)
         self._track.clear()
         self._time = 0.0
+
+    def of_this_arm(self, names: Sequence[str], position: Sequence[float]) -> bool:
+        """Whether these are the task's joints, with a number for each; others may be heard too."""
+        return tuple(names) == self.task.joint_names and len(position) == len(names)
 
     def show(self, position: Array, poses: Mapping[str, Array]) -> None:
         """Put joints (dof,) and objects where they were heard to be."""
