@@ -2,6 +2,7 @@
 
 import math
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from ndp_ros.dmp.config import FORCINGS, KERNELS, LAYOUTS, ORDERS, SOLVERS, DmpConfig
 from ndp_ros.errors import ConfigError
 from ndp_ros.nodes import lifecycle
-from ndp_ros.nodes.lifecycle import StopSignals
+from ndp_ros.nodes.lifecycle import Health, NdpNode, StopSignals
 from ndp_ros.nodes.messages import (
     CLOCK_TOLERANCE,
     REASONS,
@@ -310,6 +311,43 @@ def test_joints_of_another_arm_and_empty_trajectories_are_ignored_by_those_who_w
     finally:
         thrower.destroy_node()
         viewer.destroy_node()
+
+
+@pytest.mark.parametrize(
+    ("moment", "expected"),
+    [
+        ("before the start", []),
+        ("while it configures", ["configure", "cleanup"]),
+        ("once active", ["configure", "activate", "deactivate", "cleanup"]),
+    ],
+)
+def test_a_node_that_is_told_to_end_before_it_is_active_takes_nothing(
+    domain: int, monkeypatch: pytest.MonkeyPatch, moment: str, expected: list[str]
+) -> None:
+    done = []
+
+    class Node(NdpNode):
+        def configure(self) -> None:
+            done.append("configure")
+            if moment == "while it configures":
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        def activate(self) -> None:
+            done.append("activate")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        def deactivate(self) -> None:
+            done.append("deactivate")
+
+        def cleanup(self) -> None:
+            done.append("cleanup")
+
+        def health(self) -> Health:
+            return Health(lifecycle.OK, self.state)
+
+    monkeypatch.setattr(lifecycle, "end_with_parent", lambda: moment == "before the start")
+    assert lifecycle.run(lambda: Node("short_lived"), []) == 0
+    assert done == expected
 
 
 def test_threads_are_preferred_while_it_matters_and_not_afterwards():

@@ -132,9 +132,15 @@ class NdpNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         return super().on_error(state)
 
-    def start(self) -> bool:
-        """Configure and activate; whether the node is active now."""
+    def start(self, called_off: Callable[[], bool] = lambda: False) -> bool:
+        """Configure and activate; whether nothing has failed.
+
+        Args:
+            called_off: Asked before each of the two; when it says so, the node stays as it is.
+        """
         for trigger in (self.trigger_configure, self.trigger_activate):
+            if called_off():
+                break
             if trigger() != TransitionCallbackReturn.SUCCESS:
                 return False
         return True
@@ -308,7 +314,8 @@ def run(make: Callable[[], NdpNode], argv: Sequence[str] | None = None) -> int:
         try:
             node = make()
             autostart = not node.has_parameter("autostart") or node.get_parameter("autostart").value
-            if autostart and not node.start():
+            # Who is told to end before he has begun takes no arm.
+            if autostart and not node.start(lambda: signals.received):
                 return 2
             executor = make_executor()
             executor.add_node(node)
