@@ -45,8 +45,7 @@ _LESS: Mapping[str, Mapping[str, Any]] = {"dyn-e": {"sac": {"steps_per_window": 
 FIG5_ROWS = {
     "pick-ndp": Row("pick", "ndp", "Pick"),
     "throw-moving-ndp": Row(
-        "throw", "ndp", "Throw, moving bin", experiment="throw-moving-ndp",
-        seeds={"short": 1},  # beside the paper's figure: one seed of a long run
+        "throw", "ndp", "Throw, moving bin", experiment="throw-moving-ndp", seeds=_FEWER,
     ),
     "throw-ppo": Row("throw", "ppo", "Throw", at=at_short("throw")),
     "throw-ppo-multi": Row("throw", "ppo-multi", "Throw", at=at_short("throw")),
@@ -77,8 +76,8 @@ FIG5 = Comparison(
     {
         "smoke": SMOKE,
         "short": Scale(
-            "the shipped experiments, 3 seeds, 5 of NDP and PPO-multi in Push, 1 of the moving "
-            "bin, 2 of VICES and Dyn-E; Throw for 1.2, Push and Faucet for 1 million control "
+            "the shipped experiments, 3 seeds, 5 of NDP and PPO-multi in Push, 2 of the moving "
+            "bin, of VICES and of Dyn-E; Throw for 1.2, Push and Faucet for 1 million control "
             "steps instead of 2; Dyn-E takes one gradient step per decision instead of five", 3,
         ),
         "full": Scale("the shipped experiments, 10 seeds", 10),
