@@ -31,6 +31,7 @@ class IdealArm:
         pauses_above: float = np.inf,
         cue: str = "",
         brakes_after: float = 0.0,
+        creeps: float = 0.0,
     ) -> None:
         """Prepare an arm at its home position.
 
@@ -44,6 +45,7 @@ class IdealArm:
             cue: File that must exist too before any of that happens.
             brakes_after: Time without a write after which the arm measures no speed, until
                 then the commanded one [s]; with 0 it never measures any.
+            creeps: What its first joint measures on top of that, whatever it is told [rad/s].
         """
         self._info = ArmInfo.from_config(config, ("position",))
         self._at = np.array(config.home)
@@ -55,6 +57,7 @@ class IdealArm:
         self._pauses_above = pauses_above
         self._cue = cue
         self._brakes_after = brakes_after
+        self._creeps = creeps
         self._velocity = np.zeros_like(self._at)
         self._told_at = 0.0
         self._writes = 0
@@ -69,6 +72,7 @@ class IdealArm:
         out.position[:] = self._at if self._cued < self._nan_at else np.nan
         braked = time.monotonic() - self._told_at > self._brakes_after
         out.velocity[:] = 0.0 if braked else self._velocity
+        out.velocity[0] += self._creeps
         out.effort[:] = 0.0
         out.time = self._measured_at
         if abs(out.velocity[0]) > self._pauses_above:

@@ -229,6 +229,14 @@ def test_it_brakes_stops_the_arm_and_exits_0_on_a_signal(rig, number: int) -> No
     assert_smooth_and_at_rest(rig.commands())
 
 
+def test_an_arm_that_does_not_come_to_rest_is_no_good_end(rig) -> None:
+    rig.start({"creeps": 0.2})
+    rig.process.send_signal(signal.SIGTERM)
+    assert rig.ended() == FAILED
+    assert rig.last_calls() == [ideal_arm.STOP, ideal_arm.CLOSE]
+    assert rig.box.report()["reason"] == "signal SIGTERM; not at rest within 3 s"
+
+
 PARENT = """
 import json, sys, time
 import numpy as np

@@ -206,7 +206,11 @@ class Streamer:
             if self._closing:
                 deadline = min(deadline, now + _CLOSING_TIMEOUT)
                 resting = resting + 1 if self._at_rest() else 0
-                if resting > 1 or now > deadline:
+                if resting > 1:
+                    return
+                if now > deadline:
+                    self._exit = self._exit or FAILED
+                    follower.reason += f"; not at rest within {_CLOSING_TIMEOUT:g} s"
                     return
 
     def _listen(self, began: int, now: float) -> None:
