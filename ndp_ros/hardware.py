@@ -26,7 +26,7 @@ from ndp_ros.bringup import (
     simulation,
 )
 from ndp_ros.checkpoint import Checkpoint
-from ndp_ros.config import load, param, to_mapping
+from ndp_ros.config import from_mapping, load, param, parameters, to_mapping
 from ndp_ros.errors import ConfigError
 from ndp_ros.paths import find_checkpoint
 from ndp_ros.streaming.config import RuntimeConfig
@@ -175,8 +175,6 @@ def processes(config: HardwareConfig) -> list[ProcessSpec]:
     surroundings = Surroundings.named(saved.spec.task) if config.objects == "config" else None
     require_modules()
     require_free_domain()
-    options, environment = _options(config, surroundings)
-    _runtime(config.runtime)
     if backend == "kortex":
         if config.rate > _KORTEX_RATE:
             raise ConfigError(
@@ -187,6 +185,9 @@ def processes(config: HardwareConfig) -> list[ProcessSpec]:
                 f"{name} was trained for the arm {saved.spec.arm}, which Kortex does not drive: "
                 "choose a checkpoint for the arm that is there, such as gen3"
             )
+    options, environment = _options(config, saved.spec.arm, surroundings)
+    _runtime(config.runtime)
+    if backend == "kortex":
         if config.driver != _BUILTIN:
             from ndp_ros.arms.kortex import vendor
 
@@ -230,7 +231,7 @@ def _runtime(name: str, **overrides: Any) -> RuntimeConfig:
 
 
 def _options(
-    config: HardwareConfig, surroundings: Surroundings | None
+    config: HardwareConfig, arm: str, surroundings: Surroundings | None
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the backend's options, and the variables that its process gets beside them."""
     try:
@@ -241,22 +242,66 @@ def _options(
         raise ConfigError(f"options are {options!r}, expected a mapping")
     if "password" in options:
         raise ConfigError("options must hold no password: use credentials_file")
+    arguments = {p.name for p in parameters(HardwareConfig)}
+    for name in options:
+        # What was checked and what the user was told would be of another arm than the loop's.
+        if name in arguments:
+            flag = name.replace("_", "-")
+            raise ConfigError(
+                f"options must not hold {name}, which is an argument itself: say --{flag} to "
+                f"ndp run or {name}:= to the launch file"
+            )
     grip = {"grip": surroundings.grip} if surroundings is not None and surroundings.held else {}
-    if config.backend == "ros2_control":
-        return {"dry_run": config.dry_run, **grip, **options}, {}
-    if config.backend != "kortex":
-        return options, {}
-    who = credentials(config)
-    given: dict[str, Any] = {
-        "robot_ip": config.robot_ip, "port": config.port, "udp_port": config.udp_port,
-        "dry_run": config.dry_run, "clear_faults": config.clear_faults, "driver": config.driver,
-    }  # fmt: skip
-    variables = {USERNAME_VARIABLE: who.username, PASSWORD_VARIABLE: who.password}
-    if config.driver != _BUILTIN:
-        from ndp_ros.arms.kortex import vendor
+    variables: dict[str, str] = {}
+    if config.backend == "kortex":
+        who = credentials(config)
+        given = {
+            "robot_ip": config.robot_ip, "port": config.port, "udp_port": config.udp_port,
+            "dry_run": config.dry_run, "clear_faults": config.clear_faults,
+            "driver": config.driver, **grip, **options,
+        }  # fmt: skip
+        variables = {USERNAME_VARIABLE: who.username, PASSWORD_VARIABLE: who.password}
+        if config.driver != _BUILTIN:
+            from ndp_ros.arms.kortex import vendor
 
-        variables |= vendor.environment()
-    return given | grip | options, variables
+            variables |= vendor.environment()
+    elif config.backend == "ros2_control":
+        given = {"dry_run": config.dry_run, **grip, **options}
+    else:
+        given = options
+    _require_fit(config.backend, arm, given)
+    return given, variables
+
+
+def _require_fit(backend: str, arm: str, options: dict[str, Any]) -> None:
+    """Refuse options that the backend would refuse once its process runs."""
+    kind: type[Any]
+    if backend == "kortex":
+        from ndp_ros.arms.kortex.config import KortexConfig
+
+        kind = KortexConfig
+    elif backend == "ros2_control":
+        from ndp_ros.arms.ros2_arm import Ros2ControlConfig
+
+        kind = Ros2ControlConfig
+    else:
+        from ndp_ros.arms.mock import MockArm
+
+        try:
+            MockArm(ArmConfig.named(arm), **options)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"options are {options!r}: the mock arm takes start alone, a list of its "
+                "joints' positions [rad]"
+            ) from error
+        return
+    arguments = {p.name for p in parameters(HardwareConfig)}
+    known = [p.name for p in parameters(kind)]
+    for name in options:
+        if name not in known:
+            free = [each for each in known if each not in arguments]
+            raise ConfigError.choice("options: parameter", name, free)
+    from_mapping(kind, options, source="options")
 
 
 def credentials(config: HardwareConfig) -> Credentials:

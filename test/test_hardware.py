@@ -154,6 +154,54 @@ def test_arguments_that_do_not_fit_are_named(gen3, free_domain, emulator, change
     assert "sesame" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("backend", "name", "value"),
+    [
+        ("kortex", "dry_run", False),
+        ("kortex", "port", 10300),
+        ("kortex", "udp_port", 10301),
+        ("kortex", "robot_ip", "192.0.2.1"),
+        ("kortex", "driver", "vendor"),
+        ("kortex", "clear_faults", True),
+        ("kortex", "username", "lab"),
+        ("kortex", "credentials_file", "/nowhere.yaml"),
+        ("ros2_control", "dry_run", False),
+    ],
+)
+def test_options_cannot_overrule_an_argument_behind_the_back_of_checks_and_notice(
+    gen3, free_domain, emulator, backend, name, value
+) -> None:
+    options = json.dumps({name: value})
+    where = emulator if backend == "kortex" else None
+    with pytest.raises(ConfigError, match=f"options must not hold {name}, .* say --") as caught:
+        hardware.processes(
+            config(gen3, where, hardware=backend, options=options, dry_run=name == "dry_run")
+        )
+    assert "--" + name.replace("_", "-") in str(caught.value)
+    if where is not None:
+        assert emulator.control.do("record")["frames"] == 0
+
+
+@pytest.mark.parametrize(
+    ("backend", "options", "words"),
+    [
+        ("kortex", {"foo": 1}, r"'foo' is not one of \[timeout, reply_timeout"),
+        ("kortex", {"reply_timeout": "soon"}, "options: reply_timeout is 'soon'"),
+        ("kortex", {"feedback_timeout": 60.0}, "options: feedback_timeout is 60"),
+        ("ros2_control", {"lockstep": True}, "options: parameter: 'lockstep' is not one of"),
+        ("ros2_control", {"kind": "groups"}, "options: kind: 'groups' is not one of"),
+        ("mock", {"foo": 1}, "the mock arm takes start alone"),
+        ("mock", {"start": "here"}, "the mock arm takes start alone"),
+    ],
+)
+def test_options_that_the_backend_would_refuse_are_refused_before_anything_starts(
+    gen3, free_domain, emulator, backend, options, words
+) -> None:
+    where = emulator if backend == "kortex" else None
+    with pytest.raises(ConfigError, match=words):
+        hardware.processes(config(gen3, where, hardware=backend, options=json.dumps(options)))
+
+
 def test_a_policy_for_another_arm_is_refused(tmp_path, free_domain, emulator) -> None:
     with pytest.raises(ConfigError, match="trained for the arm jaco"):
         hardware.processes(config(jaco_checkpoint(tmp_path / "jaco"), emulator))
