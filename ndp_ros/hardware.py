@@ -42,6 +42,13 @@ _KORTEX_RATE = 1000.0
 """Commands per second that a Kortex arm takes [Hz]."""
 _KORTEX_ARMS = "gen3"
 """What the name of every arm of the Kortex family begins with."""
+_KORTEX_ONLY = (
+    "robot_ip", "username", "password", "credentials_file", "driver", "port", "udp_port",
+    "clear_faults",
+)  # fmt: skip
+"""Arguments that no other backend has a use for."""
+_NOT_SIMULATED = ("objects", "follow_for", "runtime", "options")
+"""Arguments without effect on the simulated arm, which has a scene and a loop of its own."""
 _OWN_STATES = "ndp/joint_states"
 """Where this system publishes joint states beside a broadcaster of its own kind."""
 
@@ -155,10 +162,9 @@ def processes(config: HardwareConfig) -> list[ProcessSpec]:
         ArmError: If the arm does not answer, refuses the credentials, or is in fault.
     """
     backend = config.backend
-    if backend != "kortex" and config.robot_ip:
-        raise ConfigError(f"robot_ip is for hardware:=kortex, not for {backend}")
-    if backend != "kortex" and config.driver != _BUILTIN:
-        raise ConfigError(f"driver is for hardware:=kortex, not for {backend}")
+    if backend != "kortex":
+        for name in _given(config, _KORTEX_ONLY):
+            raise ConfigError(f"{name} is for hardware:=kortex, not for {backend}: leave it out")
     if backend in ("mujoco", "mock") and config.dry_run:
         raise ConfigError(f"dry_run is for a real arm; {backend} is none")
     if backend == "kortex" and not config.robot_ip:
@@ -167,6 +173,11 @@ def processes(config: HardwareConfig) -> list[ProcessSpec]:
     if backend == "mujoco":
         if config.mode != "torque":
             raise ConfigError("the simulated arm takes torques alone: leave command_mode out")
+        for name in _given(config, _NOT_SIMULATED):
+            raise ConfigError(
+                f"{name} has no effect on the simulated arm: leave it out, or give the robot_ip "
+                "of a real one"
+            )
         simulated = SimConfig(
             name, rate=config.rate, throws=config.throws, record=False, out=config.out
         )
@@ -222,6 +233,11 @@ def _system(
         seen = {"arm": arm, "task": saved.spec.task}
         specs.append(ProcessSpec(OBJECTS, seen, respawn=True, remappings=remappings))
     return specs
+
+
+def _given(config: HardwareConfig, names: tuple[str, ...]) -> list[str]:
+    """Return which of these arguments differ from their defaults."""
+    return [name for name in names if getattr(config, name) != getattr(HardwareConfig, name)]
 
 
 def _runtime(name: str, **overrides: Any) -> RuntimeConfig:

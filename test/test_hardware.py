@@ -202,6 +202,21 @@ def test_options_that_the_backend_would_refuse_are_refused_before_anything_start
         hardware.processes(config(gen3, where, hardware=backend, options=json.dumps(options)))
 
 
+def test_an_argument_without_effect_on_the_simulated_arm_is_refused_not_ignored(
+    tmp_path, free_domain
+) -> None:
+    folder = jaco_checkpoint(tmp_path / "jaco")
+    without = {
+        "options": '{"foo":', "runtime": "nix", "objects": "topics", "follow_for": 9.0,
+        "port": 10300, "udp_port": 10301, "clear_faults": True, "username": "lab",
+        "password": "sesame", "credentials_file": "/nowhere.yaml",
+    }  # fmt: skip
+    for name, value in without.items():
+        with pytest.raises(ConfigError, match=f"^{name} (has no effect|is for hardware)") as caught:
+            hardware.processes(config(folder, out=str(tmp_path / "out"), **{name: value}))
+        assert "sesame" not in str(caught.value)
+
+
 def test_a_policy_for_another_arm_is_refused(tmp_path, free_domain, emulator) -> None:
     with pytest.raises(ConfigError, match="trained for the arm jaco"):
         hardware.processes(config(jaco_checkpoint(tmp_path / "jaco"), emulator))
