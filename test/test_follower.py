@@ -196,6 +196,26 @@ def test_without_a_successor_it_goes_on_for_the_grace_time_then_brakes_and_waits
     assert rig.phase == "following"
 
 
+def test_an_arm_that_starves_because_its_segments_are_refused_says_so() -> None:
+    rig = Rig()
+    rig.follower.follow()
+    rig.offer(HOME + 0.01)
+    assert not rig.offer([0.0, 9.0, 0.5])
+    refusal = rig.follower.reason
+    assert refusal.startswith("segment_impossible: segment 2: ")
+    rig.run(until="braking")
+    assert rig.follower.reason.startswith("starved: ")
+    assert "refused, segment_impossible" in rig.follower.reason
+    assert rig.follower.refusal == refusal
+    starved = rig.follower.reason
+    assert not rig.offer([0.0, 9.0, 0.5])
+    assert rig.follower.reason == starved
+    # One that is accepted ends that: what starves afterwards starves for want of segments.
+    rig.offer(HOME + 0.01)
+    rig.run(until="braking")
+    assert rig.follower.reason == "starved: the horizon passed without a new segment"
+
+
 def test_a_late_segment_is_dropped_and_counted_and_the_running_one_goes_on() -> None:
     rig = Rig(max_parameter_age=0.1)
     rig.follower.follow()

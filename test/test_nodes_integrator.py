@@ -211,6 +211,33 @@ def test_messages_that_do_not_fit_are_dropped_and_counted_by_reason(system: Syst
     np.testing.assert_array_equal(system.position, before)
 
 
+def test_segments_that_the_guard_refuses_are_a_warning_a_reason_and_a_line_of_the_log(
+    system: System,
+) -> None:
+    before, rejected = system.position, system.status[-1].rejected
+    # What the node cannot know to be wrong: this goal lies beyond the joint's range.
+    system.goal = HOME + np.array([0.0, 9.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    assert system.follow(True).success
+    system.ros.until(
+        lambda: (
+            system.state == Status.WAITING
+            and system.status[-1].reason.startswith("segment_impossible: segment")
+            and system.status[-1].rejected > rejected
+        ),
+        "word of it in the status",
+    )
+    system.ros.until(
+        lambda: (
+            system.health.level == DiagnosticStatus.WARN
+            and system.health.message == "waiting, segments rejected: segment_impossible"
+        ),
+        "word of it in the diagnostics",
+    )
+    line = "segments refused by the guard: segment_impossible: segment"
+    system.ros.until(lambda: line in system.ros.said(system.process), "a log line")
+    np.testing.assert_array_equal(system.position, before)
+
+
 HEAVY = {
     "a millionth of a second": ({"duration": 1e-6}, "duration"),
     "a duration of less than three ticks": ({"duration": 0.004}, "duration"),

@@ -101,6 +101,7 @@ class IntegratorNode(NdpNode):
         self._following = False
         self._rejected: Counter[str] = Counter()
         self._last_rejection = -math.inf, ""
+        self._refused = 0
         self._ignored = 0
         self._last: Parameters | None = None
         self._last_arrival = -math.inf
@@ -138,6 +139,7 @@ class IntegratorNode(NdpNode):
         self._following = False
         self._epitaph = ""
         self._rejected.clear()
+        self._refused = 0
         self._ignored = 0
         self._last, self._last_arrival = None, -math.inf
         self._stream = Stream(self._spec, len(self._joint_names), self._config.objects)
@@ -212,6 +214,16 @@ class IntegratorNode(NdpNode):
             self._warned[reason] = now
             self.get_logger().warning(text)
 
+    def _watch_refusals(self, stream: Stream) -> None:
+        """Tell of the segments that fitted this node and were refused by the loop's guard."""
+        refused, text = stream.refusals()
+        if refused > self._refused:
+            self._refused = refused
+            name = text.partition(":")[0]
+            self._last_rejection = time.monotonic(), name
+            self.report_soon()
+            self._warn(name, f"segments refused by the guard: {text}")
+
     # -- what the streamer says -------------------------------------------------------------
 
     def _publish(self) -> None:
@@ -225,6 +237,7 @@ class IntegratorNode(NdpNode):
             self._following = False
             stream.mailbox.request("hold")
         self._answer(stream)
+        self._watch_refusals(stream)
         state = self._state()
         if state != self._told:
             self._publish_status(state)
@@ -271,7 +284,9 @@ class IntegratorNode(NdpNode):
             # What ended the motion stays true until the next segment; what came before does not.
             before, text = self._told or ("", "")
             ended = before in (Status.FOLLOWING, Status.BRAKING, Status.STOPPED)
-            reason = reason if ended else text
+            # Why it does not begin is news, too.
+            refused = bool(reason) and reason == stream.refusals()[1]
+            reason = reason if ended or refused else text
         elif phase in (Status.FOLLOWING, Status.HOLDING):
             reason = ""
         return phase, fault or reason
@@ -285,7 +300,8 @@ class IntegratorNode(NdpNode):
             simulated=stream is not None and stream.simulated,
             joint_names=list(self._joint_names), rate=self._spec.runtime.rate,
             checkpoint=last.checkpoint if last else "", sequence=last.sequence if last else 0,
-            accepted=report.get("accepted", 0), rejected=self._rejected.total(),
+            accepted=report.get("accepted", 0),
+            rejected=self._rejected.total() + report.get("refused", 0),
         )  # fmt: skip
         message.header.stamp = self.get_clock().now().to_msg()
         self._status.publish(message)

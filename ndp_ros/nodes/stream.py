@@ -191,6 +191,11 @@ class Stream:
         self.mailbox.status.load()
         return text(self.mailbox.status["fault"]), text(self.mailbox.status["reason"])
 
+    def refusals(self) -> tuple[int, str]:
+        """Return how many segments the loop has refused, and why the last one."""
+        self.mailbox.status.load()
+        return int(self.mailbox.status["refused"]), text(self.mailbox.status["refusal"])
+
     def mark(self) -> None:
         """Begin a new stretch for the figures that end in ``_since_reset``."""
         self.mailbox.status.load()

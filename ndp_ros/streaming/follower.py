@@ -51,6 +51,7 @@ class Follower:
         sequence: Number of the segment that drives the arm; 0 for none.
         fault: Latched violation, with its explanation; empty for none.
         reason: Why the arm last braked, was refused a segment or had one changed.
+        refusal: Why a segment was refused last.
         accepted, dropped, refused, stretched: Segments so far.
     """
 
@@ -62,6 +63,7 @@ class Follower:
         self.sequence = 0
         self.fault = ""
         self.reason = ""
+        self.refusal = ""
         self.accepted = self.dropped = self.refused = self.stretched = 0
         self._enabled = False
         self._retreat: Array | None = None
@@ -80,6 +82,8 @@ class Follower:
         self._stretch = 1.0
         self._hermite = _Hermite(dof)
         self._ignore_before = -math.inf
+        self._refused_before = 0
+        """Segments that had been refused when the last one was accepted."""
 
     # -- requests ----------------------------------------------------------------------------
 
@@ -208,6 +212,7 @@ class Follower:
         self._end = min(math.floor(past + 1e-6), math.floor((rows - 1) * stretch))
         self.phase, self.sequence = FOLLOWING, sequence
         self.accepted += 1
+        self._refused_before = self.refused
         return True
 
     def _roll_out(self, segment: Any, B: Array, n: int, duration: float) -> Array:
@@ -242,7 +247,10 @@ class Follower:
     def _refuse(self, name: str, text: str) -> bool:
         self.refused += 1
         self.guard.hit_quietly(name)
-        self.reason = f"{name}: {text}"
+        self.refusal = f"{name}: {text}"
+        # Why it brakes stays told while it does.
+        if self.phase != BRAKING:
+            self.reason = self.refusal
         return False
 
     # -- ticks -------------------------------------------------------------------------------
@@ -253,7 +261,10 @@ class Follower:
             self._index += 1
             if self._index > self._end:
                 self.guard.hit_quietly("starved")
-                self.brake("starved: the horizon passed without a new segment")
+                why = "the horizon passed without a new segment"
+                if self.refused > self._refused_before:
+                    why = f"the segments that came were refused, {self.refusal.split(':')[0]}"
+                self.brake(f"starved: {why}")
             else:
                 if self._stretch == 1.0:
                     self._wanted[:] = self._table[:, :, self._index]

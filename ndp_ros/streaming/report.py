@@ -92,6 +92,7 @@ class Report:
         value["refused"], value["stretched"] = follower.refused, follower.stretched
         value["fault"] = follower.fault.encode()[:120]
         value["reason"] = follower.reason.encode()[:120]
+        value["refusal"] = follower.refusal.encode()[:120]
         status.publish()
 
     def stopped(self) -> None:
