@@ -216,6 +216,18 @@ def test_an_arm_that_starves_because_its_segments_are_refused_says_so() -> None:
     assert rig.follower.reason == "starved: the horizon passed without a new segment"
 
 
+def test_an_arm_that_was_told_to_hold_brakes_for_no_reason_of_before() -> None:
+    rig = Rig()
+    rig.follower.follow()
+    assert not rig.offer([0.0, 9.0, 0.5])
+    rig.offer(from_home(0.3, 0.0, 0.0))
+    for _ in range(30):
+        rig.tick()
+    assert rig.follower.moving and rig.follower.reason
+    rig.follower.hold()
+    assert (rig.phase, rig.follower.reason) == ("braking", "")
+
+
 def test_a_late_segment_is_dropped_and_counted_and_the_running_one_goes_on() -> None:
     rig = Rig(max_parameter_age=0.1)
     rig.follower.follow()

@@ -238,6 +238,12 @@ def test_segments_that_the_guard_refuses_are_a_warning_a_reason_and_a_line_of_th
     np.testing.assert_array_equal(system.position, before)
 
 
+def test_an_arm_that_brakes_as_it_was_told_is_no_warning_and_any_other_is() -> None:
+    assert integrator_node.level_of(Status.BRAKING, "") == DiagnosticStatus.OK
+    assert integrator_node.level_of(Status.BRAKING, "starved: ...") == DiagnosticStatus.WARN
+    assert integrator_node.level_of(Status.FAULT, "") == DiagnosticStatus.ERROR
+
+
 HEAVY = {
     "a millionth of a second": ({"duration": 1e-6}, "duration"),
     "a duration of less than three ticks": ({"duration": 0.004}, "duration"),

@@ -383,7 +383,7 @@ class IntegratorNode(NdpNode):
             values |= {"checkpoint": self._last.checkpoint, "sequence": self._last.sequence}
         publishers = self.count_publishers("ndp/dmp_parameters")
         values["policies"] = publishers
-        level, text = _UNHEALTHY.get(state, lifecycle.OK), f"{state}: {reason}" if reason else state
+        level, text = level_of(state, reason), f"{state}: {reason}" if reason else state
         silent = self._policy_silent()
         if level == lifecycle.OK and state == Status.STARTING:
             text = "the streamer starts"
@@ -401,6 +401,13 @@ class IntegratorNode(NdpNode):
             return False
         duration = self._last.duration if self._last is not None else 1.0
         return time.monotonic() - self._last_arrival > _SILENCE * duration + 0.1
+
+
+def level_of(state: str, reason: str) -> bytes:
+    """Return how bad a state is; an arm that brakes because it was told to hold is well."""
+    told = state == Status.BRAKING and not reason
+    level: bytes = lifecycle.OK if told else _UNHEALTHY.get(state, lifecycle.OK)
+    return level
 
 
 def _ros_offset() -> float:

@@ -50,7 +50,8 @@ class Follower:
         phase: Index into ``PHASES``.
         sequence: Number of the segment that drives the arm; 0 for none.
         fault: Latched violation, with its explanation; empty for none.
-        reason: Why the arm last braked, was refused a segment or had one changed.
+        reason: Why the arm last braked, was refused a segment or had one changed; empty once
+            it was told to hold.
         refusal: Why a segment was refused last.
         accepted, dropped, refused, stretched: Segments so far.
     """
@@ -109,6 +110,8 @@ class Follower:
     def hold(self, reason: str = "") -> None:
         """Brake, hold, and accept no segment until :meth:`follow`."""
         self._enabled = False
+        # What happened before is not why the arm brakes now.
+        self.reason = reason
         self.brake(reason)
 
     def trip(self, name: str, text: str = "", retreat: Array | None = None) -> None:
