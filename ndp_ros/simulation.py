@@ -36,6 +36,8 @@ _GRACE = 12.0
 _RESPAWN_DELAY = 1.0
 _MAX_RESPAWNS = 5
 _STANDARD_ERROR = 2
+_INTERRUPTED = 128
+"""From this exit status on it was a signal that ended it."""
 _RESULT = "throws.json"
 
 
@@ -59,8 +61,12 @@ def main(args: argparse.Namespace) -> int:
     throws = f"{config.throws} throws" if config.throws else "until Ctrl-C"
     _say(f"{saved.id} at {config.rate:g} Hz, {throws}; ROS domain {os.environ['ROS_DOMAIN_ID']}")
     status = Supervisor(specs, quiet=args.json, verbose=args.verbose).run()
-    if status == 0 and args.json and config.throws:
+    interrupted = status >= _INTERRUPTED and config.throws > 0
+    # An end before time leaves a result if there was a throw.
+    if args.json and config.throws and (status == 0 or (interrupted and result.exists())):
         sys.stdout.write(json.dumps(json.loads(result.read_text(encoding="utf-8"))) + "\n")
+    if interrupted:
+        _say("interrupted")
     return status
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
-from ros_support import claim_domain, tiny_checkpoint
+from ros_support import claim_domain, die_with_the_test, tiny_checkpoint
 
 from ndp_ros import bringup, checkpoint, cli, simulation
 from ndp_ros.arms.arm import ArmConfig
@@ -381,3 +381,36 @@ def test_ndp_sim_throws_and_reports(tmp_path: Path, free_domain: int) -> None:
     assert result["segments"]["accepted"] > 2
     assert "throw  1/2" in run.stderr
     assert json.loads((tmp_path / "out" / "throws.json").read_text()) == result
+
+
+@pytest.mark.ros
+def test_throws_that_were_made_before_an_interruption_are_reported_and_written(
+    tmp_path: Path, free_domain: int
+) -> None:
+    pytest.importorskip("rclpy", reason="needs ROS 2 (or its wheels)")
+    pytest.importorskip("ndp_interfaces", reason="needs the message package")
+    folder = jaco_checkpoint(tmp_path / "good")
+    run = subprocess.Popen(
+        [sys.executable, "-m", "ndp_ros.cli", "sim", "--checkpoint", str(folder),
+         "--throws", "1000", "--rate", "500", "--out", str(tmp_path / "out"), "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=die_with_the_test,
+        env=os.environ | {"ROS_LOG_DIR": str(tmp_path / "log")},
+    )  # fmt: skip
+    try:
+        assert run.stderr is not None
+        seen = []
+        while not (seen and seen[-1].startswith("throw  1/1000")):
+            line = run.stderr.readline()
+            assert line, "".join(seen)
+            seen.append(line)
+        run.send_signal(signal.SIGINT)
+        out, err = run.communicate(timeout=60)
+    finally:
+        run.kill()
+    assert run.returncode == 128 + signal.SIGINT, err
+    (line,) = out.splitlines()
+    result = json.loads(line)
+    assert 1 <= result["throws"] == len(result["each"]) < 1000
+    assert json.loads((tmp_path / "out" / "throws.json").read_text()) == result
+    assert f"{result['in_bin']} of {result['throws']} in the bin" in err
+    assert err.splitlines()[-1] == "ndp sim: interrupted"

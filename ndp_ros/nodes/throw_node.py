@@ -316,6 +316,8 @@ class ThrowNode(Node):
         """Make all throws, a line each, and return the result.
 
         Raises:
+            InterruptionError: If the process was asked to end; what was made until then is
+                told and written.
             NdpError: If the system does not do its part.
         """
         config = self.config
@@ -323,14 +325,28 @@ class ThrowNode(Node):
         # seconds of states, and give up on a system that does its part.
         lifecycle.prefer(config.node_priority)
         self.wait_for_system()
-        throws = []
-        for n in range(config.throws):
-            throws.append(self.throw(config.seed + n))
-            print(_line(n + 1, config.throws, throws[-1]), flush=True)
+        throws: list[dict[str, Any]] = []
+        try:
+            for n in range(config.throws):
+                throws.append(self.throw(config.seed + n))
+                print(_line(n + 1, config.throws, throws[-1]), flush=True)
+        except InterruptionError:
+            # What was made is worth as much as if no more had been asked for.
+            if throws:
+                self._conclude(throws)
+            raise
         lifecycle.no_longer_prefer()
+        return self._conclude(throws)
+
+    def _conclude(self, throws: list[dict[str, Any]]) -> dict[str, Any]:
+        """Tell and write what was made, and return it.
+
+        Raises:
+            TaskError: If it cannot be written.
+        """
         result = self.result(throws)
         print(_summary(result), flush=True)
-        out = Path(config.out)
+        out = Path(self.config.out)
         try:
             out.mkdir(parents=True, exist_ok=True)
             (out / RESULT).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
