@@ -85,9 +85,9 @@ NOISE = Comparison(
     {
         "smoke": SMOKE,
         "short": Scale(
-            "the shipped experiments, 3 seeds, 2 of wider noise and of correlated noise in Push; "
-            "those with independent noise are Figure 5's; Throw for 1.2, Push for 1 million "
-            "control steps instead of 2", 3,
+            "the shipped experiments, 3 seeds, 2 of wider noise and of correlated noise in Push; those "
+            "with independent noise are Figure 5's; Throw for 1.2, Push for 1 million control steps "
+            "instead of 2", 3,
         ),
         "full": Scale("the shipped experiments, 10 seeds", 10),
     },
