@@ -1,4 +1,4 @@
-"""Correlated noise beside the paper's: NDP and PPO-multi on Throw, Pick and Push.
+"""Correlated noise beside the paper's: NDP and PPO-multi on Throw and Pick.
 
 Not in the paper, whose exploration draws the noise of each of the k actions anew. How much of
 the difference between methods lies in the noise and not in the policy is what this asks.
@@ -18,7 +18,6 @@ WIDER = 0.64
 """What independent noise needs more in its log deviation to move the setpoint as far over a
 window of five: the deviation of the sum is 4.3 times an action's with the correlation, 2.2 without.
 """
-_TASKS = {**ARM, "push": "Push"}
 _METHODS = {"ndp": "NDP", "ppo-multi": "PPO-multi"}
 _TWO = {"short": 2}
 
@@ -26,16 +25,13 @@ _TWO = {"short": 2}
 def _rows() -> dict[str, Row]:
     """Return each method with the noise of Figure 5, whose runs those are, and with others."""
     rows = {}
-    for task, panel in _TASKS.items():
+    for task, panel in ARM.items():
         for method, name in _METHODS.items():
             row, config = f"{task}-{method}", shipped(task, method)
-            rows[row] = replace(
-                FIG5_ROWS[row], curve=f"{name}, independent", home="fig5", probes={}
-            )
+            rows[row] = replace(FIG5_ROWS[row], curve=f"{name}, independent", home="fig5")
             rows[f"{row}-correlated"] = Row(
                 task, method, panel, f"{name}, correlated", at=at_short(task),
                 changes={"ppo": {"noise_correlation": CORRELATION}},
-                seeds=_TWO if task == "push" else {}, stage=int(task == "push"),
             )  # fmt: skip
             if task == "throw":
                 assert config.final_log_std is not None
@@ -50,9 +46,7 @@ def _rows() -> dict[str, Row]:
 
 
 def _claims() -> list[Claim]:
-    tasks = [
-        (task, panel, m, name) for task, panel in _TASKS.items() for m, name in _METHODS.items()
-    ]
+    tasks = [(task, panel, m, name) for task, panel in ARM.items() for m, name in _METHODS.items()]
     return [
         *(
             Claim(
@@ -74,7 +68,7 @@ def _claims() -> list[Claim]:
                 f"With correlated noise in both, NDP is at least as good as PPO-multi in {panel}",
                 ((f"{task}-ndp-correlated", f"{task}-ppo-multi-correlated"),), NOT_BELOW,
             )
-            for task, panel in _TASKS.items()
+            for task, panel in ARM.items()
         ),
     ]  # fmt: skip
 
@@ -85,9 +79,8 @@ NOISE = Comparison(
     {
         "smoke": SMOKE,
         "short": Scale(
-            "the shipped experiments, 3 seeds, 2 of wider noise and of correlated noise in Push; those "
-            "with independent noise are Figure 5's; Throw for 1.2, Push for 1 million control steps "
-            "instead of 2", 3,
+            "the shipped experiments, 3 seeds, 2 of the wider noise; those with independent noise are "
+            "Figure 5's; Throw for 1.2 million control steps instead of 2", 3,
         ),
         "full": Scale("the shipped experiments, 10 seeds", 10),
     },
