@@ -79,7 +79,7 @@ NOISE = Comparison(
     {
         "smoke": SMOKE,
         "short": Scale(
-            "the shipped experiments, 3 seeds, 2 of the wider noise; those with independent noise are "
+            "the shipped experiments, 3 seeds, 2 of wider noise; those with independent noise are "
             "Figure 5's; Throw for 1.2 million control steps instead of 2", 3,
         ),
         "full": Scale("the shipped experiments, 10 seeds", 10),
