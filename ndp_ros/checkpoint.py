@@ -95,8 +95,7 @@ def save(
         CheckpointError: If tensors do not fit the specification, or the disk refuses.
     """
     folder = Path(folder)
-    if folder.is_dir() and any(folder.iterdir()) and not is_checkpoint(folder):
-        raise CheckpointError(f"{folder} holds something else: name a new folder")
+    require_replaceable(folder)
     _check_tensors(spec, tensors, str(folder))
     data = safetensors.numpy.save(
         {name: np.ascontiguousarray(a, dtype=np.float32) for name, a in tensors.items()}
@@ -144,6 +143,16 @@ def load(folder: str | Path) -> Checkpoint:
     if digest != config["model_sha256"]:
         raise CheckpointError(f"{folder / MODEL} is not the file that {CONFIG} was written with")
     return Checkpoint(spec, tensors, config["provenance"], digest)
+
+
+def require_replaceable(folder: Path) -> None:
+    """Check that a checkpoint in a folder would take nothing else's place.
+
+    Raises:
+        CheckpointError: If it would.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not is_checkpoint(folder):
+        raise CheckpointError(f"{folder} holds something else: name a new folder")
 
 
 def is_checkpoint(path: str | Path) -> bool:

@@ -46,7 +46,7 @@ def find_checkpoint(name: str | Path) -> Path:
         ConfigError: If it is neither, or a run that holds checkpoints; the message lists those
             that ship, or names one of the run's.
     """
-    if Path(name).is_dir():
+    if str(name) and Path(name).is_dir():
         best = Path(name) / "checkpoints" / "best"
         if best.is_dir() and not (Path(name) / "config.json").exists():
             raise ConfigError(f"{name} is a run: name one of its checkpoints, such as {best}")
@@ -59,4 +59,6 @@ def find_checkpoint(name: str | Path) -> Path:
     if str(name) in shipped:
         return shipped[str(name)]
     listed = ", ".join(sorted(shipped)) or "none"
+    if not str(name):
+        raise ConfigError(f"no name of a checkpoint: name a folder, or one that ships ({listed})")
     raise ConfigError(f"no checkpoint folder {name}, and none of that name ships (those: {listed})")

@@ -1,6 +1,7 @@
 """The command line answers everything: figures on request, one clear line on bad input."""
 
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -176,6 +177,66 @@ def test_eval_films_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert ndp("eval", folder, "--episodes", 1, "--video", video) == 0
     assert video.stat().st_size > 0
     assert "success" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--each", "folder"], "--each is 'folder', a folder"),
+        (["--each", ""], "--each is '.', a folder"),
+        (["--each", "file/x.jsonl"], "file is no folder"),
+        (["--video", "x.txt"], "not one of [.mp4,"),
+        (["--video", "file/such/x.mp4"], "file is no folder"),
+        (["--seed", "-1"], "'-1' is not a whole number from 0 on"),
+    ],
+)
+def test_eval_refuses_what_it_could_not_write_before_any_episode(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str], message: str,
+) -> None:  # fmt: skip
+    from ndp_ros.commands import evaluate
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(evaluate, "run_episode", lambda *_: pytest.fail("an episode"))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    toy_checkpoint(tmp_path / "c")
+    assert ndp("eval", "c", *arguments) == 2
+    assert message in one_line(capsys)
+    assert {p.name for p in tmp_path.iterdir()} == {"c", "folder", "file"}
+
+
+def test_eval_makes_the_folders_of_what_it_writes(tmp_path: Path) -> None:
+    each = tmp_path / "new" / "folder" / "each.jsonl"
+    assert ndp("eval", toy_checkpoint(tmp_path / "c"), "--episodes", 1, "--each", each) == 0
+    assert json.loads(each.read_text())["seed"] == 0
+
+
+@pytest.mark.parametrize(("flag", "name"), [("--each", "each.jsonl"), ("--video", "film.mp4")])
+def test_a_full_disk_costs_eval_the_file_and_not_the_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, name: str
+) -> None:
+    folder, out = toy_checkpoint(tmp_path / "c"), tmp_path / "out"
+    out.mkdir()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (700, before[1]))  # the encoder inherits it
+    try:
+        status = ndp("eval", folder, "--episodes", 9, "--json", flag, out / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    captured = capsys.readouterr()
+    assert status == 2
+    assert json.loads(captured.out.splitlines()[-1])["episodes"] == 9
+    assert f"cannot write {out / name}" in captured.err
+    assert not list(out.iterdir())
+
+
+def test_no_name_of_a_checkpoint_is_refused_with_those_that_ship(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert ndp("eval", "") == 2
+    assert "no name of a checkpoint: name a folder, or one that ships (faucet" in one_line(capsys)
 
 
 @pytest.mark.parametrize(

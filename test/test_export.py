@@ -2,11 +2,13 @@
 
 import json
 
+import pytest
 from test_imitation import scripted
 from test_imitation import toy as clone
 from test_training import toy
 
 from ndp_ros import checkpoint, cli
+from ndp_ros.commands import export
 from ndp_ros.training.experiment import ImitationConfig
 from ndp_ros.training.run import train
 
@@ -47,6 +49,31 @@ def test_a_clone_ships_without_the_folders_of_its_demonstrations(tmp_path):
     assert checkpoint.load(out).provenance["config"]["demonstrations"] == "shown/five.safetensors"
     assert "demonstrations: shown/five.safetensors" in (results / "config.yaml").read_text()
     assert "control steps of demonstrations, with repetition" in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", "file"], "--output is 'file', but file is no folder"),
+        (["-o", "file/new"], "file is no folder"),
+        (["-o", ""], "--output is '.': name a new folder"),
+        (["-o", "other"], "other holds something else"),
+        (["-o", "new", "--results", "file"], "--results is 'file', but file is no folder"),
+        (["-o", "new", "--results", "results"], "no values of eval_success yet"),
+    ],
+)
+def test_export_refuses_what_it_could_not_write_before_any_episode(
+    tmp_path, capsys, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    train(toy(320, evaluation_episodes=0), tmp_path / "run", quiet=True)
+    monkeypatch.setattr(export, "run_episode", lambda *_: pytest.fail("an episode"))
+    (tmp_path / "file").touch()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").touch()
+    assert cli.main(["export", "run", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert {p.name for p in tmp_path.iterdir()} == {"run", "file", "other"}
 
 
 def test_exporting_what_is_no_run_is_refused_in_one_line(tmp_path, capsys):

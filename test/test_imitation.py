@@ -1,5 +1,6 @@
 """Demonstrations survive the file; cloning reaches its expert and can be resumed."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,31 @@ def test_only_tasks_with_scripts_can_be_demonstrated_by_them(
     assert cli.main(["collect", "script:throw", "-o", str(file)]) != 0
     assert "'throw' is not one of [assembly, basketball," in capsys.readouterr().err
     assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", ""], "--output is '.', a folder"),
+        (["-o", "folder"], "--output is 'folder', a folder"),
+        (["-o", "new", "--k", "3"], "demonstrations have k = 5, expected 1 or 3"),
+        (["-o", "new", "--k", "5", "--every", "1"], "every is 1, but the expert sees one step"),
+        (["-o", "new", "--seed", "-1"], "'-1' is not a whole number"),
+    ],
+)
+def test_collect_refuses_what_it_could_not_write_before_any_episode(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str], message: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demonstrations, "run_episode", lambda *_: pytest.fail("an episode"))
+    (tmp_path / "folder").mkdir()
+    spec = make_spec(toy("bc-ndp", ""), TaskChoice(TOY, 5).make())
+    checkpoint.save(tmp_path / "expert", spec, initial_tensors(spec, 0), {"config": {"preset": ""}})
+    with contextlib.suppress(SystemExit):
+        assert cli.main(["collect", "expert", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert {p.name for p in tmp_path.iterdir()} == {"folder", "expert"}
 
 
 def test_noise_disturbs_what_is_seen_and_not_what_is_meant() -> None:

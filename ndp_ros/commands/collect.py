@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ndp_ros import checkpoint
-from ndp_ros.commands.evaluate import positive, require_fit, task_of
+from ndp_ros.commands.evaluate import positive, require_fit, task_of, whole
 from ndp_ros.errors import NdpError, TrainingError
+from ndp_ros.outputs import require_file
 from ndp_ros.paths import find_checkpoint
 from ndp_ros.policies.array_policy import ArrayPolicy
-from ndp_ros.training.demonstrations import Expert, collect, regroup
+from ndp_ros.training.demonstrations import Expert, collect, regroup, require_windows
 from ndp_ros.training.environment import TaskEnvironment
 from ndp_ros.training.evaluation import Episode
 from ndp_ros.training.logs import ProgressLine
@@ -38,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("expert", help="checkpoint folder, name of one that ships, or script:TASK")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="file")
     parser.add_argument("--episodes", type=positive, default=200, help="episodes (default: 200)")
-    parser.add_argument("--seed", type=int, default=0, help="first start state (default: 0)")
+    parser.add_argument("--seed", type=whole, default=0, help="first start state (default: 0)")
     parser.add_argument(
         "--noise", type=float, default=0.0, metavar="PART",
         help="act with this part of the expert's exploration, record what it meant (default: 0)",
@@ -73,9 +74,12 @@ def main(args: argparse.Namespace) -> int:
         raise TrainingError(f"--noise is {args.noise}, expected 0 to 10")
     if args.every and not args.k:
         raise TrainingError("--every needs --k, the control steps of a window")
+    require_file(args.output, "--output")
     expert, env, source = _expert(args.expert, args.task_options)
     told: list[Episode] = []
     try:
+        if args.k:
+            require_windows(expert.spec, args.k, args.every)
         with ProgressLine(f"collect {args.expert}", args.episodes, unit="episodes") as line:
 
             def tell(episode: Episode) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ndp_ros import checkpoint
 from ndp_ros.errors import CheckpointError, TaskError
+from ndp_ros.outputs import require_file, write_output
 from ndp_ros.paths import find_checkpoint
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.training.directory import acting_choice
@@ -28,13 +29,15 @@ examples:
   ndp eval runs/throw-ndp-0/checkpoints/best --each episodes.jsonl --video throw.mp4
 """
 
+_VIDEOS = (".mp4", ".mkv", ".mov", ".avi")
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.epilog = _EPILOG
     parser.add_argument("checkpoint", help="checkpoint folder, or the name of one that ships")
     parser.add_argument("--episodes", type=positive, default=100, help="episodes (default: 100)")
-    parser.add_argument("--seed", type=int, default=0, help="first start state (default: 0)")
+    parser.add_argument("--seed", type=whole, default=0, help="first start state (default: 0)")
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     parser.add_argument("--each", type=Path, metavar="FILE", help="write one JSON line an episode")
     parser.add_argument("--video", type=Path, metavar="FILE", help="film the first episodes (.mp4)")
@@ -49,17 +52,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def positive(text: str) -> int:
     """Return a positive whole number, or refuse the text."""
+    return _at_least(1, text, "a positive whole number")
+
+
+def whole(text: str) -> int:
+    """Return a whole number from 0 on, as seeds are, or refuse the text."""
+    return _at_least(0, text, "a whole number from 0 on")
+
+
+def _at_least(least: int, text: str, what: str) -> int:
     try:
         value = int(text)
     except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
     return value
 
 
 def main(args: argparse.Namespace) -> int:
     """Evaluate and print the figures."""
+    if args.each:
+        require_file(args.each, "--each")
+    if args.video:
+        require_file(args.video, "--video", _VIDEOS)
     folder = find_checkpoint(args.checkpoint)
     saved = checkpoint.load(folder)
     policy = ArrayPolicy(saved.spec, saved.tensors)
@@ -76,12 +92,8 @@ def main(args: argparse.Namespace) -> int:
                 episodes.append(run_episode(env, actor, args.seed + n, watch))
                 rate = sum(bool(e["success"]) for e in episodes) / len(episodes)
                 line.show(n + 1, [("success", f"{rate:.2f}")])
-        if film:
-            film.save()
     finally:
         env.close()
-    if args.each:
-        write_lines(args.each, episodes)
     report = {
         "checkpoint": saved.id,
         "task": saved.spec.task,
@@ -99,6 +111,11 @@ def main(args: argparse.Namespace) -> int:
             + "  ".join(f"{n} {v:.4g}" for n, v in report.items() if n in _SHOWN and v is not None)
             + "\n"
         )
+    sys.stdout.flush()  # the figures are out, whatever happens to the files
+    if args.each:
+        write_lines(args.each, episodes)
+    if film:
+        film.save()
     return 0
 
 
@@ -160,7 +177,7 @@ def write_lines(path: Path, episodes: list[Episode]) -> None:
         TaskError: If the file cannot be written.
     """
     try:
-        path.write_text("".join(json.dumps(plain(e)) + "\n" for e in episodes), encoding="utf-8")
+        write_output(path, "".join(json.dumps(plain(e)) + "\n" for e in episodes))
     except OSError as error:
         raise TaskError(f"cannot write {path}: {error.strerror}") from error
 
@@ -169,14 +186,24 @@ class Film:
     """Pictures of an environment, written as a video at the end."""
 
     def __init__(self, path: Path, env: TaskEnvironment) -> None:
+        import imageio.v2 as imageio
+        import imageio_ffmpeg
+
+        self._save, self._count = imageio.mimsave, imageio_ffmpeg.count_frames_and_secs
         self._path, self._env = path, env
+        self._rate = 1.0 / (env.k * env.control_dt)
         self._pictures: list[Any] = []
 
     def take(self) -> None:
-        """Keep the present picture."""
+        """Keep the present picture.
+
+        Raises:
+            TaskError: If the task draws none.
+        """
         picture = self._env.render()
-        if picture is not None:
-            self._pictures.append(picture)
+        if picture is None:
+            raise TaskError("this task draws no pictures: leave out --video")
+        self._pictures.append(picture)
 
     def save(self) -> None:
         """Write the video.
@@ -184,11 +211,18 @@ class Film:
         Raises:
             TaskError: If it cannot be written.
         """
-        import imageio.v2 as imageio
-
+        scratch = self._path.with_name(f".new.{self._path.name}")  # its ending tells the format
         try:
-            rate = 1.0 / (self._env.k * self._env.control_dt)
-            imageio.mimsave(self._path, self._pictures, fps=rate)
-        except (OSError, ValueError, ImportError) as error:
-            raise TaskError(f"cannot write {self._path}: {error}") from error
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._save(scratch, self._pictures, fps=self._rate)
+            # The encoder is a process whose end nobody asks about, even if the disk is full.
+            written, _ = self._count(str(scratch))
+            if written != len(self._pictures):
+                raise OSError(f"{written} of {len(self._pictures)} pictures fitted on the disk")
+            scratch.replace(self._path)
+        except (OSError, ValueError, ImportError, RuntimeError) as error:
+            problem = " ".join(str(error).split())
+            raise TaskError(f"cannot write {self._path}: {problem}") from error
+        finally:
+            scratch.unlink(missing_ok=True)
         sys.stderr.write(f"video: {self._path}\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,12 @@ from typing import Any
 import yaml
 
 from ndp_ros import checkpoint
-from ndp_ros.commands.evaluate import positive, require_fit, task_of, write_lines
+from ndp_ros.commands.evaluate import positive, require_fit, task_of, whole, write_lines
 from ndp_ros.config import read_yaml
 from ndp_ros.errors import TrainingError
+from ndp_ros.outputs import require_folder, write_output
 from ndp_ros.policies.array_policy import ArrayPolicy
-from ndp_ros.training.curves import bands, draw, read_curve
+from ndp_ros.training.curves import Curve, bands, draw, read_curve
 from ndp_ros.training.directory import BEST, CHECKPOINTS, CONFIG, LAST, PROVENANCE
 from ndp_ros.training.evaluation import Episode, make_actor, plain, run_episode, summarise
 from ndp_ros.training.experiment import observed
@@ -32,6 +32,7 @@ examples:
   ndp export runs/pick-ndp-1 -o models/checkpoints/jaco_pick --which last --seed 7
 """
 
+_CURVE = "eval_success"
 _FIGURES = (
     ("saturation", "torque saturation", 100.0, "{:.1f} % of ticks"),
     ("max_joint_speed", "largest joint speed", 1.0, "{:.2f} rad/s"),
@@ -52,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder")
     parser.add_argument("--which", choices=(BEST, LAST), default=BEST, help="default: best")
     parser.add_argument("--episodes", type=positive, default=200, help="episodes (default: 200)")
-    parser.add_argument("--seed", type=int, default=7, help="first start state (default: 7)")
+    parser.add_argument("--seed", type=whole, default=7, help="first start state (default: 7)")
     parser.add_argument("--about", default="", metavar="TEXT", help="first sentence of the card")
     parser.add_argument("--results", type=Path, metavar="DIR", help="curve and evaluation go here")
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
@@ -62,18 +63,25 @@ def main(args: argparse.Namespace) -> int:
     """Evaluate, write, and say how it went."""
     if not (args.run / CONFIG).is_file():
         raise TrainingError(f"{args.run} is no run directory: it has no {CONFIG}")
+    require_folder(args.output, "--output")
+    checkpoint.require_replaceable(args.output)
+    curve = None
+    if args.results:
+        require_folder(args.results, "--results")
+        curve = read_curve(args.run, _CURVE)
     saved = checkpoint.load(args.run / CHECKPOINTS / args.which)
     episodes = _evaluate(saved, args)
     report = {"checkpoint": saved.id, "seed": args.seed, **plain(summarise(episodes))}
-    text = card(args.output.name, saved, args.which, args.about, report)
-    origin = {**saved.provenance, "config": _anywhere(saved.provenance.get("config", {}))}
-    checkpoint.save(args.output, saved.spec, saved.tensors, origin, card=text)
-    if args.results:
-        _write_results(args.run, args.results, report, episodes)
     if args.json:
         sys.stdout.write(json.dumps(report) + "\n")
     else:
         sys.stdout.write(f"{args.output}: success {report['success_rate']:.3f}\n")
+    sys.stdout.flush()  # the figures are out, whatever happens to the files
+    text = card(args.output.name, saved, args.which, args.about, report)
+    origin = {**saved.provenance, "config": _anywhere(saved.provenance.get("config", {}))}
+    checkpoint.save(args.output, saved.spec, saved.tensors, origin, card=text)
+    if curve:
+        _write_results(args.run, args.results, report, episodes, curve)
     return 0
 
 
@@ -150,18 +158,16 @@ def _anywhere(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_results(
-    run: Path, folder: Path, report: dict[str, Any], episodes: list[Episode]
+    run: Path, folder: Path, report: dict[str, Any], episodes: list[Episode], curve: Curve
 ) -> None:
     """Copy what a run recorded and add the evaluation and a picture of the curve."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name in (CSV_NAME, PROVENANCE):
-            shutil.copyfile(run / name, folder / name)
+            write_output(folder / name, (run / name).read_bytes())
         config = yaml.safe_dump(_anywhere(read_yaml(run / CONFIG)), sort_keys=False)
-        (folder / CONFIG).write_text(config, encoding="utf-8")
-        (folder / "evaluation.json").write_text(json.dumps(report) + "\n", encoding="utf-8")
+        write_output(folder / CONFIG, config)
+        write_output(folder / "evaluation.json", json.dumps(report) + "\n")
     except OSError as error:
         raise TrainingError(f"cannot write to {folder}: {error.strerror}") from error
     write_lines(folder / "evaluation.jsonl", episodes)
-    figure = "eval_success"
-    draw(bands([read_curve(run, figure)]), figure, "observed", folder / "curve.png")
+    draw(bands([curve]), _CURVE, "observed", folder / "curve.png")

@@ -197,6 +197,24 @@ def collect(
     )
 
 
+def require_windows(spec: PolicySpec, k: int, every: int = 0) -> None:
+    """Check that demonstrations of an expert can be regrouped.
+
+    Args:
+        spec: The expert's policy.
+        k: Control steps a window.
+        every: Control steps from one window's start to the next one's; 0: k.
+
+    Raises:
+        TrainingError: If the expert's windows are longer.
+    """
+    if spec.k == 1 or (spec.k, every or k) == (k, k):
+        return
+    if spec.k == k:
+        raise TrainingError(f"every is {every}, but the expert sees one step in {k}: leave it out")
+    raise TrainingError(f"demonstrations have k = {spec.k}, expected 1 or {k}")
+
+
 def regroup(data: Demonstrations, k: int, every: int = 0) -> Demonstrations:
     """Return demonstrations in windows of k control steps, from an expert that saw each one.
 
@@ -215,8 +233,7 @@ def regroup(data: Demonstrations, k: int, every: int = 0) -> Demonstrations:
     every = every or k
     if (data.spec.k, every) == (k, k):
         return data
-    if data.spec.k != 1:
-        raise TrainingError(f"demonstrations have k = {data.spec.k}, expected 1 or {k}")
+    require_windows(data.spec, k, every)
     lengths = (np.diff(data.starts) - k) // every + 1
     if (lengths < 1).any():
         raise TrainingError(f"an episode has fewer than k = {k} control steps")
