@@ -1,15 +1,21 @@
 """Learning curves: interquartile means with fractional weights, intervals over seeds."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from ndp_ros import cli
+from ndp_ros.config import to_mapping
 from ndp_ros.errors import TrainingError
 from ndp_ros.training.curves import Curve, band, bands, bootstrap, interquartile_mean, read_curve
+from ndp_ros.training.experiment import RunConfig
+from ndp_ros.training.ppo import PpoConfig
 
 
 @pytest.mark.parametrize(
@@ -59,6 +65,64 @@ def test_labels_make_groups() -> None:
     x = np.array([0.0, 1.0])
     curves = [Curve(label, i, x, x) for i, label in enumerate(["b", "a", "b"])]
     assert [(g.label, g.seeds) for g in bands(curves)] == [("b", 2), ("a", 1)]
+
+
+def a_run(folder: Path, *points: tuple[int, float], **changes: object) -> Path:
+    """Write what a plot reads of a run."""
+    folder.mkdir(parents=True)
+    config = RunConfig(**{"task": "throw", "method": "ndp", **changes})
+    (folder / "config.yaml").write_text(yaml.safe_dump(to_mapping(config)))
+    rows = "".join(f"{x},{x},{y}\n" for x, y in points)
+    (folder / "progress.csv").write_text(f"samples,observed,eval_success\n{rows}")
+    return folder
+
+
+def plotted(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, int]:
+    """Return the number of seeds by the label of a curve."""
+    assert cli.main(["plot", *map(str, arguments), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    return {row["label"]: row["seeds"] for row in report["curves"]}
+
+
+def test_runs_of_different_experiments_are_no_seeds_of_one_curve(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    points = ((10, 0.0), (20, 1.0))
+    moving = ("shared=1", "bin_speed=0.2")
+    a_run(tmp_path / "a", *points, task_options=("shared=1",))
+    a_run(tmp_path / "b", *points, task_options=moving, start_from="jaco_throw")
+    a_run(tmp_path / "c", *points, task_options=moving, start_from="jaco_throw", seed=1, samples=9)
+    a_run(tmp_path / "d", *points, task="pick", workers=3)
+    assert plotted(capsys, tmp_path, "-o", tmp_path / "x.png") == {
+        "throw ndp, no other task_options, start_from none": 1,
+        "throw ndp, bin_speed=0.2, start_from jaco_throw": 2,
+        "pick ndp": 1,
+    }
+
+
+def test_values_of_nested_configurations_tell_curves_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for clip in (0.1, 0.2):
+        a_run(tmp_path / str(clip), (10, 0.0), ppo=PpoConfig(clip=clip))
+    labels = plotted(capsys, tmp_path, "-o", tmp_path / "x.png")
+    assert set(labels) == {"throw ndp, ppo.clip 0.1", "throw ndp, ppo.clip 0.2"}
+
+
+def test_a_run_that_has_just_begun_is_left_out_of_the_picture_with_a_note(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = a_run(tmp_path / "new")
+    old = a_run(tmp_path / "old", (10, 0.5), seed=1)
+    picture = tmp_path / "x.png"
+    assert cli.main(["plot", str(new), str(old), "-o", str(picture)]) == 0
+    captured = capsys.readouterr()
+    assert f"{new} has no values of eval_success yet: left out" in captured.err
+    assert "1 seeds" in captured.out
+    picture.unlink()
+    assert cli.main(["plot", str(new), "-o", str(picture)]) == 2
+    assert "no values of eval_success yet" in capsys.readouterr().err
+    assert not picture.exists()
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -8,12 +8,21 @@ import sys
 from pathlib import Path
 
 from ndp_ros.errors import TrainingError
-from ndp_ros.training.curves import bands, draw, read_curve, table
+from ndp_ros.training.curves import (
+    Curve,
+    NothingYetError,
+    bands,
+    draw,
+    read_curve,
+    table,
+    told_apart,
+)
 from ndp_ros.training.directory import CONFIG
 
 _EPILOG = """\
-Runs of the same task and method are seeds of one curve: the line is the interquartile mean,
-the band its 95 % bootstrap interval. A folder that holds runs stands for all of them.
+Runs that differ only in seed, workers and samples are seeds of one curve: the line is the
+interquartile mean, the band its 95 % bootstrap interval. A folder that holds runs stands for
+all of them; one that has no value yet is left out.
 
 examples:
   ndp plot runs/throw-ndp-* -o throw.png
@@ -42,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Draw and print where the curves end."""
     folders = [run for path in args.runs for run in find_runs(path)]
-    groups = bands([read_curve(folder, args.figure, args.against) for folder in folders])
+    groups = bands(told_apart(_curves(folders, args.figure, args.against)))
     draw(groups, args.figure, args.against, args.output, args.title)
     rows = table(groups)
     if args.json:
@@ -55,6 +64,21 @@ def main(args: argparse.Namespace) -> int:
             f"{row['seeds']} seeds) at {row['at']:.0f} {args.against}\n"
         )
     return 0
+
+
+def _curves(folders: list[Path], figure: str, against: str) -> list[Curve]:
+    """Return the curves of the runs that have one, with a note on the others."""
+    curves, missing = [], []
+    for folder in folders:
+        try:
+            curves.append(read_curve(folder, figure, against))
+        except NothingYetError as error:
+            missing.append(error)
+    if not curves:
+        raise missing[0]
+    for reason in missing:
+        sys.stderr.write(f"{reason}: left out\n")
+    return curves
 
 
 def find_runs(path: Path) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,19 @@ from numpy.typing import NDArray
 
 from ndp_ros.errors import TrainingError
 from ndp_ros.training.directory import CONFIG, read_config
+from ndp_ros.training.experiment import RunConfig, differences
 from ndp_ros.training.logs import COLUMNS, read_progress
 
 Array = NDArray[np.float64]
 
 _RESAMPLES = 2000
 _GRID = 100
+_OF_A_SEED: dict[str, Any] = {"seed": 0, "workers": 0, "samples": 1}
+"""Fields in which the seeds of one curve may differ, and what stands for them."""
+
+
+class NothingYetError(TrainingError):
+    """A run that has no values of a figure, as one that has just begun."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +37,14 @@ class Curve:
         seed: Seed of the run.
         x: Observations made ``(n,)``.
         y: The figure ``(n,)``.
+        config: What the run trains; None if there is no telling.
     """
 
     label: str
     seed: int
     x: Array
     y: Array
+    config: RunConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -68,19 +77,59 @@ def read_curve(folder: Path, figure: str, against: str = "observed") -> Curve:
         against: Column of the horizontal axis.
 
     Raises:
-        TrainingError: If this is no run, or it has no such figure yet.
+        NothingYetError: If it has no such figure yet.
+        TrainingError: If this is no run.
     """
-    for name in (figure, against):
+    for option, name in (("--figure", figure), ("--against", against)):
         if name not in COLUMNS:
-            raise TrainingError.choice("figure", name, COLUMNS)
+            raise TrainingError.choice(option, name, COLUMNS)
     if not (folder / CONFIG).is_file():
         raise TrainingError(f"{folder} is no run directory: it has no {CONFIG}")
     config = read_config(folder)
     rows = [(r[against], r[figure]) for r in read_progress(folder) if r.get(figure)]
     if not rows:
-        raise TrainingError(f"{folder} has no values of {figure} yet")
+        raise NothingYetError(f"{folder} has no values of {figure} yet")
     points = np.array(rows, dtype=np.float64)
-    return Curve(f"{config.task} {config.method}", config.seed, points[:, 0], points[:, 1])
+    label = f"{config.task} {config.method}"
+    return Curve(label, config.seed, points[:, 0], points[:, 1], config)
+
+
+def told_apart(curves: Sequence[Curve]) -> list[Curve]:
+    """Return curves that have one label only where they are seeds of one configuration.
+
+    Labels that stand for several get the values in which these differ.
+    """
+    kinds: dict[str, list[RunConfig]] = {}
+    for curve in curves:
+        found = kinds.setdefault(curve.label, [])
+        if curve.config and (kind := replace(curve.config, **_OF_A_SEED)) not in found:
+            found.append(kind)
+    return [
+        replace(c, label=c.label + _what_differs(c.config, kinds[c.label])) if c.config else c
+        for c in curves
+    ]
+
+
+def _what_differs(config: RunConfig, kinds: Sequence[RunConfig]) -> str:
+    """Return the values in which a configuration is not like all of some others."""
+    names = dict.fromkeys(n for kind in kinds for n in differences(kinds[0], kind))
+    told = []
+    for name in names:
+        values = [_value(kind, name) for kind in kinds]
+        value = _value(config, name)
+        if name == "task_options":  # which name themselves, and of which some may be shared
+            own = [option for option in value if any(option not in v for v in values)]
+            told.append(" ".join(own) or "no other task_options")
+        else:
+            told.append(f"{name} {'none' if value in ('', (), None) else value}")
+    return f", {', '.join(told)}" if told else ""
+
+
+def _value(config: RunConfig, name: str) -> Any:
+    value: Any = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
 
 
 def interquartile_mean(values: Array) -> Array:
