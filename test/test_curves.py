@@ -1,6 +1,7 @@
 """Learning curves: interquartile means with fractional weights, intervals over seeds."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,23 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from ndp_ros import cli
 from ndp_ros.config import to_mapping
 from ndp_ros.errors import TrainingError
-from ndp_ros.training.curves import Curve, band, bands, bootstrap, interquartile_mean, read_curve
+from ndp_ros.training.curves import (
+    Curve,
+    band,
+    bands,
+    bootstrap,
+    draw_band,
+    interquartile_mean,
+    read_curve,
+)
 from ndp_ros.training.experiment import RunConfig
+from ndp_ros.training.figures import FIG8
 from ndp_ros.training.ppo import PpoConfig
 
 
@@ -123,6 +135,65 @@ def test_a_run_that_has_just_begun_is_left_out_of_the_picture_with_a_note(
     assert cli.main(["plot", str(new), "-o", str(picture)]) == 2
     assert "no values of eval_success yet" in capsys.readouterr().err
     assert not picture.exists()
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_curve_of_one_point_is_seen(seeds: int) -> None:
+    axes = Figure().subplots()
+    point = [Curve("a", n, np.array([5.0]), np.array([0.2 * n])) for n in range(seeds)]
+    draw_band(axes, band(point), "a", 0)
+    line, _, (interval,) = axes.containers[0].lines
+    assert line.get_marker() == "o"
+    assert np.ptp(interval.get_segments()[0][:, 1]) > 0.0 or seeds == 1
+
+
+def test_no_two_of_forty_curves_look_the_same() -> None:
+    axes = Figure().subplots()
+    x = np.array([0.0, 1.0])
+    for number in range(40):
+        draw_band(axes, band([Curve("a", 0, x, x)]), "a", number)
+    assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == 40
+
+
+def test_a_study_of_runs_with_one_evaluation_has_markers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Axes] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: seen.extend(self.axes))
+    point = {"observed": 128, "samples": 640, "eval_success": 0.5}
+    run = {"row": "throw-base", "seed": 0, "status": "done", "curve": [point]}
+    FIG8.pictures({"runs": [run]}, tmp_path)
+    assert all(axes.containers for axes in seen if axes.axison)
+
+
+def test_a_long_title_is_broken_into_lines_that_fit(tmp_path: Path) -> None:
+    run, picture = a_run(tmp_path / "run", (10, 0.5)), tmp_path / "x.svg"
+    title = "success of " + "many words " * 20
+    assert cli.main(["plot", str(run), "-o", str(picture), "--title", title]) == 0
+    lines = [t for t in re.findall("<!-- (.*) -->", picture.read_text()) if "words" in t]
+    assert len(lines) > 1
+    assert max(map(len, lines)) <= 55
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", "run"], "--output is 'run', a folder"),
+        (["-o", ""], "--output is '.', a folder"),
+        (["-o", "x"], "--output is 'x', whose ending is not one of [.png, .svg, .pdf]"),
+        (["-o", "x.png", "--against", "foo"], "--against: 'foo' is not one of"),
+        (["-o", "x.png", "--figure", "foo"], "--figure: 'foo' is not one of"),
+    ],
+)
+def test_plot_refuses_what_it_could_not_write_and_names_the_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str], message: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    a_run(tmp_path / "run", (10, 0.5))
+    assert cli.main(["plot", "run", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

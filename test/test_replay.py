@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 pytest.importorskip("mujoco", reason="needs MuJoCo")
 
@@ -116,6 +117,19 @@ def recording(n: int = 30) -> Recording:
 def test_plot_shows_planned_and_measured_angles(tmp_path: Path) -> None:
     plot(recording(), tmp_path / "out" / "throw.png")
     assert (tmp_path / "out" / "throw.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_legend_of_a_plot_covers_no_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda f, *a, **k: (save(f, *a, **k), seen.append(f)))
+    plot(recording(), tmp_path / "throw.png")
+    (figure,) = seen
+    assert not any(axes.get_legend() for axes in figure.axes)
+    (legend,) = figure.legends
+    assert not any(legend.get_window_extent().overlaps(a.get_window_extent()) for a in figure.axes)
 
 
 def test_a_plot_of_nothing_is_refused(tmp_path: Path) -> None:

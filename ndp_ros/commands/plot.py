@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from ndp_ros.errors import TrainingError
+from ndp_ros.outputs import require_file
 from ndp_ros.training.curves import (
     Curve,
     NothingYetError,
@@ -28,6 +29,8 @@ examples:
   ndp plot runs/throw-ndp-* -o throw.png
   ndp plot runs -o all.svg --figure success --against samples
 """
+
+_PICTURES = (".png", ".svg", ".pdf")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Draw and print where the curves end."""
+    require_file(args.output, "--output", _PICTURES)
     folders = [run for path in args.runs for run in find_runs(path)]
     groups = bands(told_apart(_curves(folders, args.figure, args.against)))
     draw(groups, args.figure, args.against, args.output, args.title)

@@ -191,7 +191,10 @@ def plot(recording: Recording, path: Path) -> None:
         ax.set_ylabel(f"{recording.joint_names[joint]}\n[rad]", fontsize=8)
         ax.set_title(f"rms {rms:.3f} rad", fontsize=7, loc="right", pad=2)
         ax.grid(alpha=0.3)
-    axes[0].legend(fontsize=8, loc="upper left", ncols=2)
+    # Above the axes, where it covers no curve.
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), fontsize=8, loc="outside upper left", ncols=2
+    )
     axes[-1].set_xlabel("time from the first segment [s]")
     figure.suptitle(f"Throw from start state {recording.seed}", fontsize=10)
     try:

@@ -20,7 +20,7 @@ from ndp_ros import checkpoint
 from ndp_ros.config import from_mapping, to_mapping
 from ndp_ros.policies.layout import actor_outputs
 from ndp_ros.training.claims import Claim
-from ndp_ros.training.curves import Curve, area, bands, interquartile_mean
+from ndp_ros.training.curves import COLOURS, Curve, area, bands, draw_band, interquartile_mean
 from ndp_ros.training.directory import BEST, CHECKPOINTS, LAST, read_config
 from ndp_ros.training.evaluation import plain, wilson
 from ndp_ros.training.experiment import RunConfig, differences, merge, shipped
@@ -31,8 +31,8 @@ from ndp_ros.training.trained import FIRST_SEED, Probe, go_on, measure
 
 _RUN = "run"
 _BY_OBSERVATIONS = "area, by observations"
-_COLUMNS, _COLOURS = 3, 10
-"""Panels of a picture side by side, and colours of matplotlib's cycle."""
+_COLUMNS = 3
+"""Panels of a picture side by side."""
 _MAY_DIFFER = ("workers", "samples", "demonstrations", "evaluation_episodes")
 """Fields in which a finished run may differ from what is asked now without a word of it."""
 
@@ -313,7 +313,7 @@ class Comparison(Study):
             ax.set_axis_off()
         for ax, (title, rows) in zip(axes.flat, panels.items(), strict=False):
             here = list(dict.fromkeys(self.rows[r].legend for r in rows))
-            labels = everywhere if len(everywhere) <= _COLOURS else here
+            labels = everywhere if len(everywhere) <= COLOURS else here
             curves = []
             for run in runs:
                 if run["row"] in rows:
@@ -322,9 +322,7 @@ class Comparison(Study):
                     curves.append(Curve(label, run["seed"], points[:, 0], points[:, 1]))
             for group in bands(curves):
                 label = f"{group.label} ({group.seeds})"
-                colour = f"C{labels.index(group.label) % _COLOURS}"
-                ax.plot(group.x, group.middle, label=label, color=colour)
-                ax.fill_between(group.x, group.low, group.high, color=colour, alpha=0.2)
+                draw_band(ax, group, label, labels.index(group.label))
             spoken = {"observed": "observations", "samples": "control steps"}
             ax.set(title=title, xlabel=spoken[self.against], ylim=(-0.02, 1.02))
             if self.against == "observed" and curves:

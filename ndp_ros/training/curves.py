@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_ros.errors import TrainingError
+from ndp_ros.outputs import write_output
 from ndp_ros.training.directory import CONFIG, read_config
 from ndp_ros.training.experiment import RunConfig, differences
 from ndp_ros.training.logs import COLUMNS, read_progress
@@ -20,6 +23,12 @@ Array = NDArray[np.float64]
 
 _RESAMPLES = 2000
 _GRID = 100
+COLOURS = 10
+"""Colours of matplotlib's cycle."""
+_LINES, _MARKERS = ("-", "--", ":", "-."), ("o", "s", "^", "D")
+"""What tells curves of one colour apart."""
+_WIDTH, _INSIDE = 55, 4
+"""Letters in a line of a picture, and lines of a legend that leave room for the curves."""
 _OF_A_SEED: dict[str, Any] = {"seed": 0, "workers": 0, "samples": 1}
 """Fields in which the seeds of one curve may differ, and what stands for them."""
 
@@ -189,6 +198,26 @@ def bands(curves: Sequence[Curve]) -> list[Band]:
     return [band([c for c in curves if c.label == label]) for label in labels]
 
 
+def draw_band(axes: Any, group: Band, label: str, number: int) -> None:
+    """Draw a band into axes.
+
+    Args:
+        axes: Of matplotlib.
+        group: The band.
+        label: Its name in the legend.
+        number: Which curve it is, from 0 on: decides colour and kind of line.
+    """
+    colour, line = f"C{number % COLOURS}", _LINES[number // COLOURS % len(_LINES)]
+    if group.x[0] == group.x[-1]:  # of which a line would show nothing
+        ends = np.abs(np.array([group.low[:1], group.high[:1]]) - group.middle[:1])
+        how = {"color": colour, "marker": _MARKERS[number // COLOURS % len(_MARKERS)]}
+        axes.errorbar(group.x[:1], group.middle[:1], ends, label=label, ls="", capsize=3, **how)
+        return
+    axes.plot(group.x, group.middle, label=label, color=colour, ls=line)
+    if group.seeds > 1:
+        axes.fill_between(group.x, group.low, group.high, color=colour, alpha=0.2)
+
+
 def draw(groups: Sequence[Band], figure: str, against: str, path: Path, title: str = "") -> None:
     """Draw bands into a picture; the ending of the path decides its format.
 
@@ -200,22 +229,31 @@ def draw(groups: Sequence[Band], figure: str, against: str, path: Path, title: s
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    drawing, axes = pyplot.subplots(figsize=(6.4, 4.0), layout="constrained")
-    for group in groups:
-        seeds = f"{group.seeds} seed{'s' if group.seeds != 1 else ''}"
-        (line,) = axes.plot(group.x, group.middle, label=f"{group.label} ({seeds})")
-        if group.seeds > 1:
-            axes.fill_between(group.x, group.low, group.high, color=line.get_color(), alpha=0.2)
+    labels = [
+        textwrap.fill(f"{g.label} ({g.seeds} seed{'s' if g.seeds != 1 else ''})", _WIDTH)
+        for g in groups
+    ]
+    lines = sum(label.count("\n") + 1 for label in labels)
+    beside = lines > _INSIDE  # where they would cover the curves
+    height = 4.0 + (0.2 * lines if beside else 0.0)
+    drawing, axes = pyplot.subplots(figsize=(6.4, height), layout="constrained")
+    for number, (group, label) in enumerate(zip(groups, labels, strict=True)):
+        draw_band(axes, group, label, number)
     names: dict[str, Any] = {"observed": "observed samples", "samples": "control steps"}
     axes.set_xlabel(names.get(against, against))
     axes.set_ylabel(_SPOKEN.get(figure, figure))
     if "success" in figure:
         axes.set_ylim(-0.02, 1.02)
-    axes.set_title(title)
+    axes.set_title(textwrap.fill(title, _WIDTH))
     axes.grid(alpha=0.3)
-    axes.legend()
+    if beside:
+        drawing.legend(loc="outside lower center")
+    else:
+        axes.legend()
+    data = io.BytesIO()
     try:
-        drawing.savefig(path, dpi=150)
+        drawing.savefig(data, format=path.suffix[1:], dpi=150)
+        write_output(path, data.getvalue())
     except (OSError, ValueError) as error:
         raise TrainingError(f"cannot write {path}: {error}") from error
     finally:
