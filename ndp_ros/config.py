@@ -133,10 +133,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """Return the mapping in a YAML file.
 
     Raises:
-        ConfigError: If the file is missing, is no YAML or holds no mapping.
+        ConfigError: If the file is missing, is no YAML, holds no mapping or a name twice.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
     except yaml.YAMLError as error:
@@ -145,6 +145,23 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds {type(values).__name__}, expected a mapping")
     return values
+
+
+class _Loader(yaml.SafeLoader):
+    """A loader that takes no name twice, of which the first would be lost without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        names = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in names:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"{key.value} is there twice: leave one out",
+                        problem_mark=key.start_mark,
+                    )
+                names.add(key.value)
+        return node
 
 
 def load(

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from ndp_ros.arms.arm import ArmConfig
-from ndp_ros.config import add_arguments, from_arguments, from_mapping, load, param, to_mapping
+from ndp_ros.config import (
+    add_arguments,
+    from_arguments,
+    from_mapping,
+    load,
+    param,
+    read_yaml,
+    to_mapping,
+)
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.errors import ConfigError
 from ndp_ros.observation import ObservationField, arm_observation, assemble, field_slice
@@ -88,6 +96,19 @@ def test_a_file_that_is_no_mapping_is_refused_in_one_line(tmp_path, text):
     with pytest.raises(ConfigError, match=r"x\.yaml") as caught:
         load(Example, path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_is_there_twice_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("rate: 500\nkernel: linear\nrate: 1000\n")
+    with pytest.raises(ConfigError, match=r"x\.yaml.*rate is there twice.*line 3"):
+        load(Example, path)
+
+
+def test_a_name_over_a_merged_one_is_no_second_one(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("a: &a {b: 1, c: 2}\nd:\n  <<: *a\n  b: 3\n")
+    assert read_yaml(path)["d"] == {"b": 3, "c": 2}
 
 
 def test_a_missing_file_is_named():
