@@ -1,5 +1,6 @@
 """The command line answers everything: figures on request, one clear line on bad input."""
 
+import dataclasses
 import json
 import resource
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 
 from ndp_ros import checkpoint, cli
 from ndp_ros.observation import arm_observation
+from ndp_ros.paths import find_checkpoint
 from ndp_ros.policies import PolicySpec, initial_tensors
 from ndp_ros.training.evaluation import summarise, wilson
 
@@ -277,6 +279,69 @@ def test_check_refuses_a_file_it_cannot_tell(
     (tmp_path / "x.yaml").write_text("colour: blue\n")
     assert ndp("check", tmp_path / "x.yaml") == 2
     assert "neither an arm" in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("of_spec", "of_training", "message"),
+    [
+        ({"arm": "foo"}, {}, "made for arm 'foo', not 'jaco'"),
+        ({"task": ""}, {}, "task: '' is not one of"),
+        ({}, {"preset": "nix"}, "preset: 'nix' is not one of"),
+        ({}, {"task_options": 5}, "task_options is 5, expected a list"),
+        ({}, {"task_options": ["laetncy=0.02"]}, "laetncy"),
+        ({}, {"method": "vices"}, "k is None, expected int"),
+    ],
+)
+def test_check_and_eval_refuse_a_checkpoint_that_fits_no_task(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], of_spec: dict[str, object],
+    of_training: dict[str, object], message: str,
+) -> None:  # fmt: skip
+    shipped = checkpoint.load(find_checkpoint("jaco_throw"))
+    spec = dataclasses.replace(shipped.spec, **of_spec)
+    training = {"task_options": ["latency=0.02"], **of_training}
+    folder = checkpoint.save(tmp_path / "c", spec, shipped.tensors, {"config": training})
+    for command in (["check"], ["eval", "--episodes", 1]):
+        assert ndp(*command, folder) == 2
+        assert message in one_line(capsys)
+
+
+def test_check_finds_sound_what_ships(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ndp("check", find_checkpoint("jaco_throw"), find_checkpoint("gen3_throw")) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("x.yaml", "task: throw\ntask_options: [laetncy=0.02]\nmethod: ndp\n", "'laetncy'"),
+        ("x.yaml", "task: juggle\nmethod: ndp\n", "'juggle' is not one of"),
+        ("experiments/throw-ndp.yaml", "task_options: [laetncy=0.02]\n", "'laetncy'"),
+        ("x.yaml", "k: 5\nmethod: ndp\nk: 7\n", "k is there twice"),
+        ("x.yaml", "method: ndp\nppo: {clip: 0.1, clip: 0.2}\n", "clip is there twice"),
+    ],
+)
+def test_check_refuses_an_experiment_that_could_not_be_meant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str, message: str
+) -> None:
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / name).write_text(text)
+    assert ndp("check", tmp_path / name) == 2
+    assert message in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("samples: 9\ndmp: {n_basis: 4}\n", "experiment"),
+        ("velocity_margin: 0.2\n", "run-time parameters"),
+        ("floor: -0.5\n", "surroundings of a task"),
+    ],
+)
+def test_check_tells_a_file_by_the_names_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, what: str
+) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    assert ndp("check", tmp_path / "x.yaml") == 0
+    assert f"sound {what}" in capsys.readouterr().out
 
 
 def test_plot_draws_a_picture_and_says_where_curves_end(

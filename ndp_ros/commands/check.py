@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ndp_ros import checkpoint
-from ndp_ros.config import from_mapping, read_yaml
+from ndp_ros.config import from_mapping, parameters, read_yaml
 from ndp_ros.errors import ConfigError, NdpError
+
+if TYPE_CHECKING:
+    from ndp_ros.training.environment import TaskChoice, TaskEnvironment
 
 _EPILOG = """\
 The folder or the content of a file tells what it is: an arm (config/arms), a set of run-time
@@ -58,15 +64,86 @@ def check(path: Path) -> str:
     if path.is_dir():
         if not (path / checkpoint.CONFIG).exists() and (path / "run.json").exists():
             return _writer(path)
-        loaded = checkpoint.load(path)
-        spec = loaded.spec
-        return f"checkpoint {loaded.id}: {spec.method} for {spec.task} on {spec.arm}"
+        return _checkpoint(path)
     values = read_yaml(path)
-    for what, belongs, verify in _KINDS:
-        if belongs(path, values):
-            verify(path, values)
-            return what
-    raise ConfigError(f"{path}: neither an arm nor run-time parameters nor an experiment")
+    kind = _kind(path, values)
+    kind.verify(path, values)
+    return kind.what
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of file.
+
+    Attributes:
+        what: Its name.
+        folder: Where such files lie.
+        signs: Names that no other kind has, any of which tells it.
+        module: Module and name of its configuration.
+        verify: What raises an error if a file is not sound.
+    """
+
+    what: str
+    folder: str
+    signs: tuple[str, ...]
+    module: tuple[str, str]
+    verify: Callable[[Path, dict[str, Any]], None]
+
+    def known(self, values: dict[str, Any]) -> int:
+        """Return how many of the values it has."""
+        module, name = self.module
+        config = getattr(importlib.import_module(module), name)
+        return len({p.name for p in parameters(config)} & values.keys())
+
+
+def _kind(path: Path, values: dict[str, Any]) -> _Kind:
+    """Return what a file is by its folder or its names, of which most must be known.
+
+    Raises:
+        ConfigError: If neither tells.
+    """
+    for kind in _KINDS:
+        if path.absolute().parent.name == kind.folder or values.keys() & set(kind.signs):
+            return kind
+    likely = max(_KINDS, key=lambda kind: kind.known(values))
+    if 2 * likely.known(values) <= len(values):
+        raise ConfigError(f"{path}: neither an arm nor run-time parameters nor an experiment")
+    return likely
+
+
+def _checkpoint(path: Path) -> str:
+    from ndp_ros.commands.evaluate import require_fit, task_of
+
+    loaded = checkpoint.load(path)
+    spec = loaded.spec
+    env = _made(task_of(loaded, [], path))
+    if env is not None:
+        try:
+            require_fit(loaded, env)
+        finally:
+            env.close()
+    return f"checkpoint {loaded.id}: {spec.method} for {spec.task} on {spec.arm}"
+
+
+def _made(choice: TaskChoice) -> TaskEnvironment | None:
+    """Return a task of this package; None for others, whose code a check does not run.
+
+    A benchmark that is not installed makes nothing unsound either.
+
+    Raises:
+        NdpError: If there is no such task, or it refuses its preset or an option.
+    """
+    import gymnasium
+
+    from ndp_ros.training.environment import environment_id, task_ids
+
+    name = environment_id(choice.task)
+    if name not in task_ids().values():
+        return None
+    benchmark = "metaworld" in str(gymnasium.registry[name].entry_point)
+    if benchmark and importlib.util.find_spec("metaworld") is None:
+        return None
+    return choice.make()
 
 
 def _writer(path: Path) -> str:
@@ -87,8 +164,24 @@ def _experiment(path: Path, values: dict[str, Any]) -> None:
     from ndp_ros.training.environment import parse_options
     from ndp_ros.training.experiment import RunConfig
 
+    values = {**_called_after(path), **values}
     config = from_mapping(RunConfig, values, source=str(path))
     parse_options(config.task_options)
+    if "task" in values and (env := _made(config.choice)) is not None:
+        env.close()
+
+
+def _called_after(path: Path) -> dict[str, str]:
+    """Return the task and the method that an experiment's file has in its name, if it has."""
+    from ndp_ros.training.environment import task_ids
+    from ndp_ros.training.experiment import METHODS
+
+    tasks = [t for t in task_ids() if path.stem == t or path.stem.startswith(f"{t}-")]
+    if path.absolute().parent.name != "experiments" or not tasks:
+        return {}
+    task = max(tasks, key=len)
+    methods = [m for m in METHODS if path.stem.endswith(f"-{m}")]
+    return {"task": task, **({"method": max(methods, key=len)} if methods else {})}
 
 
 def _runtime(path: Path, values: dict[str, Any]) -> None:
@@ -103,12 +196,12 @@ def _surroundings(path: Path, values: dict[str, Any]) -> None:
     from_mapping(Surroundings, values, source=str(path))
 
 
-_Belongs = Callable[[Path, dict[str, Any]], bool]
-_Verify = Callable[[Path, dict[str, Any]], None]
-_KINDS: tuple[tuple[str, _Belongs, _Verify], ...] = (
-    ("run-time parameters", lambda p, v: p.parent.name == "runtime" or "rate" in v, _runtime),
-    ("surroundings of a task", lambda p, v: p.parent.name == "surroundings", _surroundings),
-    ("arm", lambda p, v: p.parent.name == "arms" or "joint_names" in v, _arm),
-    ("experiment", lambda p, v: p.parent.name == "experiments" or "ppo" in v or "method" in v,
-     _experiment),
+_KINDS = (
+    _Kind("run-time parameters", "runtime", ("rate",),
+          ("ndp_ros.streaming.config", "RuntimeConfig"), _runtime),
+    _Kind("surroundings of a task", "surroundings", (),
+          ("ndp_ros.surroundings", "Surroundings"), _surroundings),
+    _Kind("arm", "arms", ("joint_names",), ("ndp_ros.arms.arm", "ArmConfig"), _arm),
+    _Kind("experiment", "experiments", ("ppo", "method"),
+          ("ndp_ros.training.experiment", "RunConfig"), _experiment),
 )  # fmt: skip

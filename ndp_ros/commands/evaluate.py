@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ndp_ros import checkpoint
-from ndp_ros.errors import CheckpointError, TaskError
+from ndp_ros.config import from_mapping
+from ndp_ros.errors import CheckpointError, ConfigError, TaskError
 from ndp_ros.outputs import require_file, write_output
 from ndp_ros.paths import find_checkpoint
 from ndp_ros.policies.array_policy import ArrayPolicy
@@ -133,7 +135,8 @@ def task_of(
         folder: Where it is; Dyn-E's has the embedding that it acts through.
 
     Raises:
-        CheckpointError: If it acts through an embedding and there is no folder.
+        CheckpointError: If it acts through an embedding and there is no folder, or the record
+            of its training is damaged.
     """
     record = saved.provenance.get("config")
     trained = record if isinstance(record, dict) else {}
@@ -141,14 +144,19 @@ def task_of(
     if saved.spec.method == "bounded" and (method != "dyn-e" or folder is None):
         raise CheckpointError("a policy of dyn-e can be trained and evaluated, and nothing else")
     # Where one action is for several control steps, the policy itself knows of one.
-    k = trained["k"] if method in IMPEDANCE or method == "dyn-e" else saved.spec.k
-    config = RunConfig(
-        task=saved.spec.task,
-        method=method,
-        k=k,
-        preset=str(trained.get("preset", "default")),
-        task_options=(*map(str, trained.get("task_options", ())), *options),
-    )
+    k = trained.get("k") if method in IMPEDANCE or method == "dyn-e" else saved.spec.k
+    values = {
+        "task": saved.spec.task,
+        "method": method,
+        "k": k,
+        "preset": trained.get("preset", "default"),
+        "task_options": trained.get("task_options", ()),
+    }
+    try:
+        config = from_mapping(RunConfig, values, source="record of the checkpoint's training")
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
+    config = replace(config, task_options=(*config.task_options, *options))
     return acting_choice(config, folder or "")
 
 
