@@ -2,9 +2,11 @@
 
 import csv
 import dataclasses
+import errno
 import fcntl
 import functools
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from test_training import TOY, toy
 
 from ndp_ros import cli
+from ndp_ros.commands import reproduce as command
 from ndp_ros.config import to_mapping
 from ndp_ros.errors import TrainingError
 from ndp_ros.training import claims, figures, reproduce, results_page, table1, trained
@@ -627,3 +630,15 @@ def test_bad_input_gets_one_line_and_status_2(arguments, tmp_path, capsys):
     assert status == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len([line for line in lines if "says nothing" not in line]) == 1
+
+
+def test_a_full_disk_is_told_with_the_folders_that_were_written_to(tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(command, "outcomes", full)
+    out = tmp_path / "out"
+    arguments = ["--runs", str(tmp_path / "runs"), "--out", str(out), "--report-only"]
+    assert cli.main(["reproduce", "fig5", *arguments]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert f"cannot write to {tmp_path / 'runs'} or {out / 'fig5'}: No space left" in message

@@ -143,7 +143,9 @@ def _reproduce(queue: Queue, args: argparse.Namespace) -> Any:
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on from here") from None
     except OSError as error:
-        raise TrainingError(f"cannot write to {error.filename}: {error.strerror}") from error
+        # A full disk says so to an open file, whose name the error does not know.
+        where = error.filename or f"{queue.root} or {out}"
+        raise TrainingError(f"cannot write to {where}: {error.strerror}") from error
     for o in found:
         if o.error:
             say(f"{o.job.name} failed: {o.error}")
