@@ -104,6 +104,17 @@ def test_resumed_cloning_equals_uninterrupted_cloning(
         assert curves[0] == curves[1]
 
 
+def test_nothing_held_out_is_no_error_of_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = tmp_path / "three.safetensors"
+    scripted(3).save(few)
+    config = toy("bc-nn", few, evaluation_episodes=0, bc=ImitationConfig(passes=2))
+    train(config, tmp_path / "run")
+    assert [row["holdout_error"] for row in read_progress(tmp_path / "run")] == ["", ""]
+    assert "held out none" in capsys.readouterr().err
+
+
 def test_a_decaying_step_size_falls_by_a_line_to_almost_nothing(tmp_path: Path, data: Path) -> None:
     bc = ImitationConfig(passes=10, decay=True)
     config = toy("bc-nn", data, evaluation_episodes=0, bc=bc)

@@ -91,10 +91,10 @@ class ImitationRun(Trainer):
             "learning_rate": rate,
         }
 
-    def _error(self, x: Array, targets: Array) -> float:
-        """Return the mean squared error of the actions on some windows, 0 without windows."""
+    def _error(self, x: Array, targets: Array) -> float | None:
+        """Return the mean squared error of the actions on some windows, None without windows."""
         if targets.size == 0:
-            return 0.0
+            return None
         gap = self.policy.run(x.shape[1]).actor(x) - targets
         return float(np.vdot(gap, gap)) / targets.size
 
@@ -106,7 +106,11 @@ class ImitationRun(Trainer):
         return self.policy.normalise(obs), np.ascontiguousarray(targets, dtype)
 
     def _figures(self, row: Row) -> list[tuple[str, str]]:
-        return [("error", f"{row['error']:.4f}"), ("held out", f"{row['holdout_error']:.4f}")]
+        held = row["holdout_error"]
+        return [
+            ("error", f"{row['error']:.4f}"),
+            ("held out", "none" if held is None else f"{held:.4f}"),
+        ]
 
     def _state(self) -> State:
         adam = self._adam
