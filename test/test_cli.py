@@ -13,6 +13,8 @@ from ndp_ros import checkpoint, cli
 from ndp_ros.observation import arm_observation
 from ndp_ros.paths import find_checkpoint
 from ndp_ros.policies import PolicySpec, initial_tensors
+from ndp_ros.streaming import bench
+from ndp_ros.training import benchmark
 from ndp_ros.training.evaluation import summarise, wilson
 
 TOY = "toy_task:Toy-v0"
@@ -62,6 +64,34 @@ def test_help_is_there_for_every_command_with_examples(capsys: pytest.CaptureFix
     assert ndp("--help") == 0
     out = capsys.readouterr().out
     assert all(name in out for name in cli.SUBCOMMANDS)
+
+
+def test_help_keeps_names_as_they_are_written(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, words in (("check", "Check YAML files"), ("sim", "under ROS 2 in simulation")):
+        assert ndp(name, "--help") == 0
+        assert words in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--workers", "-1"], "'-1' is not a whole number from 0 on"),
+        (["train", "--environments", "0"], "'0' is not a positive whole number"),
+        (["train", "--batches", "0"], "'0' is not a positive whole number"),
+        (["train", "--rounds", "-1"], "'-1' is not a positive whole number"),
+        (["stream", "--seconds", "0"], "'0' is not a positive number of seconds"),
+        (["stream", "--seconds", "-1"], "'-1' is not a positive number of seconds"),
+        (["stream", "--seconds", "nan"], "'nan' is not a positive number of seconds"),
+    ],
+)
+def test_a_benchmark_refuses_what_it_cannot_measure(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for module in (benchmark, bench):
+        monkeypatch.setattr(module, "main", lambda _: pytest.fail("a measurement"))
+    assert ndp("bench", *arguments) == 2
+    assert message in one_line(capsys)
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ndp_ros import checkpoint
-from ndp_ros.commands.evaluate import positive, require_fit, task_of, whole
+from ndp_ros.arguments import positive, whole
+from ndp_ros.commands.evaluate import require_fit, task_of
 from ndp_ros.errors import NdpError, TrainingError
 from ndp_ros.outputs import require_file
 from ndp_ros.paths import find_checkpoint

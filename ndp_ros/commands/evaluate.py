@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ndp_ros import checkpoint
+from ndp_ros.arguments import positive, whole
 from ndp_ros.config import from_mapping
 from ndp_ros.errors import CheckpointError, ConfigError, TaskError
 from ndp_ros.outputs import require_file, write_output
@@ -50,26 +51,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--task-options", nargs="+", default=[], metavar="NAME=VALUE",
         help="options of the task that differ from those of the training",
     )  # fmt: skip
-
-
-def positive(text: str) -> int:
-    """Return a positive whole number, or refuse the text."""
-    return _at_least(1, text, "a positive whole number")
-
-
-def whole(text: str) -> int:
-    """Return a whole number from 0 on, as seeds are, or refuse the text."""
-    return _at_least(0, text, "a whole number from 0 on")
-
-
-def _at_least(least: int, text: str, what: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = least - 1
-    if value < least:
-        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
-    return value
 
 
 def main(args: argparse.Namespace) -> int:

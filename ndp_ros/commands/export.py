@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from ndp_ros import checkpoint
-from ndp_ros.commands.evaluate import positive, require_fit, task_of, whole, write_lines
+from ndp_ros.arguments import positive, whole
+from ndp_ros.commands.evaluate import require_fit, task_of, write_lines
 from ndp_ros.config import read_yaml
 from ndp_ros.errors import TrainingError
 from ndp_ros.outputs import require_folder, write_output

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ndp_ros.arguments import duration
 from ndp_ros.arms.arm import ArmConfig
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.dmp.response import response
@@ -53,7 +54,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--rates", nargs="+", type=float, default=list(RATES), metavar="HZ",
         help="ticks per second (default: 500 1000 2000 5000)",
     )  # fmt: skip
-    parser.add_argument("--seconds", type=float, default=10.0, help="for each rate (default: 10)")
+    parser.add_argument(
+        "--seconds", type=duration, default=10.0, help="for each rate (default: 10)"
+    )
     parser.add_argument(
         "--hardware", choices=sorted(MODES), default="mujoco",
         help="mujoco steps the Throw scene in the loop, mock only loops (default: mujoco)",

@@ -21,6 +21,7 @@ from typing import Any
 
 import psutil
 
+from ndp_ros.arguments import positive, whole
 from ndp_ros.errors import TrainingError
 from ndp_ros.training.environment import TaskChoice, TaskEnvironment
 from ndp_ros.training.experiment import RunConfig, provenance
@@ -43,10 +44,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", default="throw", help="task (default: throw)")
     parser.add_argument("--preset", default="default", help="preset of the task")
     parser.add_argument("--task-options", nargs="+", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--environments", type=int, default=16, help="environments (16)")
-    parser.add_argument("--workers", type=int, default=0, help="processes; 0: one per core")
-    parser.add_argument("--batches", type=int, default=4, help="batches measured a round (4)")
-    parser.add_argument("--rounds", type=int, default=2, help="rounds (2)")
+    parser.add_argument("--environments", type=positive, default=16, help="environments (16)")
+    parser.add_argument("--workers", type=whole, default=0, help="processes; 0: one per core")
+    parser.add_argument("--batches", type=positive, default=4, help="batches measured a round (4)")
+    parser.add_argument("--rounds", type=positive, default=2, help="rounds (2)")
     parser.add_argument(
         "--contestants", nargs="+", default=list(CONTESTANTS), choices=list(CONTESTANTS),
         metavar="NAME", help=f"any of {', '.join(CONTESTANTS)}",
