@@ -72,9 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         module = importlib.import_module(SUBCOMMANDS[name].module)
+        summary = SUBCOMMANDS[name].summary
         subparser = OneLineParser(
             prog=f"ndp {name}",
-            description=SUBCOMMANDS[name].summary.capitalize() + ".",
+            description=f"{summary[:1].upper()}{summary[1:]}.",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
