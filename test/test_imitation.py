@@ -177,7 +177,7 @@ def test_only_tasks_with_scripts_can_be_demonstrated_by_them(
     [
         (["-o", ""], "--output is '.', a folder"),
         (["-o", "folder"], "--output is 'folder', a folder"),
-        (["-o", "new", "--k", "3"], "demonstrations have k = 5, expected 1 or 3"),
+        (["-o", "new", "--k", "3"], "k is 3, but the expert's windows have k = 5: leave it out"),
         (["-o", "new", "--k", "5", "--every", "1"], "every is 1, but the expert sees one step"),
         (["-o", "new", "--seed", "-1"], "'-1' is not a whole number"),
     ],

@@ -212,7 +212,7 @@ def require_windows(spec: PolicySpec, k: int, every: int = 0) -> None:
         return
     if spec.k == k:
         raise TrainingError(f"every is {every}, but the expert sees one step in {k}: leave it out")
-    raise TrainingError(f"demonstrations have k = {spec.k}, expected 1 or {k}")
+    raise TrainingError(f"k is {k}, but the expert's windows have k = {spec.k}: leave it out")
 
 
 def regroup(data: Demonstrations, k: int, every: int = 0) -> Demonstrations:
