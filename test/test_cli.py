@@ -8,14 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ndp_ros import checkpoint, cli
+from ndp_ros.config import to_mapping
 from ndp_ros.observation import arm_observation
-from ndp_ros.paths import find_checkpoint
+from ndp_ros.paths import find_checkpoint, share
 from ndp_ros.policies import PolicySpec, initial_tensors
 from ndp_ros.streaming import bench
 from ndp_ros.training import benchmark
 from ndp_ros.training.evaluation import summarise, wilson
+from ndp_ros.training.experiment import RunConfig, shipped
 
 TOY = "toy_task:Toy-v0"
 TRAIN = [
@@ -170,6 +173,45 @@ def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) 
     assert (config.seed, config.k) == (3, 2)
     assert (config.ppo.clip, config.ppo.epochs, config.ppo.gamma) == (0.3, 5, 0.99)
     assert config.dmp.n_basis == 4
+
+
+def train_config(*arguments: str) -> RunConfig:
+    from ndp_ros.commands import train
+
+    parser = cli.OneLineParser()
+    train.configure(parser)
+    return train.read_config(parser.parse_args(arguments))
+
+
+def test_task_options_are_taken_over_by_name_from_what_ships_the_file_and_the_flags(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("task_options: [latency=0.01, horizon=1.5]\n")
+    shipped = ("limit_cost=0.3", "latency=0.02")
+    assert train_config("throw").task_options == shipped
+    one = train_config("throw", "--task-options", "moving_bin=true")
+    assert one.task_options == ("moving_bin=true", *shipped)
+    several = train_config(
+        "throw", "--config", str(path), "--task-options", "moving_bin=true", "horizon=1.6"
+    )
+    assert several.task_options == (
+        "moving_bin=true", "horizon=1.6", "latency=0.01", "limit_cost=0.3"
+    )  # fmt: skip
+
+
+def test_a_shipped_experiment_on_top_of_another_is_the_same_in_studies_and_as_a_file() -> None:
+    path = str(share("config/experiments/throw-moving-ndp.yaml"))
+    assert train_config("throw", "--config", path) == shipped("throw", "ndp", "throw-moving-ndp")
+
+
+def test_the_file_of_a_run_that_left_out_a_shipped_option_gives_its_configuration_again(
+    tmp_path: Path,
+) -> None:
+    config = RunConfig(task="throw", task_options=("limit_cost=0.3",))
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(to_mapping(config)))
+    assert train_config("throw", "--config", str(path)) == config
 
 
 def test_every_shipped_experiment_is_sound() -> None:

@@ -10,11 +10,13 @@ from typing import Any
 from ndp_ros.config import add_arguments, from_mapping, parameters, read_yaml
 from ndp_ros.errors import TrainingError
 from ndp_ros.training.distributed import alone, assist, joined
+from ndp_ros.training.environment import over_options
 from ndp_ros.training.experiment import NESTED, RunConfig, as_typed, merge, shipped_values
 
 _EPILOG = """\
 Values come from, in this order: the defaults below, the shipped
-config/experiments/TASK-METHOD.yaml if there is one, --config, and the flags.
+config/experiments/TASK-METHOD.yaml if there is one, --config, and the flags. Task options
+come from all of these, each by its name: one that is not named again stays as it was.
 
 examples:
   ndp train throw --method ndp --seed 0
@@ -22,9 +24,11 @@ examples:
   ndp train throw --method ppo --seeds 0 1 2 --out runs/throw-ppo
   ndp train throw --method bc-ndp --demonstrations throws.safetensors
   ndp train throw --config my.yaml --learning-rate 1e-4 --task-options moving_bin=true
+  ndp train throw --task-options latency=0       # without the 0.02 that ship for Throw
   torchrun --nproc-per-node 4 -m ndp_ros.cli train push --workers 2   # one run, many processes
 """
 
+_OPTIONS = "task_options"
 _LEARN_ALONE = ("bc-ndp", "bc-nn", "ndp-sac", "sac", "dyn-e")
 
 
@@ -95,9 +99,13 @@ def read_config(args: argparse.Namespace) -> RunConfig:
     })  # fmt: skip
     mine = read_yaml(args.config) if args.config is not None else {}
     method = given.get("method", mine.get("method", RunConfig().method))
-    shipped = shipped_values(args.task, str(method))
+    # A file with every field, such as a run's own, is what it says and has nothing beneath it.
+    whole = {p.name for p in parameters(RunConfig)} <= mine.keys()
+    shipped = {} if whole else shipped_values(args.task, str(method))
     values: dict[str, Any] = {}
     for layer, source in ((shipped, "shipped"), (mine, str(args.config)), (given, "")):
+        if _OPTIONS in layer:
+            layer[_OPTIONS] = over_options(values.get(_OPTIONS, ()), layer[_OPTIONS])
         values = merge(values, layer, source)
     values["task"] = args.task
     return from_mapping(RunConfig, values, source=str(args.config or ""))

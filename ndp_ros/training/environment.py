@@ -221,3 +221,16 @@ def parse_options(options: Sequence[str]) -> dict[str, Any]:
         except yaml.YAMLError as error:
             raise TaskError(f"task option {name}: {value!r} is no YAML value") from error
     return parsed
+
+
+def over_options(under: Any, over: Any) -> Any:
+    """Return options with others over them by name, those first that are over.
+
+    Args:
+        under: ``name=value`` each.
+        over: The same; what is no list of texts is returned as it is, for its schema to refuse.
+    """
+    if not all(isinstance(o, list | tuple) for o in (under, over)):
+        return over
+    named = {str(option).partition("=")[0] for option in over}
+    return [*over, *(o for o in under if str(o).partition("=")[0] not in named)]
