@@ -269,4 +269,5 @@ def _cast(kind: Any, value: Any, name: str) -> Any:
             return str(value)
     else:
         return value
-    raise ConfigError(f"{name} is {value!r}, expected {kind.__name__}")
+    expected = "true or false" if kind is bool else kind.__name__
+    raise ConfigError(f"{name} is {value!r}, expected {expected}")

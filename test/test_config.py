@@ -42,7 +42,7 @@ class Example:
         ({"gains": [float("nan")]}, "gains is nan"),
         ({"gains": 3}, "expected a list"),
         ({"kernel": "cubic"}, "'cubic' is not one of [gaussian, linear]"),
-        ({"record": "yes"}, "expected bool"),
+        ({"record": "yes"}, "expected true or false"),
         ({"speed": 1}, "'speed' is not one of [rate, gains, kernel, record, path]"),
     ],
 )

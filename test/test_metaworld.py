@@ -524,7 +524,7 @@ def test_registration_does_not_import_meta_world():
         ({"k": 0}, "k is 0"),
         ({"render_mode": "human"}, "render_mode: 'human'"),
         ({"camera": "left"}, "camera: 'left' is not one of .*corner2"),
-        ({"speed": 3}, "parameter: 'speed' is not one of .*reward"),
+        ({"speed": 3}, "task option: 'speed' is not one of .*reward"),
     ],
 )
 def test_wrong_option_gets_one_clear_line(arguments, message):

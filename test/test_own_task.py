@@ -16,15 +16,28 @@ def block(language: str) -> str:
     return text.partition("```")[0]
 
 
-def ndp(folder: Path, *words: str) -> str:
-    """Run ``ndp`` in a folder that is on no path, as a console script does; return its output."""
+def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run ``ndp`` in a folder that is on no path, as a console script does."""
     program = "import sys; from ndp_ros.cli import main; sys.exit(main())"
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-P", "-c", program, *words],
         cwd=folder, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
+
+
+def ndp(folder: Path, *words: str) -> str:
+    """Return the output of ``ndp``."""
+    done = run(folder, *words)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def refusal(folder: Path, *words: str) -> str:
+    """Return the one line with which ``ndp`` refuses something."""
+    done = run(folder, *words)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
 
 
 @pytest.fixture
@@ -43,3 +56,17 @@ def test_a_task_beside_the_working_directory_trains_evaluates_and_is_exported(fo
     assert 0.0 < report["return"] < 40.0
     ndp(folder, "export", "runs/Hover-v0-ndp-0", "-o", "hover", "--episodes", "2")
     assert "`hover:Hover-v0`" in (folder / "hover" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--preset", "foo"), "preset: 'foo' is not one of [default]"),
+        (("--task-options", "foo=1"), "task option: 'foo' is not one of [arm_speed, "),
+        (("--task-options", "latency=100"), "latency is 100"),
+    ],
+)
+def test_presets_and_options_of_an_own_task_are_checked(
+    folder: Path, words: tuple[str, ...], message: str
+) -> None:
+    assert message in refusal(folder, "train", "hover:Hover-v0", *words)

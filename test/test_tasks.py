@@ -18,8 +18,9 @@ from ndp_ros.dmp.segment import Segment
 from ndp_ros.errors import TaskError
 from ndp_ros.observation import field_slice, observation_size
 from ndp_ros.tasks.arm_task import ArmTask
-from ndp_ros.tasks.pick import Pick
+from ndp_ros.tasks.pick import Pick, PickConfig
 from ndp_ros.tasks.throw import Throw
+from ndp_ros.training.environment import TaskChoice, parse_options
 from ndp_ros.training.evaluation import segment_setpoints
 from ndp_ros.training.experiment import RunConfig, make_spec
 
@@ -257,6 +258,38 @@ def test_a_stale_world_pays_the_same_for_a_whole_segment():
 def test_what_does_not_fit_is_refused_with_what_does(changes, message):
     with pytest.raises(TaskError, match=message):
         Throw(**changes)
+
+
+@pytest.mark.parametrize(
+    ("task", "option", "message"),
+    [
+        ("throw", "moving_bin=yep", "moving_bin is 'yep', expected true or false"),
+        ("throw", "stale=maybe", "stale is 'maybe', expected true or false"),
+        ("throw", "horizon=-1", r"horizon is -1\.0: .*0\.1 to 60"),
+        ("throw", "latency=100", r"latency is 100\.0: .*0 to 0\.1"),
+        ("throw", "latency=-1", r"latency is -1\.0: .*0 to 0\.1"),
+        ("throw", "latency=soon", "latency is 'soon', expected float"),
+        ("pick", "tick=0", r"tick is 0\.0: .*0\.0001 to 0\.05"),
+        ("pick", "reward=gold", r"'gold' is not one of \[shaped, height\]"),
+        ("throw", "foo=1", r"'foo' is not one of \[.*camera.*moving_bin.*\]"),
+        ("pick", "foo=1", r"'foo' is not one of \[.*reach_gain.*size.*\]"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_with_what_can(task, option, message):
+    with pytest.raises(TaskError, match=message):
+        TaskChoice(task, 5, "default", (option,)).make()
+
+
+@pytest.mark.parametrize("number", ["2e-2", "0.02", "+2.0E-2"])
+def test_a_number_may_be_written_with_a_power_of_ten(number):
+    env = TaskChoice("throw", 5, "default", (f"latency={number}",)).make()
+    assert env.config == Throw(latency=0.02).config
+    assert parse_options([f"x={number}"]) == {"x": 0.02}
+
+
+def test_a_configuration_that_the_task_is_given_as_a_whole_is_checked_too():
+    with pytest.raises(TaskError, match="tick is 0"):
+        Pick(config=PickConfig(tick=0.0))
 
 
 @pytest.mark.parametrize("bad", [np.zeros((5, 6)), np.zeros(7), np.full((5, 7), np.nan)])

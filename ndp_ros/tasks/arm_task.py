@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import gymnasium
 import numpy as np
@@ -24,6 +24,7 @@ from ndp_ros.control.rigid_body import RigidBody
 from ndp_ros.errors import TaskError
 from ndp_ros.observation import arm_observation, observation_size
 from ndp_ros.tasks.camera import Camera
+from ndp_ros.tasks.options import with_options
 from ndp_ros.tasks.past import Past
 from ndp_ros.tasks.way_points import WayPoints, whole_multiple
 
@@ -65,6 +66,17 @@ class ArmTaskConfig:
         False,
         doc="Rewards inside a segment see the world as after its first control step (A.2).",
     )
+
+    @classmethod
+    def preset(cls, name: str) -> Self:
+        """Return a named configuration: here only ``default``; a task may have others.
+
+        Raises:
+            TaskError: If there is no such preset.
+        """
+        if name != "default":
+            raise TaskError.choice("preset", name, ["default"])
+        return cls()
 
 
 class ArmTask(gymnasium.Env[Array, Array]):
@@ -113,14 +125,14 @@ class ArmTask(gymnasium.Env[Array, Array]):
             size: Width and height of pictures [px].
 
         Raises:
-            TaskError: If k is no positive number, periods do not divide one another,
-                or there is no such render mode.
+            TaskError: If k is no positive number, a value of the configuration is not
+                allowed, periods do not divide one another, or there is no such render mode.
         """
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise TaskError.choice("render_mode", render_mode, self.metadata["render_modes"])
         if not 1 <= k <= 1000 or k != int(k):
             raise TaskError(f"k is {k!r}: allowed is 1 to 1000")
-        self.config = config
+        self.config = config = with_options(config, {})
         self.arm, self.k = arm, int(k)
         self.control_dt, self.tick = config.control_dt, config.tick
         self.render_mode, self._camera = render_mode, Camera(camera, size)

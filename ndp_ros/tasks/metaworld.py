@@ -22,7 +22,6 @@ take this path.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +35,7 @@ from ndp_ros.observation import ObservationField, assemble, observation_size
 from ndp_ros.tasks.camera import Camera
 from ndp_ros.tasks.metaworld_config import MetaWorldConfig
 from ndp_ros.tasks.metaworld_registry import MT50, TASKS
+from ndp_ros.tasks.options import with_options
 
 if TYPE_CHECKING:
     from metaworld.sawyer_xyz_env import SawyerXYZEnv
@@ -110,10 +110,7 @@ class MetaWorld(gymnasium.Env[Array, Array]):
             raise TaskError.choice("task", task, (*TASKS, MT50))
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise TaskError.choice("render_mode", render_mode, self.metadata["render_modes"])
-        names = {f.name for f in dataclasses.fields(MetaWorldConfig)}
-        for name in changes:
-            if name not in names:
-                raise TaskError.choice("parameter", name, sorted(names))
+        self.config = with_options(config or MetaWorldConfig.preset(preset), changes)
         try:
             from ndp_ros.tasks import metaworld_scene
         except ImportError as error:
@@ -121,7 +118,6 @@ class MetaWorld(gymnasium.Env[Array, Array]):
                 f"task {task} needs Meta-World ({error}): pip install 'ndp_ros[metaworld]'"
             ) from error
         self._scene = metaworld_scene
-        self.config = dataclasses.replace(config or MetaWorldConfig.preset(preset), **changes)
         if k != int(k) or not 1 <= k <= self.config.horizon:
             raise TaskError(f"k is {k!r}: allowed is 1 to {self.config.horizon}")
         self.task, self.k = task, int(k)

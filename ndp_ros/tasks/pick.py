@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from ndp_ros.config import param
 from ndp_ros.errors import TaskError
 from ndp_ros.tasks.arm_task import ArmTask, ArmTaskConfig
+from ndp_ros.tasks.options import PICTURES, with_options
 
 Array = NDArray[np.float64]
 
@@ -99,12 +99,9 @@ class Pick(ArmTask):
             **changes: Single parameters of :class:`PickConfig`, or ``size`` of
                 :class:`ArmTask`.
         """
-        names = {f.name for f in dataclasses.fields(PickConfig)}
-        fields = {name: changes.pop(name) for name in list(changes) if name in names}
-        config = dataclasses.replace(config or PickConfig.preset(preset), **fields)
-        if config.reward not in REWARDS:
-            raise TaskError.choice("reward", config.reward, REWARDS)
-        super().__init__(config, "pick", k, render_mode, camera=camera, **changes)
+        pictures = {name: changes.pop(name) for name in PICTURES if name in changes}
+        config = with_options(config or PickConfig.preset(preset), changes, PICTURES)
+        super().__init__(config, "pick", k, render_mode, camera=camera, **pictures)
         model = self.robot.model
         self._cube_geom = model.geom("cube").id
         self._tips = np.array([model.geom(f"tip_{i}").id for i in (1, 2, 3)])

@@ -14,6 +14,7 @@ from ndp_ros.arms.mujoco import SCENES
 from ndp_ros.config import param
 from ndp_ros.errors import TaskError
 from ndp_ros.tasks.arm_task import ArmTask, ArmTaskConfig
+from ndp_ros.tasks.options import PICTURES, with_options
 
 Array = NDArray[np.float64]
 
@@ -124,17 +125,14 @@ class Throw(ArmTask):
             **changes: Single parameters of :class:`ThrowConfig`, or
                 ``camera`` and ``size`` of :class:`ArmTask`.
         """
-        names = {f.name for f in dataclasses.fields(ThrowConfig)}
-        fields = {name: changes.pop(name) for name in list(changes) if name in names}
         if scene not in THROW_SCENES:
             raise TaskError.choice("scene", scene, THROW_SCENES)
         arm = SCENES[scene].arm
-        config = dataclasses.replace(config or ThrowConfig.preset(preset, arm), **fields)
-        if config.reward not in REWARDS:
-            raise TaskError.choice("reward", config.reward, REWARDS)
+        pictures = {name: changes.pop(name) for name in PICTURES if name in changes}
+        config = with_options(config or ThrowConfig.preset(preset, arm), changes, PICTURES)
         if config.moving_bin:
             scene = f"{scene}-moving"
-        super().__init__(config, scene, k, render_mode, arm=arm, **changes)
+        super().__init__(config, scene, k, render_mode, arm=arm, **pictures)
         model = self.robot.model
         self._cube_z = int(model.joint("cube").qposadr[0]) + 2
         self._cube_v = int(model.joint("cube").dofadr[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ Array = NDArray[np.float64]
 Step = tuple[Array, float, bool, bool, dict[str, Any]]
 
 NAMESPACE = "ndp_ros"
+
+_POWER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+"""Numbers with a power of ten, of which YAML reads only some."""
 
 
 class TaskEnvironment(Protocol):
@@ -217,8 +221,9 @@ def parse_options(options: Sequence[str]) -> dict[str, Any]:
         if not sign or not name.isidentifier():
             raise TaskError(f"task option {option!r} is not name=value")
         try:
-            parsed[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            # YAML takes 2e-2 for a text.
+            parsed[name] = float(value) if _POWER.fullmatch(value) else yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError) as error:
             raise TaskError(f"task option {name}: {value!r} is no YAML value") from error
     return parsed
 
