@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import resource
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from ndp_ros.streaming import bench
 from ndp_ros.training import benchmark
 from ndp_ros.training.evaluation import summarise, wilson
 from ndp_ros.training.experiment import RunConfig, shipped
+from ndp_ros.training.rollouts import Rollouts
 
 TOY = "toy_task:Toy-v0"
 TRAIN = [
@@ -212,6 +214,32 @@ def test_the_file_of_a_run_that_left_out_a_shipped_option_gives_its_configuratio
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(to_mapping(config)))
     assert train_config("throw", "--config", str(path)) == config
+
+
+def test_an_interrupted_run_says_the_command_that_goes_on_with_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collect, stop = Rollouts.collect, 3
+
+    def interrupted(self: Rollouts, batch: int, fresh: bool) -> list:
+        if batch == stop:
+            raise KeyboardInterrupt
+        return collect(self, batch, fresh)
+
+    monkeypatch.setattr(Rollouts, "collect", interrupted)
+    out, early = tmp_path / "a run", tmp_path / "early"
+    assert ndp(*TRAIN, "--out", out) == cli.INTERRUPTED
+    command = shlex.split(one_line(capsys).partition("go on with: ")[2])
+    stop = 0
+    assert ndp(*TRAIN, "--out", early) == cli.INTERRUPTED
+    assert one_line(capsys) == f"ndp train: interrupted before the first checkpoint of {early}\n"
+    monkeypatch.undo()
+    assert command[0] == "ndp"
+    assert ndp("train", TOY, "--preset", "", "--out", out, "--resume", "--quiet") == 2
+    assert "checkpoint_every (2, now 10)" in one_line(capsys)
+    assert ndp(*command[1:], "--quiet") == 0
+    saved = checkpoint.load(out / "checkpoints" / "last")
+    assert saved.provenance["samples"] == 320
 
 
 def test_every_shipped_experiment_is_sound() -> None:

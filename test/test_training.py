@@ -247,7 +247,8 @@ def test_an_existing_run_is_not_overwritten(tmp_path: Path) -> None:
 
 def test_resuming_with_another_configuration_is_refused(tmp_path: Path) -> None:
     train(toy(320), tmp_path / "run", quiet=True)
-    with pytest.raises(TrainingError, match=r"another seed, ppo\.clip"):
+    both = r"seed \(0, now 9\), ppo\.clip \(0\.1, now 0\.3\): go on as it was with 'ndp train"
+    with pytest.raises(TrainingError, match=both):
         changed = toy(320, seed=9, ppo=PpoConfig(batch_size=160, minibatches=4, epochs=2, clip=0.3))
         train(changed, tmp_path / "run", resume=True, quiet=True)
 

@@ -20,7 +20,8 @@ come from all of these, each by its name: one that is not named again stays as i
 
 examples:
   ndp train throw --method ndp --seed 0
-  ndp train throw --method ndp --seed 0 --resume
+  ndp train throw --method ndp --seed 0 --resume                # with the flags as they were
+  ndp train throw --config runs/throw-ndp-0/config.yaml --resume   # or with the run's own file
   ndp train throw --method ppo --seeds 0 1 2 --out runs/throw-ppo
   ndp train throw --method bc-ndp --demonstrations throws.safetensors
   ndp train throw --config my.yaml --learning-rate 1e-4 --task-options moving_bin=true
@@ -73,15 +74,14 @@ def _as_one_of_many(args: argparse.Namespace, config: RunConfig, command: str) -
 
 
 def _train(args: argparse.Namespace, config: RunConfig, command: str) -> int:
+    from ndp_ros.training.directory import interrupted
     from ndp_ros.training.run import train
 
     folder = args.out or Path("runs") / config.name
     try:
         last = train(config, folder, args.resume, command, args.quiet)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"interrupted; go on from the last checkpoint of {folder} with --resume"
-        ) from None
+        raise KeyboardInterrupt(interrupted(folder, config)) from None
     sys.stderr.write(f"last checkpoint: {last}\nbest checkpoint: {last.parent / 'best'}\n")
     return 0
 

@@ -16,7 +16,9 @@ afterwards, so that whatever happens there is a sound last checkpoint.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Mapping
@@ -221,9 +223,10 @@ class RunDirectory:
             raise TrainingError(f"cannot resume {self.folder}: {error}") from error
         changed = [n for n in differences(saved, self.config) if n not in _MAY_CHANGE]
         if changed:
+            other = [f"{n} ({_at(saved, n)}, now {_at(self.config, n)})" for n in changed]
             raise TrainingError(
-                f"{self.folder} was started with another {', '.join(changed)}: "
-                "resume with the same configuration, or start a new run with --out"
+                f"{self.folder} was started with another {', '.join(other)}: go on as it was with "
+                f"'{resume_command(self.folder, saved)}', or start a new run with --out"
             )
         return saved
 
@@ -239,6 +242,21 @@ def acting_choice(config: RunConfig, checkpoint: str | Path) -> TaskChoice:
     return dataclasses.replace(config.choice, embedding=file)
 
 
+def resume_command(folder: Path, config: RunConfig) -> str:
+    """Return the command that goes on with a run, whatever it was started with."""
+    return shlex.join([
+        "ndp", "train", config.task, "--method", config.method,
+        "--config", str(folder / CONFIG), "--out", str(folder), "--resume",
+    ])  # fmt: skip
+
+
+def interrupted(folder: Path, config: RunConfig) -> str:
+    """Return what to say of a run that was interrupted: how to go on, if there is something."""
+    if not (folder / CHECKPOINTS / LAST).exists():
+        return f"interrupted before the first checkpoint of {folder}"
+    return f"interrupted; go on with: {resume_command(folder, config)}"
+
+
 def read_config(folder: Path) -> RunConfig:
     """Return the configuration of a run.
 
@@ -246,6 +264,11 @@ def read_config(folder: Path) -> RunConfig:
         ConfigError: If the directory holds none, or one that does not fit.
     """
     return from_mapping(RunConfig, read_yaml(folder / CONFIG), source=str(folder / CONFIG))
+
+
+def _at(config: RunConfig, name: str) -> Any:
+    """Return the value of a field, or of one inside another: ``ppo.clip``."""
+    return functools.reduce(getattr, name.split("."), config)
 
 
 def _link(path: Path, target: str) -> None:

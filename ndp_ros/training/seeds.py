@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from ndp_ros.errors import NdpError, TrainingError
-from ndp_ros.training.directory import CONFIG
+from ndp_ros.training.directory import CONFIG, interrupted
 from ndp_ros.training.experiment import RunConfig
 from ndp_ros.training.run import train
 
@@ -81,5 +81,5 @@ def _train_one(config: RunConfig, folder: Path, resume: bool, command: str) -> N
         sys.stderr.write(f"ndp train: seed {config.seed}: {error}\n")
         sys.exit(_FAILED)
     except KeyboardInterrupt:
-        sys.stderr.write(f"ndp train: seed {config.seed}: interrupted; use --resume\n")
+        sys.stderr.write(f"ndp train: seed {config.seed}: {interrupted(folder, config)}\n")
         sys.exit(_INTERRUPTED)
