@@ -7,9 +7,11 @@ closes, is not meant.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
+from collections.abc import Iterator
 
 _VARIABLE = "NDP_ENDS_WITH"
 _PR_SET_PDEATHSIG = 1
@@ -18,6 +20,20 @@ _PR_SET_PDEATHSIG = 1
 def ends_with_me() -> dict[str, str]:
     """Return what the environment of a child gets that must not outlive this process."""
     return {_VARIABLE: str(os.getpid())}
+
+
+@contextlib.contextmanager
+def starting_what_ends_with_me() -> Iterator[None]:
+    """Hand the wish on by this process's own environment, as ``multiprocessing`` needs it."""
+    before = os.environ.get(_VARIABLE)
+    os.environ.update(ends_with_me())
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_VARIABLE]
+        else:
+            os.environ[_VARIABLE] = before
 
 
 def end_with_parent() -> bool:

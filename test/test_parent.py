@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ndp_ros.parent import end_with_parent, ends_with_me
@@ -52,6 +53,60 @@ def test_only_a_child_that_was_asked_to_ends_with_a_killed_parent(kind: str) -> 
     finally:
         if alive(child):
             os.kill(child, 9)
+
+
+SEEDS = """
+import sys
+from pathlib import Path
+from test_training import toy
+from ndp_ros.training.seeds import train_seeds
+if __name__ == "__main__":
+    train_seeds(toy(10**7), [0], Path(sys.argv[1]), False, "")
+"""
+QUEUE = """
+import os, sys, time
+from pathlib import Path
+from ndp_ros.training.executors import _by_processes
+def work():
+    (Path(sys.argv[1]) / str(os.getpid())).touch()
+    time.sleep(600)
+if __name__ == "__main__":
+    _by_processes(work, 2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "sign"), [(SEEDS, "*/checkpoints/last"), (QUEUE, "[0-9]*")], ids=["seeds", "queue"]
+)
+def test_training_in_several_processes_ends_with_the_killed_command(
+    program: str, sign: str, tmp_path: Path
+) -> None:
+    (tmp_path / "main.py").write_text(program)
+    out = tmp_path / "out"
+    out.mkdir()
+    here = Path(__file__).parent
+    parent = subprocess.Popen(
+        [sys.executable, str(tmp_path / "main.py"), str(out)],
+        env={**os.environ, "PYTHONPATH": f"{here}:{here.parent}"}, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    children: list[psutil.Process] = []
+    try:
+        end = time.monotonic() + 4 * PATIENCE
+        while not list(out.glob(sign)):
+            assert parent.poll() is None and time.monotonic() < end
+            time.sleep(0.05)
+        children = psutil.Process(parent.pid).children(recursive=True)
+        assert children
+        parent.kill()
+        parent.wait(PATIENCE)
+        _, left = psutil.wait_procs(children, timeout=PATIENCE)
+        assert not left
+    finally:
+        parent.kill()
+        parent.wait(PATIENCE)
+        for child in children:
+            if child.is_running():
+                child.kill()
 
 
 def test_a_parent_that_ended_before_is_noticed() -> None:

@@ -15,6 +15,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from ndp_ros.errors import TrainingError
+from ndp_ros.parent import end_with_parent, starting_what_ends_with_me
 from ndp_ros.training.reproduce import Queue, outcomes, say
 
 EXECUTORS = ("local", "submitit", "submitit-local")
@@ -54,8 +55,9 @@ def _by_processes(work: Callable[[], None], workers: int) -> None:
         context.Process(target=_worker, args=(work,)) for _ in range(workers)
     ]
     try:
-        for worker in started:
-            worker.start()
+        with starting_what_ends_with_me():
+            for worker in started:
+                worker.start()
         while any(worker.is_alive() for worker in started):
             wait([worker.sentinel for worker in started if worker.is_alive()])
     finally:
@@ -67,6 +69,8 @@ def _by_processes(work: Callable[[], None], workers: int) -> None:
 
 
 def _worker(work: Callable[[], None]) -> None:
+    if end_with_parent():
+        sys.exit(_INTERRUPTED)
     try:
         work()
     except KeyboardInterrupt:

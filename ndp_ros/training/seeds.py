@@ -14,6 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from ndp_ros.errors import NdpError, TrainingError
+from ndp_ros.parent import end_with_parent, starting_what_ends_with_me
 from ndp_ros.training.directory import CONFIG, interrupted
 from ndp_ros.training.experiment import RunConfig
 from ndp_ros.training.run import train
@@ -50,7 +51,8 @@ def train_seeds(
                 one = dataclasses.replace(config, seed=seed, workers=1)
                 folder = out / f"seed-{seed}" if out else Path("runs") / one.name
                 process = context.Process(target=_train_one, args=(one, folder, resume, command))
-                process.start()
+                with starting_what_ends_with_me():
+                    process.start()
                 running.append(process)
             wait([process.sentinel for process in running])
             for ended in [process for process in running if not process.is_alive()]:
@@ -75,6 +77,8 @@ def _end(processes: list[BaseProcess]) -> None:
 
 
 def _train_one(config: RunConfig, folder: Path, resume: bool, command: str) -> None:
+    if end_with_parent():
+        sys.exit(_INTERRUPTED)
     try:
         train(config, folder, resume and (folder / CONFIG).exists(), command)
     except NdpError as error:
