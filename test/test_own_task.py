@@ -70,3 +70,29 @@ def test_presets_and_options_of_an_own_task_are_checked(
     folder: Path, words: tuple[str, ...], message: str
 ) -> None:
     assert message in refusal(folder, "train", "hover:Hover-v0", *words)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("return 1.0 - np", "raise RuntimeError('my bug')  # ", "RuntimeError: my bug (HOVER:25)"),
+        ('"success": self.gap() < 0.03, ', "", "Hover._summary() has ['gap']: success must be in"),
+        ("def gap(self):", "def gap(self:", "(HOVER:18)"),
+        ("options = {", "options = nothing or {", "'nothing' is not defined (HOVER:14)"),
+        (
+            ", k=5, render_mode=None, **changes",
+            ", render_mode=None",
+            "unexpected keyword argument 'k'",
+        ),
+    ],
+)
+def test_a_mistake_in_an_own_task_is_named_with_its_place(
+    folder: Path, old: str, new: str, message: str
+) -> None:
+    text = (folder / "hover.py").read_text(encoding="utf-8")
+    assert old in text
+    (folder / "hover.py").write_text(text.replace(old, new), encoding="utf-8")
+    small = ("--samples", "640", "--batch-size", "640", "--workers", "1", "--quiet")
+    refused = refusal(folder, "train", "hover:Hover-v0", *small)
+    assert message.replace("HOVER", str(folder / "hover.py")) in refused
+    assert ("docs/own_task.md" in refused) == ("keyword" in message)

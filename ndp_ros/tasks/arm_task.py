@@ -416,11 +416,16 @@ class ArmTask(gymnasium.Env[Array, Array]):
         info: dict[str, Any] = {"rewards": rewards}
         if over:
             rewards[-1] += self._final_reward()
+            summary = self._summary()
+            if "success" not in summary:
+                raise TaskError(
+                    f"{type(self).__name__}._summary() has {list(summary)}: success must be in it"
+                )
             info["episode"] = {
                 "saturation": omega.saturated / max(1, omega.ticks),
                 "max_joint_speed": self._max_speed,
                 "tracking_rms": float(np.sqrt(self._squared_error / max(1, self._n_errors))),
-                **self._summary(),
+                **summary,
             }
         # The horizon is part of the task: a throw must be over by then.
         return self._past.observe(), float(rewards.sum()), over, False, info

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,7 +150,8 @@ class TaskChoice:
         """Return the environment; a task's module is also found in the working directory.
 
         Raises:
-            TaskError: If there is no such task or it refuses an option.
+            TaskError: If there is no such task, its module has a mistake or it refuses an
+                option.
         """
         here = str(Path.cwd())
         if ":" in self.task and here not in sys.path:
@@ -167,9 +169,11 @@ class TaskChoice:
             made = gymnasium.make(environment_id(self.task), disable_env_checker=True, **arguments)
         except NdpError:
             raise
-        except (gymnasium.error.Error, TypeError, ImportError, AttributeError) as error:
+        except (gymnasium.error.Error, ImportError) as error:
             problem = " ".join(str(error).split())
             raise TaskError(f"cannot make task {self.task!r}: {problem}") from error
+        except Exception as error:
+            raise TaskError(f"cannot make task {self.task!r}: {_hint(error, self.task)}") from error
         try:
             if self.impedance:
                 return cast(TaskEnvironment, control(made.unwrapped, self.impedance, ranges))
@@ -182,6 +186,33 @@ class TaskChoice:
             made.close()
             raise
         return cast(TaskEnvironment, made.unwrapped)
+
+
+def described(error: BaseException, task: str) -> str:
+    """Return an error in one line, with the place in the task's module where it comes from.
+
+    Without a place there it is where the error was raised. A mistake in a task of one's own
+    cannot be found without it: a process at work shows no traceback.
+    """
+    # Gymnasium raises anew what a constructor raises.
+    frames = traceback.extract_tb((error.__cause__ or error).__traceback__)
+    module = sys.modules.get(task.partition(":")[0])
+    mine = [f for f in frames if f.filename == getattr(module, "__file__", None)]
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    last = (mine or frames)[-1:]
+    return text + "".join(f" ({frame.filename}:{frame.lineno})" for frame in last)
+
+
+def _hint(error: Exception, task: str) -> str:
+    """Return what keeps a task from being made, and where it says what a task takes."""
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})"
+    if isinstance(error, TypeError) and "unexpected keyword argument" in str(error):
+        return (
+            f"{' '.join(str(error).split())}; a task takes k, preset (--preset '' for one without) "
+            "and its options: see docs/own_task.md and, for the contract, docs/architecture.md"
+        )
+    return described(error, task)
 
 
 def environment_id(task: str) -> str:

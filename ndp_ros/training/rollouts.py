@@ -38,6 +38,7 @@ from ndp_ros.training.environment import (
     TaskChoice,
     TaskEnvironment,
     crowd,
+    described,
 )
 from ndp_ros.training.evaluation import Episode, planned, run_episodes
 from ndp_ros.training.exploration import WindowNoise
@@ -262,7 +263,8 @@ def work(plan: Plan, index: int, memory: Any, pipe: Connection) -> None:
         except NdpError as error:
             pipe.send(("error", str(error)))
         except Exception as error:
-            pipe.send(("error", f"roll-out worker {index}: {type(error).__name__}: {error}"))
+            text = described(error, plan.choice.task)
+            pipe.send(("error", f"roll-out worker {index}: {text}"))
 
 
 class Worker:
