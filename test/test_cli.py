@@ -126,6 +126,7 @@ def test_a_wrong_command_line_exits_2(
         (["train", TOY, "--method", "magic"], "is not one of [ndp"),
         (["train", TOY, "--config", "missing.yaml"], "cannot read missing.yaml"),
         (["train", TOY, "--seeds", "1", "1"], "different seeds"),
+        (["train", TOY, "--seed", "1", "--seeds", "2"], "--seed 1 beside --seeds 2: give one"),
         (["train", TOY, "--bogus", "1"], "unrecognized arguments"),
         (["eval", "nowhere"], "none of that name ships (those: faucet_open, gen3_throw"),
         (["eval", "nowhere", "--episodes", "0"], "not a positive whole number"),

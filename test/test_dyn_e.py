@@ -10,7 +10,7 @@ import torch
 
 from ndp_ros import checkpoint
 from ndp_ros.commands.evaluate import require_fit, task_of
-from ndp_ros.errors import CheckpointError, TaskError
+from ndp_ros.errors import CheckpointError, TaskError, TrainingError
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.tasks.embedding import Decoder, EmbeddedActions, SideBySide, selu
 from ndp_ros.tasks.throw import Throw
@@ -316,3 +316,9 @@ def test_shipped_experiments_fit_their_tasks(task: str) -> None:
     assert config.dyne.random_steps < config.samples
     assert config.hidden == config.sac.critic_hidden == (400, 300)
     embedded(make_spec(config, config.choice.make()), config.dyne)
+
+
+def test_a_run_that_ends_before_its_random_motion_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="samples is 160, and random motion alone takes 160"):
+        train(toy(samples=160), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()

@@ -217,6 +217,26 @@ def test_correlated_noise_is_refused_where_it_would_do_nothing(method: str) -> N
         RunConfig(method=method, ppo=PpoConfig(noise_correlation=0.5))
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"method": "sac", "start_from": "x"},
+            r"start_from is 'x', of which sac .*\(ndp, ppo, ppo-",
+        ),
+        ({"method": "dyn-e", "start_from": "x"}, "start_from is 'x', of which dyn-e"),
+        ({"method": "bc-nn", "start_from": "x"}, "start_from is 'x', of which bc-nn"),
+        (
+            {"method": "ndp", "demonstrations": "x"},
+            r"of which ndp makes no use: .*\(bc-ndp, bc-nn\)",
+        ),
+    ],
+)
+def test_what_a_method_makes_no_use_of_is_refused(values: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RunConfig(**values)
+
+
 def test_observations_are_counted_once() -> None:
     spec = make_spec(toy(), toy().choice.make())
     clone = {"samples": 4000, "config": {"method": "bc-ndp", "bc": {"passes": 40}}}

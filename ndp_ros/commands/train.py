@@ -11,7 +11,14 @@ from ndp_ros.config import add_arguments, from_mapping, parameters, read_yaml
 from ndp_ros.errors import TrainingError
 from ndp_ros.training.distributed import alone, assist, joined
 from ndp_ros.training.environment import over_options
-from ndp_ros.training.experiment import NESTED, RunConfig, as_typed, merge, shipped_values
+from ndp_ros.training.experiment import (
+    LEARN_ALONE,
+    NESTED,
+    RunConfig,
+    as_typed,
+    merge,
+    shipped_values,
+)
 
 _EPILOG = """\
 Values come from, in this order: the defaults below, the shipped
@@ -30,7 +37,6 @@ examples:
 """
 
 _OPTIONS = "task_options"
-_LEARN_ALONE = ("bc-ndp", "bc-nn", "ndp-sac", "sac", "dyn-e")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +60,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Train and say where the checkpoint is."""
+    if args.seeds and "seed" in args:
+        raise TrainingError(
+            f"--seed {args.seed} beside --seeds {' '.join(map(str, args.seeds))}: give one of them"
+        )
     config = read_config(args)
     command = as_typed(sys.argv[1:])
     if not alone():
@@ -67,7 +77,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _as_one_of_many(args: argparse.Namespace, config: RunConfig, command: str) -> int:
     """Learn as the first process of torchrun, step environments as any other."""
-    if args.seeds or config.method in _LEARN_ALONE:
+    if args.seeds or config.method in LEARN_ALONE:
         raise TrainingError("torchrun is for one run by PPO: neither --seeds nor other methods")
     with joined() as rank:
         return assist() if rank else _train(args, config, command)

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ndp_ros.errors import TrainingError
 from ndp_ros.policies import make_policy
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.policies.layout import LOG_STD, initial_tensors
@@ -143,14 +144,18 @@ class DynERun(SacRun):
     def __init__(
         self, config: RunConfig, spec: PolicySpec, directory: RunDirectory, resume: bool
     ) -> None:
-        self._outer = dataclasses.replace(spec, method="ppo-multi")
-        super().__init__(config, embedded(spec, config.dyne), directory, resume)
         k = config.choice.k
         windows = -(-config.dyne.random_steps // (k * config.environments))
-        self._random_windows = windows
-        self.before = windows * config.environments * k
-        left = max(1, config.samples - self.before)
-        self.batches = -(-left // self.samples_per_batch)
+        before = windows * config.environments * k
+        if config.samples <= before:
+            raise TrainingError(
+                f"samples is {config.samples}, and random motion alone takes {before}: "
+                "allowed is more than that; raise --samples or lower --random-steps"
+            )
+        self._outer = dataclasses.replace(spec, method="ppo-multi")
+        super().__init__(config, embedded(spec, config.dyne), directory, resume)
+        self._random_windows, self.before = windows, before
+        self.batches = -(-(config.samples - before) // self.samples_per_batch)
         self._file = directory.folder / EMBEDDING
         self._decoder: dict[str, Array] = {}
 

@@ -42,6 +42,11 @@ METHODS = {
 IMPEDANCE = {"vices": "joints", "vices-pos": "hand", "vices-low-freq": "joints"}
 """Coordinates of the impedance that a method's actions control."""
 
+CLONES = ("bc-ndp", "bc-nn")
+"""Methods that learn from demonstrations."""
+LEARN_ALONE = (*CLONES, "ndp-sac", "sac", "dyn-e")
+"""Methods that do not learn by PPO."""
+
 _IN_WINDOWS = ("ndp", "ppo-multi")
 _FOLDERS = ("--out", "--runs")
 _VERSIONS = ("numpy", "mujoco", "pin", "gymnasium", "torch", "safetensors")
@@ -165,6 +170,14 @@ class RunConfig:
                 f"noise_correlation is {correlation:g}, which {self.method} does not have: it is "
                 f"for methods that explore in windows ({', '.join(_IN_WINDOWS)})"
             )
+        by_ppo = [name for name in METHODS if name not in LEARN_ALONE]
+        for field, methods in (("start_from", by_ppo), ("demonstrations", CLONES)):
+            value = getattr(self, field)
+            if value and self.method not in methods:
+                raise ConfigError(
+                    f"{field} is {value!r}, of which {self.method} makes no use: leave it out, or "
+                    f"choose a method that does ({', '.join(methods)})"
+                )
 
     @property
     def policy(self) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ndp_ros.errors import TrainingError
 from ndp_ros.policies.spec import PolicySpec
 from ndp_ros.training.directory import RunDirectory
-from ndp_ros.training.experiment import RunConfig, make_spec
+from ndp_ros.training.experiment import CLONES, RunConfig, make_spec
 from ndp_ros.training.logs import Watch
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def train(
 
 
 def _trainer(config: RunConfig, spec: PolicySpec, directory: RunDirectory, resume: bool) -> Trainer:
-    if config.method in ("bc-ndp", "bc-nn"):
+    if config.method in CLONES:
         from ndp_ros.training.imitation import ImitationRun
 
         return ImitationRun(config, spec, directory, resume)

@@ -29,7 +29,7 @@ from ndp_ros.training.demonstrations import Expert, collect, regroup
 from ndp_ros.training.directory import BEST, CHECKPOINTS, LAST
 from ndp_ros.training.environment import TaskEnvironment
 from ndp_ros.training.evaluation import plain
-from ndp_ros.training.experiment import RunConfig, shipped
+from ndp_ros.training.experiment import CLONES, RunConfig, shipped
 from ndp_ros.training.figures import FIG5, TASKS
 from ndp_ros.training.reproduce import RESULT, Job, finish
 from ndp_ros.training.study import Record
@@ -70,8 +70,6 @@ EXPERTS = Comparison(
     remark="PPO with the v1 rewards; success is the benchmark's and has nothing to do with them.",
 )  # fmt: skip
 
-CLONES = ("bc-ndp", "bc-nn")
-"""Methods that learn from demonstrations."""
 FILE = "demonstrations.safetensors"
 _FIRST = 1 << 20
 """First start state of demonstrations: no evaluation uses them."""
