@@ -243,6 +243,25 @@ def test_an_interrupted_run_says_the_command_that_goes_on_with_it(
     assert saved.provenance["samples"] == 320
 
 
+def test_no_two_commands_of_the_page_on_training_write_to_one_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ndp_ros.commands import train
+
+    root = Path(__file__).parents[1]
+    monkeypatch.chdir(root)
+    page = (root / "docs" / "training.md").read_text(encoding="utf-8")
+    folders = []
+    for line in page.splitlines():
+        if line.startswith("ndp train "):
+            parser = cli.OneLineParser()
+            train.configure(parser)
+            args = parser.parse_args(shlex.split(line, comments=True)[2:])
+            folders.append(args.out or Path("runs") / train.read_config(args).name)
+    assert len(folders) > 3
+    assert len(set(folders)) == len(folders), folders
+
+
 def test_every_shipped_experiment_is_sound() -> None:
     folder = Path(cli.__file__).parent.parent / "config" / "experiments"
     paths = sorted(folder.glob("*.yaml"))

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import weakref
+from pathlib import Path
 
 import gymnasium
 import metaworld
@@ -496,6 +497,14 @@ def test_environments_of_a_process_share_idle_simulations(make, monkeypatch):
 
 def test_task_list_is_the_benchmarks():
     assert [f"{task}-v3" for task in TASKS] == list(MT50_V3)
+
+
+def test_the_page_s_first_lines_run_as_they_stand():
+    page = (Path(__file__).parents[1] / "docs" / "metaworld.md").read_text(encoding="utf-8")
+    block = [n for n in page.partition("## What")[0].splitlines() if n.startswith("    ")]
+    lines = [line.strip() for line in block if "ndp train" not in line]
+    assert any(line.startswith("gymnasium.make") for line in lines)
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, timeout=120)
 
 
 def test_every_task_is_registered_with_gymnasium():
