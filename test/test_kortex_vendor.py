@@ -62,10 +62,10 @@ def test_notice_names_the_driver():
 def test_integrator_gets_the_driver_and_the_protobuf_that_it_needs(monkeypatch):
     monkeypatch.delenv(vendor.PROTOBUF_VARIABLE, raising=False)
     config = HardwareConfig(robot_ip="192.0.2.1", driver="vendor")
-    options, environment = hardware._options(config, None)
+    options, environment = hardware._options(config, "gen3", None)
     assert options["driver"] == "vendor"
     assert environment[vendor.PROTOBUF_VARIABLE] == "python"
-    options, environment = hardware._options(HardwareConfig(robot_ip="192.0.2.1"), None)
+    options, environment = hardware._options(HardwareConfig(robot_ip="192.0.2.1"), "gen3", None)
     assert options["driver"] == "builtin"
     assert vendor.PROTOBUF_VARIABLE not in environment
 
