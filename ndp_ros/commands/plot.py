@@ -65,7 +65,7 @@ def main(args: argparse.Namespace) -> int:
         low, high = row["ci95"]
         sys.stdout.write(
             f"{row['label']}: {args.figure} {row['iqm']:.3f} ({low:.3f} to {high:.3f}, "
-            f"{row['seeds']} seeds) at {row['at']:.0f} {args.against}\n"
+            f"{row['seeds']} seed{'s' * (row['seeds'] != 1)}) at {row['at']:.0f} {args.against}\n"
         )
     return 0
 
