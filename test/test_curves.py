@@ -130,7 +130,7 @@ def test_a_run_that_has_just_begun_is_left_out_of_the_picture_with_a_note(
     assert cli.main(["plot", str(new), str(old), "-o", str(picture)]) == 0
     captured = capsys.readouterr()
     assert f"{new} has no values of eval_success yet: left out" in captured.err
-    assert "1 seeds" in captured.out
+    assert "1 seed)" in captured.out
     picture.unlink()
     assert cli.main(["plot", str(new), "-o", str(picture)]) == 2
     assert "no values of eval_success yet" in capsys.readouterr().err
