@@ -29,7 +29,7 @@ from ndp_ros.checkpoint import Checkpoint
 from ndp_ros.config import from_mapping, load, param, parameters, to_mapping
 from ndp_ros.errors import ConfigError
 from ndp_ros.paths import find_checkpoint
-from ndp_ros.streaming.config import RuntimeConfig
+from ndp_ros.streaming.config import RuntimeConfig, options_of
 from ndp_ros.surroundings import Surroundings
 
 _AUTO = "auto"
@@ -250,12 +250,7 @@ def _options(
     config: HardwareConfig, arm: str, surroundings: Surroundings | None
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the backend's options, and the variables that its process gets beside them."""
-    try:
-        options = json.loads(config.options)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"options are not JSON: {error}") from error
-    if not isinstance(options, dict):
-        raise ConfigError(f"options are {options!r}, expected a mapping")
+    options = options_of(config.options)
     if "password" in options:
         raise ConfigError("options must hold no password: use credentials_file")
     arguments = {p.name for p in parameters(HardwareConfig)}

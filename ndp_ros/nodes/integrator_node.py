@@ -42,8 +42,7 @@ from ndp_ros.nodes.messages import (
 )
 from ndp_ros.nodes.observer import JOINT_STATES, SETPOINT, pose_topic
 from ndp_ros.nodes.stream import Stream
-from ndp_ros.streaming.backends import options_of
-from ndp_ros.streaming.config import StreamSpec
+from ndp_ros.streaming.config import StreamSpec, options_of
 
 NAME = "integrator_node"
 
@@ -130,7 +129,8 @@ class IntegratorNode(NdpNode):
         """Check that the arm is known, is not this node's echo, and has no other integrator."""
         self._joint_names = ArmConfig.named(self._spec.arm).joint_names
         if self._spec.hardware == "ros2_control":
-            refuse_echo(options_of(self._spec), self._joints.topic_name)
+            options = options_of(self._spec.options, self._spec.hardware)
+            refuse_echo(options, self._joints.topic_name)
         if self._claim is None:
             self._claim = claim(self.get_fully_qualified_name())
 
@@ -186,8 +186,8 @@ class IntegratorNode(NdpNode):
             segment = parameters_from_message(
                 message, self._joint_names, self.now(), self._spec.runtime.max_parameter_age
             )
-            if stream.trouble:
-                raise StreamError(stream.trouble)
+            if trouble := stream.trouble:
+                raise StreamError(trouble)
             # Also while nothing is followed, so that the first segment finds its matrix.
             stream.prepare(segment.config, segment.duration)
         except NdpError as error:

@@ -38,6 +38,7 @@ from ndp_ros.nodes import lifecycle, parameters, qos
 from ndp_ros.nodes.lifecycle import StopSignals, make_executor
 from ndp_ros.nodes.messages import seconds
 from ndp_ros.nodes.observer import JOINT_STATES, SETPOINT, pose_topic
+from ndp_ros.outputs import write_output
 from ndp_ros.paths import find_checkpoint
 from ndp_ros.tasks.replay import Recording, Replay, film, plot
 from ndp_ros.tasks.throw import Throw
@@ -346,12 +347,11 @@ class ThrowNode(Node):
         """
         result = self.result(throws)
         print(_summary(result), flush=True)
-        out = Path(self.config.out)
+        path = Path(self.config.out) / RESULT
         try:
-            out.mkdir(parents=True, exist_ok=True)
-            (out / RESULT).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            write_output(path, json.dumps(result, indent=1) + "\n")
         except OSError as error:
-            raise TaskError(f"cannot write {out / RESULT}: {error.strerror}") from error
+            raise TaskError(f"cannot write {path}: {error.strerror}") from error
         return result
 
     def record(self) -> None:

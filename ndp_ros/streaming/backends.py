@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Callable
 from typing import Any
 
 from ndp_ros.arms.arm import Arm, ArmConfig
 from ndp_ros.control.omega import Identity, InverseDynamics, Omega
 from ndp_ros.errors import ArmError, ConfigError
-from ndp_ros.streaming.config import StreamSpec
+from ndp_ros.streaming.config import StreamSpec, options_of
 
 Maker = Callable[..., tuple[Arm, Omega]]
 """``make(config: ArmConfig, *, task, command_mode, rate, seed, **options) -> (arm, omega)``.
@@ -40,7 +39,7 @@ def make(spec: StreamSpec) -> tuple[Arm, Omega]:
     module_name, _, function = path.partition(":")
     if not function:
         raise ConfigError.choice("hardware", spec.hardware, [*BACKENDS, "<module>:<function>"])
-    options = options_of(spec)
+    options = options_of(spec.options, spec.hardware)
     try:
         maker: Maker = getattr(importlib.import_module(module_name), function)
     except (ImportError, AttributeError) as error:
@@ -53,21 +52,6 @@ def make(spec: StreamSpec) -> tuple[Arm, Omega]:
         seed=spec.seed,
         **options,
     )
-
-
-def options_of(spec: StreamSpec) -> dict[str, Any]:
-    """Return the options of a backend.
-
-    Raises:
-        ConfigError: If they are no JSON mapping.
-    """
-    try:
-        options = json.loads(spec.options)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"options of {spec.hardware} are not JSON: {error}") from error
-    if not isinstance(options, dict):
-        raise ConfigError(f"options of {spec.hardware} are {options!r}, expected a mapping")
-    return options
 
 
 def make_mujoco(

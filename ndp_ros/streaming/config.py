@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from ndp_ros.config import load, param
 from ndp_ros.errors import ConfigError
@@ -177,3 +178,23 @@ class StreamSpec:
     seed: int = param(0, doc="Start state of a simulated arm.", minimum=0)
     options: str = param("{}", doc="JSON of what else the backend's factory takes.")
     runtime: RuntimeConfig = param(RuntimeConfig(), doc="The loop's parameters.")
+
+
+def options_of(text: str, hardware: str = "") -> dict[str, Any]:
+    """Return what else a backend's factory takes.
+
+    Args:
+        text: A JSON mapping.
+        hardware: The backend, where the message should name it.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    name = f"options of {hardware}" if hardware else "options"
+    try:
+        options = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{name} are not JSON: {error}") from error
+    if not isinstance(options, dict):
+        raise ConfigError(f"{name} are {options!r}, expected a mapping")
+    return options

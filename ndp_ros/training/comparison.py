@@ -220,16 +220,10 @@ class Comparison(Study):
                 ends = [run["curve"][-1][axis] for run in done if run["curve"]]
                 for run in done:
                     points = [(p[axis], p["eval_success"]) for p in run["curve"]]
-                    blind = self._blind(run["row"], scale)
-                    start = blind / (self.config(run["row"], scale).k if axis == "observed" else 1)
+                    config = self.config(run["row"], scale)
+                    start = _blind(config) / (config.k if axis == "observed" else 1)
                     run[f"area_{axis}"] = area(points, min(ends), start) if points else None
         return runs
-
-    def _blind(self, row: str, scale: str) -> int:
-        """Return the control steps that a method moves at random before it has a policy."""
-        config = self.config(row, scale)
-        warm_up = config.sac.warm_up if config.method in ("dyn-e", "sac", "ndp-sac") else 0
-        return warm_up + (config.dyne.random_steps if config.method == "dyn-e" else 0)
 
     def aggregate(self, row: str, runs: Sequence[Record]) -> Record:
         """Return what the seeds of a row have in common."""
@@ -353,6 +347,12 @@ class Comparison(Study):
 @lru_cache(maxsize=64)
 def _plain(task: str, method: str, experiment: str) -> dict[str, Any]:
     return to_mapping(shipped(task, method, experiment))
+
+
+def _blind(config: RunConfig) -> int:
+    """Return the control steps that a method moves at random before it has a policy."""
+    warm_up = config.sac.warm_up if config.method in ("dyn-e", "sac", "ndp-sac") else 0
+    return warm_up + (config.dyne.random_steps if config.method == "dyn-e" else 0)
 
 
 def listed(values: Sequence[float | None]) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ndp_ros.errors import TrainingError
 from ndp_ros.outputs import write_output
 from ndp_ros.training.directory import CONFIG, read_config
-from ndp_ros.training.experiment import RunConfig, differences
+from ndp_ros.training.experiment import RunConfig, differences, value_at
 from ndp_ros.training.logs import COLUMNS, read_progress
 
 Array = NDArray[np.float64]
@@ -124,21 +124,14 @@ def _what_differs(config: RunConfig, kinds: Sequence[RunConfig]) -> str:
     names = dict.fromkeys(n for kind in kinds for n in differences(kinds[0], kind))
     told = []
     for name in names:
-        values = [_value(kind, name) for kind in kinds]
-        value = _value(config, name)
+        values = [value_at(kind, name) for kind in kinds]
+        value = value_at(config, name)
         if name == "task_options":  # which name themselves, and of which some may be shared
             own = [option for option in value if any(option not in v for v in values)]
             told.append(" ".join(own) or "no other task_options")
         else:
             told.append(f"{name} {'none' if value in ('', (), None) else value}")
     return f", {', '.join(told)}" if told else ""
-
-
-def _value(config: RunConfig, name: str) -> Any:
-    value: Any = config
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
 
 
 def interquartile_mean(values: Array) -> Array:

@@ -30,11 +30,11 @@ from safetensors import SafetensorError
 from ndp_ros.config import from_mapping, to_mapping
 from ndp_ros.errors import ConfigError, TrainingError
 from ndp_ros.observation import observation_size
+from ndp_ros.outputs import write_output
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.policies.spec import PolicySpec
 from ndp_ros.training.environment import Step, TaskEnvironment
 from ndp_ros.training.evaluation import Actor, Episode, make_actor, run_episode
-from ndp_ros.whole import write_whole
 
 Array = NDArray[Any]
 
@@ -82,8 +82,7 @@ class Demonstrations:
             "source": json.dumps(self.source),
         }
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, safetensors.numpy.save(tensors, metadata))
+            write_output(path, safetensors.numpy.save(tensors, metadata))
         except OSError as error:
             raise TrainingError(f"cannot write {path}: {error.strerror}") from error
 

@@ -16,7 +16,6 @@ afterwards, so that whatever happens there is a sound last checkpoint.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import shlex
 import shutil
@@ -40,7 +39,7 @@ from ndp_ros.policies.layout import Tensors
 from ndp_ros.policies.spec import PolicySpec
 from ndp_ros.training.environment import TaskChoice
 from ndp_ros.training.evaluation import plain
-from ndp_ros.training.experiment import RunConfig, differences, provenance
+from ndp_ros.training.experiment import RunConfig, differences, provenance, value_at
 from ndp_ros.whole import write_whole
 
 CONFIG = "config.yaml"
@@ -223,7 +222,7 @@ class RunDirectory:
             raise TrainingError(f"cannot resume {self.folder}: {error}") from error
         changed = [n for n in differences(saved, self.config) if n not in _MAY_CHANGE]
         if changed:
-            other = [f"{n} ({_at(saved, n)}, now {_at(self.config, n)})" for n in changed]
+            other = [f"{n} ({value_at(saved, n)}, now {value_at(self.config, n)})" for n in changed]
             raise TrainingError(
                 f"{self.folder} was started with another {', '.join(other)}: go on as it was with "
                 f"'{resume_command(self.folder, saved)}', or start a new run with --out"
@@ -264,11 +263,6 @@ def read_config(folder: Path) -> RunConfig:
         ConfigError: If the directory holds none, or one that does not fit.
     """
     return from_mapping(RunConfig, read_yaml(folder / CONFIG), source=str(folder / CONFIG))
-
-
-def _at(config: RunConfig, name: str) -> Any:
-    """Return the value of a field, or of one inside another: ``ppo.clip``."""
-    return functools.reduce(getattr, name.split("."), config)
 
 
 def _link(path: Path, target: str) -> None:

@@ -304,6 +304,11 @@ def differences(a: Any, b: Any, prefix: str = "") -> list[str]:
     return names
 
 
+def value_at(config: Any, name: str) -> Any:
+    """Return the value of a field, or of one inside another: ``ppo.clip``."""
+    return functools.reduce(getattr, name.split("."), config)
+
+
 def observed(origin: Mapping[str, Any], spec: PolicySpec) -> int:
     """Return how many different observations a checkpoint has learnt from.
 
@@ -313,7 +318,7 @@ def observed(origin: Mapping[str, Any], spec: PolicySpec) -> int:
     """
     samples, config = int(origin.get("samples", 0)), origin.get("config") or {}
     method = config.get("method")
-    if method in ("bc-ndp", "bc-nn"):
+    if method in CLONES:
         return samples // (spec.k * int(config["bc"]["passes"]))
     return samples // int(config["k"] if method == "vices-low-freq" else spec.k)
 

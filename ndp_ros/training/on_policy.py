@@ -82,18 +82,15 @@ class PpoRun(Collector):
 
     def _state(self) -> State:
         state, adam = super()._state(), self._learner.adam
-        state.arrays.update({
-            "flat": self.policy.flat, "adam.m": adam.m, "adam.v": adam.v,
-            "normaliser.mean": self.policy.mean, "normaliser.variance": self.policy.variance,
-        })  # fmt: skip
+        state.arrays.update({"flat": self.policy.flat, "adam.m": adam.m, "adam.v": adam.v})
         state.counters.update(adam_steps=adam.steps, rate=self._learner.rate)
         return state
 
     def _restore(self, state: State) -> None:
         super()._restore(state)
         self.policy.flat[:] = state.arrays["flat"]
-        seen = state.part("normaliser")
-        self.policy.mean[:], self.policy.variance[:] = seen["mean"], seen["variance"]
+        # These are the policy's also where nothing is normalised: of its start, or of nothing.
+        self.policy.mean[:], self.policy.variance[:] = self._moments.mean, self._moments.variance
         adam, moments = self._learner.adam, state.part("adam")
         adam.m[:], adam.v[:] = moments["m"], moments["v"]
         adam.steps, self._learner.rate = state.counters["adam_steps"], state.counters["rate"]

@@ -296,7 +296,7 @@ class Worker:
             for e in mine
         ], axis=1)  # fmt: skip
         noise = np.moveaxis(self._noise.colour(np.moveaxis(noise, 2, 0)), 0, 2)
-        noise = noise * np.exp(self._policy.parameters[LOG_STD])
+        noise *= np.exp(self._policy.parameters[LOG_STD])
         episodes: list[Episode] = []
         for t in range(plan.windows):
             block.obs[t, rows] = self._obs
