@@ -32,6 +32,10 @@ class IdealArm:
         cue: str = "",
         brakes_after: float = 0.0,
         creeps: float = 0.0,
+        wrong_at: int = -1,
+        wrong_by: float = 0.0,
+        wrong_first: float = 0.0,
+        restless: float = 0.0,
     ) -> None:
         """Prepare an arm at its home position.
 
@@ -45,15 +49,21 @@ class IdealArm:
             cue: File that must exist too before any of that happens.
             brakes_after: Time without a write after which the arm measures no speed, until
                 then the commanded one [s]; with 0 it never measures any.
+            wrong_at: Write after which each joint is measured wrong once, one every ten readings.
+            wrong_by: By so much [rad].
+            wrong_first: By how much the first reading of all is wrong [rad].
+            restless: By how much every reading differs from the one before [rad].
             creeps: What its first joint measures on top of that, whatever it is told [rad/s].
         """
         self._info = ArmInfo.from_config(config, ("position",))
         self._at = np.array(config.home)
         self._measured_at = time.monotonic()
         self._log = Path(log).open("ab", buffering=0) if log else None  # noqa: SIM115
-        self._fail_at, self._stuck_at, self._silent_at, self._nan_at = (
-            at if at >= 0 else 1 << 60 for at in (fail_at, stuck_at, silent_at, nan_at)
+        self._fail_at, self._stuck_at, self._silent_at, self._nan_at, self._wrong_at = (
+            at if at >= 0 else 1 << 60 for at in (fail_at, stuck_at, silent_at, nan_at, wrong_at)
         )
+        self._wrong_by, self._wrong_first, self._restless = wrong_by, wrong_first, restless
+        self._reads, self._wrong = 0, 0
         self._pauses_above = pauses_above
         self._cue = cue
         self._brakes_after = brakes_after
@@ -70,6 +80,14 @@ class IdealArm:
         if self._cued < self._silent_at:
             self._measured_at = time.monotonic()
         out.position[:] = self._at if self._cued < self._nan_at else np.nan
+        self._reads += 1
+        out.position += self._wrong_first if self._reads == 1 else 0.0
+        out.position += self._restless * (self._reads % 2)
+        if self._cued >= self._wrong_at:
+            joint, rest = divmod(self._wrong, 10)
+            if joint < len(out.position) and not rest:
+                out.position[joint] += self._wrong_by
+            self._wrong += 1
         braked = time.monotonic() - self._told_at > self._brakes_after
         out.velocity[:] = 0.0 if braked else self._velocity
         out.velocity[0] += self._creeps

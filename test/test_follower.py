@@ -143,7 +143,8 @@ def test_position_and_velocity_are_continuous_at_every_hand_over(rate, stream) -
         elif kind == "follow":
             rig.follower.follow()
         elif kind == "trip":
-            rig.follower.trip("following_error", retreat=rig.follower.setpoint[0] + 0.1)
+            rig.follower.trip("following_error")
+            rig.follower.retreat(rig.follower.setpoint[0] + 0.1)
         elif kind == "clear" and not rig.follower.moving:
             rig.follower.clear()
         for _ in range(ticks):
@@ -419,17 +420,21 @@ def test_a_fault_brakes_latches_and_is_cleared_on_request_only() -> None:
     assert rig.follower.follow() == ""
 
 
-def test_after_a_following_error_the_setpoint_gives_way_to_where_the_arm_is() -> None:
+def test_a_retreat_leads_slowly_and_smoothly_to_where_the_arm_is() -> None:
     rig = Rig()
     rig.follower.follow()
     assert rig.offer(from_home(0.15, 0.03, 0.2))
     for _ in range(60):
         rig.tick()
     stuck = from_home(0.02, 0.01, 0.0)
-    rig.follower.trip("following_error", retreat=stuck)
-    for _ in range(2000):
+    rig.follower.trip("following_error")
+    while rig.follower.moving:
+        rig.tick()
+    rig.follower.retreat(stuck)
+    for _ in range(3000):
         before = rig.follower.setpoint.copy()
         assert_continuous(before, rig.tick(), rig.T)
+        assert (np.abs(rig.follower.setpoint[1]) <= 0.1 * INFO.max_velocity + 1e-9).all()
     assert not rig.follower.moving
     assert np.abs(rig.follower.setpoint[0] - stuck).max() < 2e-3
 

@@ -43,6 +43,9 @@ class ArmConfig:
     )
     home: tuple[float, ...] = param(doc="Rest position.", unit="rad")
     model: str = param(doc="MJCF of the arm, relative to the share folder.")
+    continuous: tuple[str, ...] = param(
+        (), doc="Joints that turn without end: an angle and the angle a turn further are the same."
+    )
     natural_frequency: float = param(
         25.0, doc="Gain of the tracking law.", unit="rad/s", minimum=0.1
     )
@@ -57,6 +60,9 @@ class ArmConfig:
                 raise ConfigError(
                     f"arm {self.name}: {name} has {len(getattr(self, name))} values for {n} joints"
                 )
+        for joint in self.continuous:
+            if joint not in self.joint_names:
+                raise ConfigError.choice(f"arm {self.name}: continuous", joint, self.joint_names)
         for joint, low, high in zip(self.joint_names, self.lower, self.upper, strict=True):
             if not low < high:
                 raise ConfigError(f"arm {self.name}: {joint} has limits {low} to {high} [rad]")
@@ -88,6 +94,13 @@ class ArmInfo:
     max_torque: Array
     max_torque_rate: Array
     command_modes: tuple[str, ...]
+    continuous: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    """Joints that turn without end (dof,); none unless given."""
+
+    def __post_init__(self) -> None:
+        """Fill in that no joint turns without end."""
+        if not len(self.continuous):
+            object.__setattr__(self, "continuous", np.zeros(self.dof, bool))
 
     @property
     def dof(self) -> int:
@@ -112,6 +125,7 @@ class ArmInfo:
             max_torque=np.array(config.max_torque),
             max_torque_rate=np.array(config.max_torque_rate),
             command_modes=command_modes,
+            continuous=np.array([name in config.continuous for name in config.joint_names]),
         )
 
 

@@ -152,12 +152,19 @@ class Limiter:
         current[1, np.abs(current[1]) < 1e-9 * self.max_velocity] = 0.0
         return False
 
-    def approach(self, current: Array, target: Array) -> bool:
-        """Step towards rest at a position (dof,), inside the limits; return True once there."""
+    def approach(self, current: Array, target: Array, share: float = 1.0) -> bool:
+        """Step towards rest at a position, inside the limits; return True once there.
+
+        Args:
+            current: Setpoint (3, dof); overwritten by the next one.
+            target: Position (dof,) [rad].
+            share: Share of the velocity limits that is used.
+        """
         gap = target - current[0] - 0.5 * self.period * current[1]
         if np.abs(gap).max() < 1e-3 and np.abs(current[1]).max() < 1e-2:
             return self.brake(current)
-        self._step(current, self._closing(gap))
+        speed = share * self.max_velocity
+        self._step(current, np.clip(self._closing(gap), -speed, speed))
         return False
 
     def _closing(self, gap: Array) -> Array:

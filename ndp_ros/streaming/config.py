@@ -33,6 +33,13 @@ class RuntimeConfig:
         minimum=0.0,
         maximum=1.0,
     )
+    overdue_after: float = param(
+        0.006,
+        doc="How long a segment may outlast its duration before the next counts as overdue.",
+        unit="s",
+        minimum=0.0,
+        maximum=1.0,
+    )
     max_duration: float = param(
         2.0, doc="Longest segment that fits the shared memory.", unit="s", minimum=0.01, maximum=30
     )
@@ -120,6 +127,13 @@ class RuntimeConfig:
         "clamp", doc="Command beyond a torque-rate limit.", choices=POLICIES
     )
     on_following_error: str = param("fault", doc="Arm too far from its setpoint.", choices=POLICIES)
+    after_following_error: str = param(
+        "hold",
+        doc="Where an arm rests that was too far from its setpoint: hold keeps the last setpoint; "
+        "retreat goes, at a tenth of the speed, to where the arm has been measured at rest for "
+        "0.25 s, so that it does not push against what is in its way.",
+        choices=("hold", "retreat"),
+    )
     on_overspeed: str = param("fault", doc="Arm too fast.", choices=POLICIES)
 
     record_rate: float = param(

@@ -36,8 +36,8 @@ Array = NDArray[np.float64]
 STARTING, HOLDING, WAITING, FOLLOWING, BRAKING, FAULTY, STOPPED = range(len(PHASES))
 
 _ATTEMPTS = 6
-_LATENCY = 0.006
-"""By how much a segment may outlast its duration before the next counts as overdue [s]."""
+_RETREAT_SPEED = 0.1
+"""Speed of a retreat, in units of the velocity limits."""
 _MOVES = 0.02
 """Speed from which on a joint can be seen to brake [rad/s]."""
 
@@ -54,6 +54,7 @@ class Follower:
             it was told to hold.
         refusal: Why a segment was refused last.
         accepted, dropped, refused, stretched: Segments so far.
+        retreats: Whether the arm goes, or has gone, elsewhere to rest after a fault.
     """
 
     def __init__(self, guard: Guard, config: RuntimeConfig, max_rows: int, max_basis: int) -> None:
@@ -68,6 +69,7 @@ class Follower:
         self.accepted = self.dropped = self.refused = self.stretched = 0
         self._enabled = False
         self._retreat: Array | None = None
+        self.retreats = False
         self._config = config
         self._dof = dof
         self._max_basis = max_basis
@@ -114,20 +116,22 @@ class Follower:
         self.reason = reason
         self.brake(reason)
 
-    def trip(self, name: str, text: str = "", retreat: Array | None = None) -> None:
+    def trip(self, name: str, text: str = "") -> None:
         """Latch a fault: brake, rest, and follow nothing until :meth:`clear`.
 
         Args:
             name: The violation.
             text: More for people.
-            retreat: Position (dof,) to come to rest at instead, inside the limits:
-                where the arm is, when it cannot be where it should.
         """
         if not self.fault:
             self.fault = self.reason = f"{name}: {text}" if text else name
         self._enabled = False
-        self._retreat = None if retreat is None else retreat.copy()
         self.phase = FAULTY
+
+    def retreat(self, position: Array) -> None:
+        """Go slowly to rest at a position (dof,) while in fault, once for each fault."""
+        if self.phase == FAULTY and not self.retreats:
+            self._retreat, self.retreats = position.copy(), True
 
     def clear(self) -> str:
         """Unlatch a fault and hold; return why not, or nothing.
@@ -139,7 +143,7 @@ class Follower:
         if self.moving:
             return "the arm is still being brought to rest"
         self.fault = ""
-        self._retreat = None
+        self._retreat, self.retreats = None, False
         self.phase = HOLDING
         return ""
 
@@ -210,7 +214,7 @@ class Follower:
         self._active = 1 - self._active
         self._table = table.transpose(1, 0, 2)
         self._index, self._stretch = 0, stretch
-        self._due = math.ceil((duration * stretch + _LATENCY) * self._config.rate)
+        self._due = math.ceil((duration * stretch + self._config.overdue_after) * self._config.rate)
         past = (duration * stretch + self._config.grace) * self._config.rate
         self._end = min(math.floor(past + 1e-6), math.floor((rows - 1) * stretch))
         self.phase, self.sequence = FOLLOWING, sequence
@@ -286,7 +290,7 @@ class Follower:
         elif self.phase == FAULTY:
             if self._retreat is None:
                 self.guard.brake(self.setpoint)
-            elif self.guard.approach(self.setpoint, self._retreat):
+            elif self.guard.approach(self.setpoint, self._retreat, _RETREAT_SPEED):
                 self._retreat = None
 
     def paused(self, before: Array, after: Array) -> None:

@@ -192,9 +192,9 @@ class Guard:
         """Step towards rest at the acceleration limits; return True once at rest."""
         return self.limiter.brake(current)
 
-    def approach(self, current: Array, target: Array) -> bool:
-        """Step towards rest at a position (dof,), inside the limits; return True once there."""
-        return self.limiter.approach(current, target)
+    def approach(self, current: Array, target: Array, share: float = 1.0) -> bool:
+        """Step towards rest at a position (dof,) at a share of the speed; True once there."""
+        return self.limiter.approach(current, target, share)
 
     # -- whole segments ----------------------------------------------------------------------
 
@@ -301,16 +301,17 @@ class Guard:
                 np.clip(torque, last + low[2, :n], last + high[2, :n], out=torque)
         return policy
 
-    def measured(self, y: Array, state: JointState, age: float) -> int:
+    def measured(self, y: Array, state: JointState, age: float, finite: bool = True) -> int:
         """Check a measurement against the setpoint that the arm was to be at.
 
         Args:
             y: Setpoint position (dof,) [rad].
-            state: The measurement.
+            state: The last confirmed measurement.
             age: How old it is [s]; 0 for a simulated arm.
+            finite: Whether what has come since was numbers at least.
         """
         if age > self.config.feedback_timeout:
-            return self.hit("feedback_lost")
+            return self.hit("feedback_lost" if finite else "feedback_not_finite")
         rows, n = self._measured_rows, self._n
         np.subtract(y[:n], state.position[:n], out=rows[0])
         rows[1] = state.velocity[:n]

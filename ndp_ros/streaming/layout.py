@@ -22,17 +22,23 @@ PHASES = ("starting", "holding", "waiting", "following", "braking", "fault", "st
 REQUESTS = ("follow", "hold", "reset", "stop", "clear_fault", "quit")
 """What a parent can ask for; see :meth:`Mailbox.request`."""
 
+SAFE_REQUESTS = ("hold", "stop", "quit")
+"""Requests that are carried out however late: they end a motion and begin none."""
+
 GUARD_NAMES = (
     "segment_not_finite", "segment_mismatch", "segment_late", "segment_impossible",
     "segment_stretched", "setpoint_not_finite", "position", "velocity", "acceleration",
     "continuity", "command_not_finite", "torque", "torque_rate", "following_error", "overspeed",
     "feedback_not_finite", "feedback_lost", "starved", "stalled", "parent_lost", "arm_error",
-    "stop_requested",
+    "stop_requested", "reading_unconfirmed",
 )  # fmt: skip
 """Every violation that the guard names and counts, in the order of ``status["guard"]``."""
 
 RESPONSES = 2
-ANSWERS = 16
+ANSWERS = 32
+"""Requests that may wait for an answer at once, and one."""
+TEXT = 240
+"""Bytes of a reason."""
 
 HEADER = 4096
 """Bytes before the first slot: magic, layout, heartbeats."""
@@ -91,7 +97,7 @@ class MailboxLayout:
         def vectors(names: Sequence[str]) -> list[Any]:
             return [(name, "f8", dof) for name in names]
 
-        answer = np.dtype([("ticket", "u8"), ("refusal", "S120")])
+        answer = np.dtype([("ticket", "u8"), ("refusal", f"S{TEXT}")])
         fields: dict[str, list[Any]] = {
             "segment": [
                 ("stamp", "f8"), ("sequence", "u8"), ("slot", "i8"), ("generation", "i8"),
@@ -108,11 +114,11 @@ class MailboxLayout:
                 ("costliest", "f8"), ("histogram", "u8", (BINS,)), ("costs", "u8", (BINS,)),
                 ("guard", "u8", (len(GUARD_NAMES),)),
                 ("accepted", "u8"), ("dropped", "u8"), ("refused", "u8"), ("stretched", "u8"),
-                ("fault", "S120"), ("reason", "S120"), ("refusal", "S120"),
+                ("fault", f"S{TEXT}"), ("reason", f"S{TEXT}"), ("refusal", f"S{TEXT}"),
                 ("answers", answer, (ANSWERS,)),
             ],
             "hello": [("size", "i8"), ("text", "u1", (16384,))],
-            "request": [("ticket", "u8"), ("kind", "i8"), ("seed", "u8")],
+            "request": [("ticket", "u8"), ("kind", "i8"), ("seed", "u8"), ("expires", "f8")],
             "sample": [
                 ("time", "f8"), ("arm_time", "f8"), ("ticks", "u8"), ("sequence", "u8"),
                 ("phase", "i8"),

@@ -31,6 +31,7 @@ from ndp_ros.streaming.layout import (
     PHASES,
     REQUESTS,
     RESPONSES,
+    SAFE_REQUESTS,
     MailboxLayout,
     room,
 )
@@ -83,7 +84,6 @@ class Mailbox:
         self._map = mmap.mmap(fd, layout.size)
         self._memory = memoryview(self._map)
         self._sent = 0
-        self._tickets = 0
         self._generation = 0
         offset = HEADER
         types = layout.types
@@ -234,7 +234,7 @@ class Mailbox:
         value["w"][:, :n] = w
         self.segment.publish()
 
-    def request(self, kind: str, seed: int = 0) -> int:
+    def request(self, kind: str, seed: int = 0, timeout: float = 60.0) -> int:
         """Ask the streamer for something and return a ticket for :meth:`answer`.
 
         Args:
@@ -243,25 +243,35 @@ class Mailbox:
                 latches a fault; ``clear_fault`` unlatches it (the streamer then holds);
                 ``quit`` brakes, stops the arm and ends the process.
             seed: For ``reset``.
+            timeout: Time after which the loop refuses what would begin a motion: whoever asked
+                has given up by then [s].
 
         Raises:
-            StreamError: If there is no such request.
+            StreamError: If there is no such request, or if too many wait for an answer.
         """
         if kind not in REQUESTS:
             raise StreamError.choice("request", kind, REQUESTS)
         record = self.requests.record
-        self._tickets = record["ticket"] = int(self._words[2]) + 1
-        self._words[2] = self._tickets
+        ticket = int(self._words[2]) + 1
+        # Two are kept free for what must always get through.
+        waiting = ANSWERS - 1 if kind in SAFE_REQUESTS else ANSWERS - 3
+        if ticket > waiting and self.answer(ticket - waiting) is None:
+            raise StreamError(f"{waiting} requests wait for the streamer: {kind} was not passed on")
+        self._words[2] = record["ticket"] = ticket
         record["kind"], record["seed"] = REQUESTS.index(kind), seed
+        record["expires"] = time.monotonic() + timeout
         self.requests.append()
-        return self._tickets
+        return ticket
 
     def answer(self, ticket: int) -> str | None:
         """Return None until a request is dealt with, then "" or why it was refused."""
         self.status.load()
         place = ticket % ANSWERS
-        if int(self.status["answers"][place]["ticket"]) < ticket:
+        answered = int(self.status["answers"][place]["ticket"])
+        if answered < ticket:
             return None
+        if answered > ticket:
+            return "the answer was replaced by a later one before it was read: ask again"
         return text(self.status["answers"][place]["refusal"])
 
     def wait(self, ticket: int, timeout: float = 5.0) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from ndp_ros.streaming.clock import Clock, Histogram
 from ndp_ros.streaming.follower import STOPPED, Follower
 from ndp_ros.streaming.guard import Guard
-from ndp_ros.streaming.layout import ANSWERS
+from ndp_ros.streaming.layout import ANSWERS, TEXT
 from ndp_ros.streaming.mailbox import Mailbox
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Report:
         """Answer a request; empty if it was done."""
         ticket = int(record["ticket"])
         answer = self._mailbox.status["answers"][ticket % ANSWERS]
-        answer["ticket"], answer["refusal"] = ticket, refusal.encode()[:120]
+        answer["ticket"], answer["refusal"] = ticket, shorten(refusal)
         self.status()
 
     def status(self) -> None:
@@ -90,9 +90,9 @@ class Report:
         value["guard"] = self._guard.counts
         value["accepted"], value["dropped"] = follower.accepted, follower.dropped
         value["refused"], value["stretched"] = follower.refused, follower.stretched
-        value["fault"] = follower.fault.encode()[:120]
-        value["reason"] = follower.reason.encode()[:120]
-        value["refusal"] = follower.refusal.encode()[:120]
+        value["fault"] = shorten(follower.fault)
+        value["reason"] = shorten(follower.reason)
+        value["refusal"] = shorten(follower.refusal)
         status.publish()
 
     def stopped(self) -> None:
@@ -101,3 +101,12 @@ class Report:
         self.status()
         self._mailbox.state["phase"] = STOPPED
         self._mailbox.state.publish()
+
+
+def shorten(text: str) -> bytes:
+    """Return a text as it fits the mailbox, cut after a whole word."""
+    whole = text.encode()
+    if len(whole) <= TEXT:
+        return whole
+    cut = whole[: TEXT - 4].decode(errors="ignore").rpartition(" ")[0]
+    return (cut or text[: TEXT // 4 - 1]).encode() + " …".encode()

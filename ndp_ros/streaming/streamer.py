@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 
 from ndp_ros.arms.arm import Arm, Command, JointState, SimulatedArm
+from ndp_ros.control.measurement import AGREEING, Confirmer
 from ndp_ros.control.omega import Omega
 from ndp_ros.errors import ArmError, StreamError
 from ndp_ros.streaming.clock import Clock, Histogram, make_realtime
 from ndp_ros.streaming.config import StreamSpec
 from ndp_ros.streaming.follower import FAULTY, Follower
 from ndp_ros.streaming.guard import BRAKE, FAULT, Guard
-from ndp_ros.streaming.layout import REQUESTS
+from ndp_ros.streaming.layout import REQUESTS, SAFE_REQUESTS
 from ndp_ros.streaming.mailbox import Mailbox
 from ndp_ros.streaming.report import Report
 
@@ -32,6 +33,11 @@ DONE, FAILED, NOT_STARTED, ORPHANED = 0, 1, 2, 3
 """Exit status of its process: asked to end, the arm or the loop failed, no start, parent lost."""
 _PAUSE = 0.003
 """Pause of the loop from which on an arm may have braked [s]."""
+
+_AGREE_TIMEOUT = 3.0
+"""Time for the first readings of an arm to agree with each other [s]."""
+_STILL_FOR, _STILL_WITHIN = 0.25, 0.005
+"""An arm that stays within this distance [rad] for so long [s] has come to rest."""
 
 _STATUS_RATE = 50.0
 _POSES_RATE = 200.0
@@ -87,11 +93,17 @@ class Streamer:
         self.clock = Clock(config.rate, config.spin)
         self.cost = Histogram()
         self._report = Report(mailbox, self.follower, self.guard, self.clock, self.cost)
-        self._measured = JointState.zeros(info.dof)
+        # The physics of a simulated arm are its state; what a real one reports is confirmed first.
+        self._confirmer = None if self._simulated else Confirmer(info)
+        self._reading = JointState.zeros(info.dof)
+        self._measured = self._confirmer.state if self._confirmer else self._reading
+        self._still, self._still_since = np.full(info.dof, math.nan), 0.0
+        self._asleep = _asleep()
         self._command = Command.zeros(info.dof, omega.mode)
         self._parent = os.getppid()
         self._signals = signals
         self._closing = ""
+        self._retreats = config.after_following_error == "retreat"
         self._exit = DONE
         self._parent_silent = False
         self._waits_since = 0
@@ -105,14 +117,45 @@ class Streamer:
         self._begin()
 
     def _begin(self) -> None:
-        """Take the arm's start state as the first setpoint."""
-        if self._simulated is not None:
+        """Take the arm's start state as the first setpoint.
+
+        Raises:
+            ArmError: If its first readings do not agree with each other.
+        """
+        if self._confirmer is None:
             self._reset_arm(self._spec.seed)
             return
-        self._arm.read(self._measured)
-        if not np.isfinite(self._measured.position).all():
-            raise ArmError(f"{self._spec.arm} reports positions that are not finite")
+        deadline = time.monotonic() + _AGREE_TIMEOUT
+        while not self._confirmer.complete:
+            if time.monotonic() > deadline:
+                raise ArmError(
+                    f"{self._spec.arm}: no {AGREEING} readings in a row agree within "
+                    f"{_AGREE_TIMEOUT:g} s: {self._confirmer.reason or 'nothing new is measured'}"
+                )
+            if not self._read():
+                time.sleep(0.001)
         self.follower.seat(self._measured.position)
+
+    def _read(self) -> bool:
+        """Read the arm; whether the measurement is new and confirmed."""
+        self._arm.read(self._reading)
+        confirmer = self._confirmer
+        if confirmer is None:
+            return True
+        rejected = confirmer.rejected
+        confirmed = confirmer.confirm(self._reading)
+        if confirmer.rejected != rejected:
+            self.guard.hit_quietly("reading_unconfirmed")
+        return confirmed
+
+    @property
+    def _finite(self) -> bool:
+        """Whether the newest reading of the arm's joints was finite."""
+        return self._confirmer is None or self._confirmer.finite
+
+    def _read_again(self) -> bool:
+        """Read until a measurement is confirmed, for as long as it takes a jump to be believed."""
+        return any(self._read() for _ in range(AGREEING))
 
     def run(self) -> int:
         """Drive the arm until somebody or something ends it; return the exit status."""
@@ -156,7 +199,10 @@ class Streamer:
             elif began - previous > paused and measured.time * 1e9 > previous:
                 # Where the last answer was lost there is nothing to compare the next one with.
                 before = measured.velocity.copy()
-                follower.paused(before, arm.read(measured).velocity)
+                if self._read_again():
+                    follower.paused(before, measured.velocity)
+            elif not simulated and _asleep() - self._asleep > stall:
+                self._stalled((_asleep() - self._asleep) * 1e-9, "the machine was asleep")
             previous = began
             mailbox.streamer_beat(began)
             self._listen(began, now)
@@ -179,10 +225,10 @@ class Streamer:
             if simulated is not None:
                 simulated.step(period)
             stepped = monotonic()
-            arm.read(measured)
+            self._read()
             read = monotonic() * 1e-9
             age = 0.0 if simulated is not None else read - measured.time
-            policy = guard.measured(setpoint[0], measured, age)
+            policy = guard.measured(setpoint[0], measured, age, self._finite)
             if policy >= BRAKE:
                 self._measurement_failed(policy, torque, age)
 
@@ -203,6 +249,8 @@ class Streamer:
             if ticks % self._every_sample == 0:
                 mailbox.append_sample(command.torque)
             cost.add(monotonic() - began - (stepped - written))
+            if self._retreats and follower.phase == FAULTY:
+                self._retreat(now)
             if self._closing:
                 deadline = min(deadline, now + _CLOSING_TIMEOUT)
                 resting = resting + 1 if self._at_rest() else 0
@@ -250,7 +298,11 @@ class Streamer:
 
     def _answer(self, record: Any, now: float) -> None:
         follower, kind, refusal = self.follower, REQUESTS[int(record["kind"])], ""
-        if kind == "follow":
+        if kind not in SAFE_REQUESTS and now > float(record["expires"]):
+            refusal = "expired: the loop did not get to it in time"
+        elif kind not in SAFE_REQUESTS and self._closing:
+            refusal = f"the loop is ending ({self._closing})"
+        elif kind == "follow":
             refusal = follower.follow()
         elif kind == "hold":
             follower.hold()
@@ -267,18 +319,40 @@ class Streamer:
             self.guard.hit_quietly("stop_requested")
             follower.trip("stop_requested")
         elif kind == "clear_fault":
-            refusal = follower.clear()
+            refusal = self._astray() or follower.clear()
         else:
             self._close("", DONE)
         self._report.answer(record, refusal)
+
+    def _astray(self) -> str:
+        """Return which joint is too far from its setpoint for a fault to be cleared, or nothing.
+
+        A simulated arm may be held where it is instead: nobody stands beside it.
+        """
+        joint, error, high = self._furthest(self.follower.setpoint[0] - self._measured.position,
+                                            self.guard.max_following_error)  # fmt: skip
+        if error <= high or not self.follower.fault:
+            return ""
+        if self._simulated is not None:
+            self.follower.seat(self._rest_position())
+            return ""
+        return (
+            f"{joint} is {error:.3g} rad from its setpoint, at most {high:.3g}: free the arm, or "
+            "deactivate and activate the node, which begins where the arm stands"
+        )
+
+    def _furthest(self, values: Any, high: Any) -> tuple[str, float, float]:
+        """Return the arm's joint that is furthest beyond its limit, its value, and the limit."""
+        sizes = np.abs(values[: self.info.n_arm])
+        joint = int(np.argmax(sizes / high))
+        return self.info.joint_names[joint], float(sizes[joint]), float(high[joint])
 
     # -- what can go wrong -------------------------------------------------------------------
 
     def _react(self, policy: int, text: str) -> None:
         name = self.guard.fault
         if policy == FAULT:
-            retreat = self._rest_position() if name == "following_error" else None
-            self.follower.trip(name, text, retreat)
+            self.follower.trip(name, text)
         elif self.follower.phase != FAULTY:
             self.follower.brake(f"{name}: {text}")
 
@@ -288,33 +362,47 @@ class Streamer:
             raise _HardError("feedback_not_finite: the arm reports no numbers")
         if name == "feedback_lost":
             text = f"last measurement {age * 1e3:.0f} ms ago"
+            if self._confirmer is not None and self._confirmer.reason:
+                text = f"last confirmed measurement {age * 1e3:.0f} ms ago"
+                text += f", {self._confirmer.reason}"
             if torque:
                 raise _HardError(f"feedback_lost: {text}; torques need measurements")
             self._react(policy, text)
         elif self.follower.phase != FAULTY or name == "following_error":
-            n = self.info.n_arm
-            error = name == "following_error"
-            quantity = np.abs(y - measured.position if error else measured.velocity)[:n]
-            high = self.guard.max_following_error if error else self.guard.max_measured_velocity
-            joint = int(np.argmax(quantity / high))
-            unit = "rad" if error else "rad/s"
-            text = f"{quantity[joint]:.3g} {unit}, at most {high[joint]:.3g}"
-            self._react(policy, f"{self.info.joint_names[joint]} {text}")
+            if name == "following_error":
+                furthest = self._furthest(y - measured.position, self.guard.max_following_error)
+            else:
+                furthest = self._furthest(measured.velocity, self.guard.max_measured_velocity)
+            joint, value, high = furthest
+            unit = "rad" if name == "following_error" else "rad/s"
+            self._react(policy, f"{joint} {value:.3g} {unit}, at most {high:.3g}")
 
-    def _stalled(self, pause: float) -> None:
+    def _stalled(self, pause: float, why: str = "the loop stood still") -> None:
         """Go on from rest after a pause in which a real arm got no commands.
 
         One that tracks positions has held the last of them all the while; one that gets
         torques is wherever they have taken it.
         """
         self.guard.hit_quietly("stalled")
-        self._arm.read(self._measured)
+        self._asleep = _asleep()
+        confirmed = self._read_again()
         if self.follower.moving or self.follower.sequence:
-            torque = self._command.mode == "torque"
+            torque = self._command.mode == "torque" and confirmed
             self.follower.seat(
                 self._rest_position() if torque else self.follower.setpoint[0].copy()
             )
-        self.follower.reason = f"stalled: the loop stood still for {pause * 1e3:.0f} ms"
+        self.follower.reason = f"stalled: {why} for {pause * 1e3:.0f} ms"
+
+    def _retreat(self, now: float) -> None:
+        """Let an arm that is kept from its setpoint rest where it has come to rest instead."""
+        follower, position = self.follower, self._measured.position
+        if follower.retreats or follower.moving:
+            return
+        # Written so that a NaN begins anew.
+        if not (np.abs(position - self._still) < _STILL_WITHIN).all():
+            self._still[:], self._still_since = position, now
+        elif now - self._still_since > _STILL_FOR:
+            follower.retreat(self._rest_position())
 
     def _lose_parent(self, text: str) -> None:
         if not self._closing:
@@ -358,6 +446,11 @@ class Streamer:
                 self._exit = self._exit or FAILED
                 self.follower.reason += f"; {act.__name__}: {error}"
         self._report.stopped()
+
+
+def _asleep() -> int:
+    """Return how long this machine has been suspended since it booted [ns]."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
 
 
 class _HardError(StreamError):
