@@ -138,6 +138,8 @@ class JointState:
     effort: Array
     time: float = 0.0
     """CLOCK_MONOTONIC [s], or simulated time for a simulated arm."""
+    rejected: int = 0
+    """Readings so far that a backend which confirms its own did not confirm."""
 
     @classmethod
     def zeros(cls, dof: int) -> Self:

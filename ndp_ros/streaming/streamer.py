@@ -98,6 +98,7 @@ class Streamer:
         self._reading = JointState.zeros(info.dof)
         self._measured = self._confirmer.state if self._confirmer else self._reading
         self._still, self._still_since = np.full(info.dof, math.nan), 0.0
+        self._rejected = 0
         self._asleep = _asleep()
         self._command = Command.zeros(info.dof, omega.mode)
         self._parent = os.getppid()
@@ -142,9 +143,10 @@ class Streamer:
         confirmer = self._confirmer
         if confirmer is None:
             return True
-        rejected = confirmer.rejected
         confirmed = confirmer.confirm(self._reading)
-        if confirmer.rejected != rejected:
+        rejected = confirmer.rejected + self._reading.rejected
+        if rejected != self._rejected:
+            self._rejected = rejected
             self.guard.hit_quietly("reading_unconfirmed")
         return confirmed
 

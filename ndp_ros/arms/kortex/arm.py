@@ -106,7 +106,7 @@ class KortexArm:
             if self._gripper and not client.has_gripper:
                 log.warning("the arm has no gripper: commands to it are not sent")
             self.client = client
-            self._cycle = Cycle(client, s, self._n, self._gripper)
+            self._cycle = Cycle(client, s, self._info)
             if s.grip is not None and client.has_gripper and not s.dry_run:
                 self._close_gripper(s.grip)
         except BaseException:
@@ -138,15 +138,15 @@ class KortexArm:
             # A driven arm waits for its next command meanwhile.
             cycle.look(self._wait if cycle.mode else _CALM_WAIT)
         n = self._n
-        out.position[:n] = cycle.position
-        out.velocity[:n] = cycle.velocity
-        out.effort[:n] = cycle.effort
+        out.position[:] = cycle.measured.position
+        out.velocity[:] = cycle.measured.velocity
+        out.effort[:] = cycle.measured.effort
         if self._gripper:
-            out.position[n], out.velocity[n], out.effort[n] = cycle.grip, cycle.grip_rate, 0.0
+            out.velocity[n], out.effort[n] = cycle.grip_rate, 0.0
             if self._settings.grip is not None and not cycle.mode:
                 # Whoever starts from here must go on pressing what the gripper holds.
                 out.position[n], out.velocity[n] = self._settings.grip, 0.0
-        out.time = cycle.measured_at
+        out.time, out.rejected = cycle.measured_at, cycle.rejected
         return out
 
     def write(self, command: Command) -> None:
@@ -182,12 +182,14 @@ class KortexArm:
         """Brake within the acceleration limits, then give the arm back to its base."""
         if not self._connected or not self._cycle.mode:
             return
-        mode, self._cycle.mode = self._cycle.mode, ""
+        mode = self._cycle.mode
+        self._cycle.never_give_up()
         try:
             self._brake(mode)
         except (RobotInFault, WrongServoingMode):
             log.warning("the arm at %s stops by itself", self.client.host)
         finally:
+            self._cycle.mode = ""
             self._leave()
 
     def close(self) -> None:
@@ -216,18 +218,19 @@ class KortexArm:
             cycle.measure()
             cycle.grip_at_start = command.position[self._n] if self._gripper else math.nan
         cycle.hold()
-        if not cycle.mode:
-            client.set_servoing_mode(ServoingMode.LOW_LEVEL)
-            log.info("low-level servoing at %s, %s mode", client.host, command.mode)
         try:
+            if not cycle.mode:
+                client.set_servoing_mode(ServoingMode.LOW_LEVEL)
+                log.info("low-level servoing at %s, %s mode", client.host, command.mode)
             self._pump()
             if cycle.mode or mode is not ControlMode.POSITION:
                 for actuator in range(self._n):
                     client.set_control_mode(actuator, mode)
                     self._pump()
         except BaseException:
+            # Whatever the arm has made of it, also where its answer was lost, is undone.
             with contextlib.suppress(KortexError):
-                client.set_servoing_mode(ServoingMode.SINGLE_LEVEL)
+                client.give_back()
             cycle.mode = ""
             raise
         cycle.mode = command.mode
@@ -273,6 +276,9 @@ class KortexArm:
                 cycle.repeat()
                 cycle.receive(self._wait)
                 self.client.set_control_mode(actuator, ControlMode.POSITION)
+            cycle.hold()
+            cycle.repeat()
+            cycle.receive(self._wait)
             self._command[:] = cycle.position
         # The last commands may have gone out in the other request, the one with the gripper's.
         cycle.go_to(self._command)
@@ -296,14 +302,16 @@ class KortexArm:
         client = self.client
         try:
             for actuator in range(self._n):
-                client.set_control_mode(actuator, ControlMode.POSITION)
                 self._cycle.repeat()
-                # No command may be on its way when the servoing mode changes.
                 client.datagrams.receive(_CALM_WAIT)
+                client.set_control_mode(actuator, ControlMode.POSITION)
+            self._cycle.repeat()
+            # No command may be on its way when the servoing mode changes.
+            client.datagrams.receive(_CALM_WAIT)
         except KortexError as error:
             log.warning("the arm at %s has left low-level servoing by itself: %s",
                         client.host, error)  # fmt: skip
-        client.set_servoing_mode(ServoingMode.SINGLE_LEVEL)
+        client.give_back()
         log.info("back to the base's servoing at %s", client.host)
 
     def _require_connection(self) -> None:

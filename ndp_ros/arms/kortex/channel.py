@@ -63,6 +63,13 @@ def parse(method: str, payload: bytes) -> Any:
         raise ProtocolError(f"the answer to {method} cannot be decoded") from error
 
 
+def no_arm(host: str, port: int, error: OSError | UnicodeError) -> Unreachable:
+    """Return the error that says why nothing can be reached at an address."""
+    # Names with an empty or an overlong part fail before anything is looked up.
+    why = "no valid address" if isinstance(error, UnicodeError) else error.strerror or error
+    return Unreachable(f"no arm at {host}:{port} ({why})")
+
+
 class _Waiting:
     """A request whose answer has not come yet."""
 
@@ -100,8 +107,8 @@ class StreamChannel:
         self._timeout = timeout
         try:
             self._socket = socket.create_connection((host, port), timeout)
-        except OSError as error:
-            raise Unreachable(f"no arm at {self._where} ({error.strerror or error})") from error
+        except (OSError, UnicodeError) as error:
+            raise no_arm(host, port, error) from error
         self._socket.settimeout(None)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         wait = struct.pack("ll", 0, 100_000)
@@ -193,8 +200,12 @@ class StreamChannel:
         with self._lock:
             if self.dead is not None:
                 raise self.dead
-            self._message = self._message % 65535 + 1
-            number = self._message
+            number = self._message % 65535 + 1
+            while number in self._waiting:
+                number = number % 65535 + 1
+            self._message = number
+            # Of an answer that never came nobody waits any more.
+            self._ignored.discard(number)
             if waiting is not None:
                 self._waiting[number] = waiting
             else:
@@ -212,19 +223,21 @@ class StreamChannel:
         reader = StreamReader()
         why = "closed the connection"
         while not self._closing:
+            silent = False
             try:
                 data = self._socket.recv(65536)
             except BlockingIOError:
-                self._idle()
-                continue
+                data = b""
+                silent = True
             except OSError as error:
                 why = f"is gone ({error.strerror or error})"
                 break
-            if not data:
+            if not data and not silent:
                 break
             try:
                 for frame in reader.feed(data):
                     self._take(*decode_frame(frame))
+                reader.expect_progress(time.monotonic())
             except ProtocolError as error:
                 why = f"sends what is not Kortex ({error.what})"
                 break

@@ -69,14 +69,24 @@ class Device:
 def faults_of(feedback: Any) -> list[str]:
     """Return every fault in a cyclic feedback as ``actuator 2: FOLLOWING_ERROR``."""
     found = []
-    base = feedback.base.fault_bank_a
-    if base or feedback.base.fault_bank_b:
-        found.append(f"base: {_names(BaseFault, base) or hex(feedback.base.fault_bank_b)}")
+    base, interconnect = feedback.base, feedback.interconnect
+    if base.fault_bank_a or base.fault_bank_b:
+        found.append(f"base: {_banks(BaseFault, base)}")
     for i, actuator in enumerate(feedback.actuators):
-        bank, other = actuator.fault_bank_a, actuator.fault_bank_b
-        if bank or other:
-            found.append(f"actuator {i + 1}: {_names(ActuatorFault, bank) or hex(other)}")
+        if actuator.fault_bank_a or actuator.fault_bank_b:
+            found.append(f"actuator {i + 1}: {_banks(ActuatorFault, actuator)}")
+    gripper = interconnect.gripper_feedback
+    for name, device in (("interconnect", interconnect), ("gripper", gripper)):
+        if device.fault_bank_a or device.fault_bank_b:
+            found.append(f"{name}: {_banks(None, device)}")
     return found
+
+
+def _banks(names: type[ActuatorFault] | type[BaseFault] | None, device: Any) -> str:
+    """Return the faults in both banks of a device."""
+    a, b = device.fault_bank_a, device.fault_bank_b
+    found = [_names(names, a) if names else f"bank A {a:#x}"] if a else []
+    return "+".join(found + ([f"bank B {b:#x}"] if b else []))
 
 
 def _channels(driver: str) -> tuple[type[Stream], type[Datagrams]]:
@@ -212,6 +222,17 @@ class KortexClient:
             self.actuators[actuator].identifier,
         )
 
+    def give_back(self) -> None:
+        """Return to the base's own servoing; asked again where no answer comes.
+
+        Raises:
+            KortexError: If the arm refuses, or answers none of the requests.
+        """
+        for _ in range(2):
+            with contextlib.suppress(ReplyTimeout):
+                return self.set_servoing_mode(ServoingMode.SINGLE_LEVEL)
+        return self.set_servoing_mode(ServoingMode.SINGLE_LEVEL)
+
     def stop(self) -> None:
         """Stop every movement that the base carries out."""
         self.stream.call("Base.Stop")
@@ -270,7 +291,12 @@ class KortexClient:
                 ended.set()
 
         with self._subscribed("Base.ActionTopic", hear):
-            self.stream.call(method, request)
+            try:
+                self.stream.call(method, request)
+            except ReplyTimeout:
+                # It may have begun all the same.
+                self.stop()
+                raise
             if not ended.wait(timeout):
                 self.stop()
                 raise ReplyTimeout(f"the movement did not end within {timeout:g} s")

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from ndp_ros.config import read_yaml
+import yaml
+
 from ndp_ros.errors import ConfigError
 
 USERNAME_VARIABLE = "NDP_KORTEX_USERNAME"
 PASSWORD_VARIABLE = "NDP_KORTEX_PASSWORD"
 FACTORY = "admin"
 """User name and password of an arm as it leaves the factory."""
+
+_LARGEST = 65536
+"""A file of credentials is no larger [bytes]."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +41,38 @@ class Credentials:
             ConfigError: If the file cannot be read, holds something else, or can be
                 read by others.
         """
-        stored: dict[str, str] = {}
-        if file:
-            path = Path(file).expanduser()
-            stored = read_yaml(path)
-            wrong = set(stored) - {"username", "password"}
-            if wrong or not all(isinstance(value, str) for value in stored.values()):
-                # Names alone: a value may be a password.
-                raise ConfigError(
-                    f"{path} holds {sorted(stored)}: allowed are username and password, as text"
-                )
-            if path.stat().st_mode & 0o077:
-                raise ConfigError(f"{path} can be read by others: chmod 600 {path}")
+        stored = _read(Path(file).expanduser()) if file else {}
         return cls(
             username or stored.get("username") or os.environ.get(USERNAME_VARIABLE) or FACTORY,
             password or stored.get("password") or os.environ.get(PASSWORD_VARIABLE) or FACTORY,
         )
+
+
+def _read(path: Path) -> dict[str, str]:
+    """Return what a file of credentials holds. No message shows any of it.
+
+    Raises:
+        ConfigError: If it cannot be read, can be read by others, or holds something else.
+    """
+    try:
+        # Nothing is waited for: the name may be that of a pipe.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ConfigError(f"{path} is no file: give one with username and password")
+            if status.st_mode & 0o077:
+                raise ConfigError(f"{path} can be read by others: chmod 600 {path}")
+            content = file.read(_LARGEST + 1)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "no valid path"
+        raise ConfigError(f"cannot read the credentials file {path}: {why}") from None
+    expected = f"{path}: expected username and password, each as text on a line of its own"
+    try:
+        values = yaml.safe_load(content.decode()) if len(content) <= _LARGEST else None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise ConfigError(f"{expected}; it is not YAML") from None
+    if not isinstance(values, dict) or not set(values) <= {"username", "password"}:
+        raise ConfigError(f"{expected}; it holds something else")
+    if not all(isinstance(value, str) for value in values.values()):
+        raise ConfigError(f"{expected}; a value is not text: put it in quotes")
+    return values

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_ros.arms.arm import Command
+from ndp_ros.arms.arm import ArmInfo, Command, JointState
 from ndp_ros.arms.kortex.client import KortexClient, faults_of
 from ndp_ros.arms.kortex.codes import CommandFlag
 from ndp_ros.arms.kortex.config import KortexConfig
 from ndp_ros.arms.kortex.errors import KortexError, RobotInFault, Unreachable, WrongServoingMode
-from ndp_ros.arms.kortex.units import DEGREE, GRIPPER_CLOSED, JointUnits, to_degrees
+from ndp_ros.arms.kortex.units import DEGREE, GRIPPER_CLOSED, from_degrees, to_degrees
 from ndp_ros.arms.kortex.wire import CyclicRequest
+from ndp_ros.control.measurement import AGREEING, Confirmer
 
 Array = NDArray[np.float64]
 
@@ -31,52 +32,82 @@ _GRIPPER_CHANGE = 1e-3
 class Cycle:
     """What goes to n actuators and comes back.
 
+    Feedback counts once it is confirmed (``control.measurement``); until then the last
+    confirmed one stands, with its age.
+
     Attributes:
         mode: Command mode in which the arm is driven, empty while it is not: also once it
             has left low-level servoing by itself.
-        position: Measured positions (n,) [rad], continuous.
-        velocity: Measured velocities (n,) [rad/s].
-        effort: Measured torques (n,) [N m], with the sign of commanded ones.
-        grip: Measured position of the gripper [rad].
-        grip_rate: Its velocity [rad/s].
-        measured_at: When the command was sent that the measurement answers [s].
-        grip_at_start: Where the gripper was told to be before the arm was taken [rad]; NaN
+        measured: The last confirmed feedback (dof,). Efforts have the sign of commanded
+            torques; ``time`` is when the command was sent that it answers.
+        grip_rate: Speed of the gripper [rad/s], estimated.
+        grip_at_start: What the gripper was commanded when the arm was taken [rad]; NaN
             without one, infinite once it is commanded anew.
     """
 
-    def __init__(self, client: KortexClient, settings: KortexConfig, n: int, gripper: bool) -> None:
+    def __init__(self, client: KortexClient, settings: KortexConfig, info: ArmInfo) -> None:
         """Measure for the first time.
 
         Args:
             client: The sessions.
             settings: How long to wait, and how to drive the gripper.
-            n: Number of actuators.
-            gripper: Whether there should be a gripper.
+            info: The arm.
 
         Raises:
             RobotInFault: If the arm is in fault.
-            KortexError: If it has another number of actuators.
+            KortexError: If it has another number of actuators, or its answers do not agree.
         """
         self._client, self._settings = client, settings
-        self._n, self._gripper = n, gripper
+        self._n, self._gripper = n, gripper = info.n_arm, info.gripper
         self._request = CyclicRequest(n, gripper and client.has_gripper)
         self._plain_request = CyclicRequest(n)
         for request in (self._request, self._plain_request):
             request.flags[:] = CommandFlag.SERVO_ENABLE
         self.mode = ""
-        self._degrees, self.velocity, self.effort = np.zeros(n), np.zeros(n), np.zeros(n)
-        self.grip = self.grip_rate = 0.0
+        self._confirmer = Confirmer(info)
+        self.measured = self._confirmer.state
+        self._reading = JointState.zeros(info.dof)
+        self._torque = np.zeros(n)
+        self._odd = ""
+        self._patience = settings.feedback_timeout
+        self.grip_rate = 0.0
         self.grip_at_start = math.nan
-        self.measured_at = 0.0
         self._sent_at = [0.0] * 1024
-        feedback = client.feedback()
-        self._units = JointUnits(np.array([a.position for a in feedback.actuators]))
-        self._take(feedback, time.monotonic())
+        self.measure()
 
     @property
     def position(self) -> Array:
         """Measured positions (n,) [rad], continuous."""
-        return self._units.position
+        return self.measured.position[: self._n]
+
+    @property
+    def velocity(self) -> Array:
+        """Measured velocities (n,) [rad/s]."""
+        return self.measured.velocity[: self._n]
+
+    @property
+    def effort(self) -> Array:
+        """Measured torques (n,) [N m], with the sign of commanded ones."""
+        return self.measured.effort[: self._n]
+
+    @property
+    def grip(self) -> float:
+        """Measured position of the gripper [rad]; 0 without one."""
+        return float(self.measured.position[-1]) if self._gripper else 0.0
+
+    @property
+    def measured_at(self) -> float:
+        """When the command was sent that the last confirmed feedback answers [s]."""
+        return self.measured.time
+
+    def never_give_up(self) -> None:
+        """Go on without feedback from now on: the arm is braked as far as it still listens."""
+        self._patience = math.inf
+
+    @property
+    def rejected(self) -> int:
+        """Feedback so far that was not confirmed."""
+        return self._confirmer.rejected
 
     # Out.
 
@@ -99,9 +130,9 @@ class Cycle:
             request.velocity[:] = command.velocity[:n] / DEGREE
             request.torque[:] = 0.0
         else:
-            request.position[:] = self._degrees
+            request.position[:] = to_degrees(self.position)
             request.velocity[:] = 0.0
-            request.torque[:] = command.torque[:n]
+            request.torque[:] = self._torque = command.torque[:n].copy()
         self._send(request)
 
     def go_to(self, position: Array) -> None:
@@ -111,17 +142,26 @@ class Cycle:
         self._plain_request.torque[:] = 0.0
 
     def hold(self) -> None:
-        """Prepare what holds the arm as it is: its position, and torque against it."""
+        """Prepare what holds the arm as it is: its position, and torque against it.
+
+        An arm that is driven by torque gets its last torque; one that is not gets what it holds
+        against now.
+        """
+        torque = self._torque if self.mode == "torque" else self.effort
         for request in (self._request, self._plain_request):
             request.position[:] = to_degrees(self.position)
             request.velocity[:] = 0.0
-            request.torque[:] = self.effort
+            request.torque[:] = torque
 
     def repeat(self) -> None:
         """Send what was prepared, or the last command without the gripper's."""
         self._send(self._plain_request)
 
     def _send(self, request: CyclicRequest) -> None:
+        # A sum is finite only if all its terms are.
+        total = float(request.position.sum() + request.velocity.sum() + request.torque.sum())
+        if not math.isfinite(total):
+            raise KortexError("a command that is not finite was not sent")
         datagrams = self._client.datagrams
         datagrams.send(request)
         self._sent_at[datagrams.cycles & 1023] = datagrams.sent
@@ -146,7 +186,7 @@ class Cycle:
             raise self._why_it_left(error) from error
         if feedback is None:
             silent = time.monotonic() - self.measured_at
-            if silent > self._settings.feedback_timeout:
+            if silent > self._patience:
                 raise Unreachable(f"no feedback from {self._client.host} for {silent:.2f} s")
             return False
         self._take(feedback, self._sent_at[datagrams.answered & 1023])
@@ -170,45 +210,73 @@ class Cycle:
         self._take(feedback, time.monotonic())
 
     def measure(self) -> None:
-        """Ask for the state alone, until there is an answer.
+        """Ask for the state alone, until answers agree with each other.
 
         Raises:
             RobotInFault: If a fault tripped.
             Unreachable: If none comes.
+            KortexError: If they do not agree.
         """
-        self._take(self._client.feedback(), time.monotonic())
+        for _ in range(4 * AGREEING):
+            if self._take(self._client.feedback(), time.monotonic()) and self._confirmer.complete:
+                return
+        raise KortexError(
+            f"the answers of the arm at {self._client.host} do not agree with each other "
+            f"({self._odd or self._confirmer.reason})"
+        )
 
-    def _take(self, feedback: Any, at: float) -> None:
-        """Convert one feedback; raise if it carries a fault."""
+    def _take(self, feedback: Any, at: float) -> bool:
+        """Take one feedback over; whether it is confirmed.
+
+        Raises:
+            RobotInFault: If it carries a fault.
+            Unreachable: If none has been confirmed for ``feedback_timeout``.
+        """
         actuators = feedback.actuators
         if len(actuators) != self._n:
-            raise KortexError(f"feedback of {len(actuators)} actuators, expected {self._n}")
-        faulty = feedback.base.fault_bank_a
-        rows = []
-        for actuator in actuators:
-            rows.append((actuator.position, actuator.velocity, actuator.torque))
-            faulty |= actuator.fault_bank_a
-        columns = np.array(rows).T
-        self._degrees[:] = columns[0]
-        self._units.update(columns[0])
-        np.multiply(columns[1], DEGREE, out=self.velocity)
-        # Measured against the direction in which torque is commanded.
-        np.negative(columns[2], out=self.effort)
-        if self._gripper:
-            motors = feedback.interconnect.gripper_feedback.motor
-            if motors:
-                position = motors[0].position / 100.0 * GRIPPER_CLOSED
-                elapsed = at - self.measured_at
-                if 0.0 < elapsed < 0.1:
-                    # The arm reports the size of the speed alone.
-                    self.grip_rate += 0.1 * ((position - self.grip) / elapsed - self.grip_rate)
-                self.grip = position
-        self.measured_at = at
-        if faulty:
+            self._odd = f"feedback of {len(actuators)} actuators, expected {self._n}"
+            return False
+        self._odd = ""
+        if faults := faults_of(feedback):
             self.mode = ""  # it brakes by itself and leaves low-level servoing
-            raise RobotInFault(
-                f"the arm at {self._client.host} tripped ({'; '.join(faults_of(feedback))})"
+            raise RobotInFault(f"the arm at {self._client.host} tripped ({'; '.join(faults)})")
+        n, reading = self._n, self._reading
+        rows = [(actuator.position, actuator.velocity, actuator.torque) for actuator in actuators]
+        columns = np.array(rows).T
+        reading.position[:n] = from_degrees(columns[0])
+        np.multiply(columns[1], DEGREE, out=reading.velocity[:n])
+        # Measured against the direction in which torque is commanded.
+        np.negative(columns[2], out=reading.effort[:n])
+        reading.time = at
+        if not self._gripper:
+            confirmed = self._confirmer.confirm(reading)
+        else:
+            confirmed = self._take_gripper(feedback, at)
+        silent = at - self.measured.time
+        if silent > self._patience and self._confirmer.complete:
+            raise Unreachable(
+                f"no feedback from {self._client.host} that makes sense for {silent:.2f} s "
+                f"({self._confirmer.reason})"
             )
+        return confirmed
+
+    def _take_gripper(self, feedback: Any, at: float) -> bool:
+        """Take feedback over with the gripper's part; whether the arm's joints are confirmed."""
+        confirmer, reading = self._confirmer, self._reading
+        before, since = self.grip, confirmer.gripper_time
+        motors = feedback.interconnect.gripper_feedback.motor
+        if self._client.has_gripper:
+            share = motors[0].position / 100.0 if len(motors) else math.nan
+            reading.position[-1] = share * GRIPPER_CLOSED
+        confirmed = confirmer.confirm(reading)
+        elapsed = confirmer.gripper_time - since
+        if 0.0 < elapsed < 0.1:
+            # The arm reports the size of the speed alone.
+            self.grip_rate += 0.1 * ((self.grip - before) / elapsed - self.grip_rate)
+        silent = at - confirmer.gripper_time
+        if silent > self._patience and confirmer.complete:
+            raise Unreachable(f"no feedback of the gripper for {silent:.2f} s: is its cable in?")
+        return confirmed
 
     def _why_it_left(self, error: WrongServoingMode) -> KortexError:
         """Return the error that names why the arm left low-level servoing."""

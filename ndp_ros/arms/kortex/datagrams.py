@@ -11,7 +11,7 @@ import socket
 import time
 from typing import Any
 
-from ndp_ros.arms.kortex.channel import KEEP_ALIVE, check, parse
+from ndp_ros.arms.kortex.channel import KEEP_ALIVE, check, no_arm, parse
 from ndp_ros.arms.kortex.errors import ProtocolError, Unreachable
 from ndp_ros.arms.kortex.schema import MESSAGES, METHODS
 from ndp_ros.arms.kortex.wire import (
@@ -26,9 +26,12 @@ from ndp_ros.arms.kortex.wire import (
 
 _NO_REQUEST = 0
 """Message number of keep-alives over UDP: nobody waits for their answers."""
-_CYCLES = 65000
+_CYCLES = 32768
 """Message numbers of cycles run from 1 to this; those of other calls lie above."""
 _CALLS = 65535 - _CYCLES
+_SURE, _DOUBT = 100, 10
+"""Answers in a row that repeat our number until one that does not is taken for damaged, and
+what each such answer takes away again: an arm may number its cycles in its own way."""
 _LONGEST = 8192
 """More than any answer that this client asks for over UDP [bytes]."""
 
@@ -73,13 +76,13 @@ class DatagramChannel:
             )[0]
             self._socket = socket.socket(family, kind)
             self._socket.connect(address)
-        except OSError as error:
-            raise Unreachable(f"no arm at {self._where} ({error.strerror or error})") from error
+        except (OSError, UnicodeError) as error:
+            raise no_arm(host, port, error) from error
         self._socket.setblocking(False)
         self._fd = [self._socket.fileno()]
         self._calls = 0
         self._parse_feedback = MESSAGES["Feedback"].FromString
-        self._echoes = False
+        self._echoed = 0
         self.sent = time.monotonic()
 
     def call(
@@ -224,10 +227,12 @@ class DatagramChannel:
         except Exception:  # damaged; the exception's class differs between protobuf backends
             return None
         if feedback.frame_id == cycle & 0xFFFF:
-            self._echoes = True
-        elif self._echoes:
-            # An arm that never repeats our number counts cycles of its own; this one does.
+            self._echoed = min(self._echoed + 1, _SURE)
+        elif self._echoed > _SURE // 2:
+            self._echoed -= _DOUBT
             return None
+        else:
+            self._echoed = 0
         self.answered = cycle
         return feedback
 

@@ -22,8 +22,10 @@ from ndp_ros.arms.kortex.schema import MESSAGES, METHODS
 VERSION = 1
 MAGIC = b"\x07xEtRoK\x07"
 DELIMITER_SIZE = len(MAGIC) + 4
-MAX_FRAME = 16 * 1024 * 1024
-"""Largest frame over TCP [bytes]."""
+MAX_FRAME = 1024 * 1024
+"""Largest frame over TCP that is waited for [bytes]; every answer of an arm is far smaller."""
+FRAME_TIMEOUT = 1.0
+"""Longest time that the rest of a frame may take to arrive [s]."""
 MAX_DATAGRAM = 65507
 
 _HEADER = struct.Struct("<BBBIBIBIBI")
@@ -119,6 +121,10 @@ class StreamReader:
         self._buffer = bytearray()
         self.skipped = 0
         """Bytes dropped because they belonged to no frame."""
+        self._whole = 0
+        """Frames so far."""
+        self._begun = (0, 0.0)
+        """How many there were when the one that is incomplete was first seen, and when."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Add received bytes and yield every frame that is complete.
@@ -145,7 +151,24 @@ class StreamReader:
                 return
             frame = bytes(self._buffer[DELIMITER_SIZE : DELIMITER_SIZE + length])
             del self._buffer[: DELIMITER_SIZE + length]
+            self._whole += 1
             yield frame
+
+    def expect_progress(self, now: float) -> None:
+        """Give up a frame whose rest does not come: all that follows would be taken for it.
+
+        Args:
+            now: Time on a monotonic clock [s].
+
+        Raises:
+            ProtocolError: If the incomplete frame has been so for ``FRAME_TIMEOUT``.
+        """
+        if len(self._buffer) < DELIMITER_SIZE:
+            self._begun = (-1, now)
+        elif self._begun[0] != self._whole:
+            self._begun = (self._whole, now)
+        elif now - self._begun[1] > FRAME_TIMEOUT:
+            raise ProtocolError(f"the rest of a frame did not come within {FRAME_TIMEOUT:g} s")
 
 
 def _varint(value: int) -> bytes:

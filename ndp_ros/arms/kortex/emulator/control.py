@@ -50,9 +50,14 @@ class Control:
             name = request.pop("do")
             if name not in self._commands:
                 raise ArmError.choice("do", name, self._commands)
-            return {"ok": self._commands[name](**request)}
-        except (ValueError, KeyError, TypeError, AttributeError, NdpError) as error:
-            return {"error": f"{error}"}
+            answer = {"ok": self._commands[name](**request)}
+            json.dumps(answer, allow_nan=False)
+            return answer
+        except NdpError as error:
+            return {"error": str(error)}
+        except Exception as error:
+            # Anybody may write anything here, and the emulated arm goes on.
+            return {"error": f"{type(error).__name__}: {str(error)[:200]}"}
 
     def _state(self) -> dict[str, Any]:
         robot, network = self._emulator.robot, self._emulator.network
@@ -78,7 +83,7 @@ class Control:
         return self._emulator.robot.record.summary()
 
     def _rows(self, newest: int = 10_000) -> list[list[float | None]]:
-        rows = self._emulator.robot.record.rows()[-newest:].tolist()
+        rows = self._emulator.robot.record.rows()[-max(int(newest), 1) :].tolist()
         # Not a number is no JSON.
         return [[None if value != value else value for value in row] for row in rows]
 
@@ -114,7 +119,7 @@ class Control:
 
     def _pause(self, seconds: float) -> None:
         """Stop answering, as a base that hangs would."""
-        time.sleep(min(float(seconds), 5.0))
+        time.sleep(min(max(float(seconds), 0.0), 5.0))
 
 
 def _names(bank: int) -> list[str]:

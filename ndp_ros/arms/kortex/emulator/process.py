@@ -55,7 +55,7 @@ class EmulatorProcess:
         ports = json.loads(line)
         self.host = config.host
         self.port, self.udp_port = ports["port"], ports["udp_port"]
-        self.control = ControlClient(ports["control_port"], config.host)
+        self.control = ControlClient(ports["control_port"])
 
     @property
     def running(self) -> bool:

@@ -34,6 +34,10 @@ _TICKS_A_TURN = 2
 _DATAGRAMS_A_TURN = 16
 """Datagrams that are answered before physics goes on: after a pause of this process they wait
 in a row, and the newest must not get its answer late for as long as physics is behind."""
+_LOCAL = "127.0.0.1"
+"""The port for experiments asks nobody who he is, so it is for this machine alone."""
+_LONGEST_LINE = 65536
+"""A line for the port for experiments is no longer [bytes]."""
 _PEERS = 64
 """Senders of datagrams that are remembered without a session."""
 
@@ -77,12 +81,12 @@ class Emulator:
             self._udp.setblocking(False)
             self._watch(self._udp, self._read_datagrams)
             self._udp.bind((config.host, config.udp_port))
-            self._control = self._listen(config.control_port, self._accept_control)
-        except OSError as error:
+            self._control = self._listen(config.control_port, self._accept_control, _LOCAL)
+        except (OSError, UnicodeError) as error:
             self.close()
             raise ArmError(
                 f"cannot listen on {config.host}, ports {config.port}, {config.udp_port} and "
-                f"{config.control_port}: {error.strerror}"
+                f"{config.control_port}: {getattr(error, 'strerror', 'no valid address')}"
             ) from error
         self.port: int = self._tcp.getsockname()[1]
         self.udp_port: int = self._udp.getsockname()[1]
@@ -149,8 +153,10 @@ class Emulator:
 
     # Transports.
 
-    def _listen(self, port: int, accept: Callable[[socket.socket], None]) -> socket.socket:
-        """Listen on a port.
+    def _listen(
+        self, port: int, accept: Callable[[socket.socket], None], host: str = ""
+    ) -> socket.socket:
+        """Listen on a port of an address; that of the configuration unless given.
 
         Raises:
             OSError: If it cannot be had.
@@ -158,7 +164,7 @@ class Emulator:
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._watch(listener, lambda: accept(listener))
-        listener.bind((self.config.host, port))
+        listener.bind((host or self.config.host, port))
         listener.listen()
         listener.setblocking(False)
         return listener
@@ -263,6 +269,10 @@ class Emulator:
                     line = bytes(buffer[:end])
                     del buffer[: end + 1]
                     connection.sendall(json.dumps(control.answer(line)).encode() + b"\n")
+                if len(buffer) > _LONGEST_LINE:
+                    error = {"error": f"a line has {_LONGEST_LINE} bytes at most"}
+                    connection.sendall(json.dumps(error).encode() + b"\n")
+                    data = b""
             except OSError:
                 data = b""
             if not data:

@@ -1,0 +1,164 @@
+"""What an arm reports is confirmed before anything is built on it."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ndp_ros.arms.arm import ArmConfig, ArmInfo, JointState
+from ndp_ros.control.measurement import AGREEING, Confirmer
+
+INFO = ArmInfo.from_config(ArmConfig.named("gen3"), ("position",))
+HOME = np.array(ArmConfig.named("gen3").home)
+DOF, GRIPPER = INFO.dof, INFO.dof - 1
+T = 0.001
+ROWS = ("position", "velocity", "effort")
+WRONG = st.one_of(st.floats(allow_nan=True, allow_infinity=True), st.floats(0.1, 6.0))
+
+
+class Readings:
+    """A confirmer, and the readings of an arm that it gets."""
+
+    def __init__(self, period: float = T) -> None:
+        self.confirmer = Confirmer(INFO)
+        self.reading = JointState.zeros(DOF)
+        self.reading.position[:] = HOME
+        self.period = period
+        for _ in range(AGREEING):
+            self.next()
+
+    def next(self, **changes: tuple[int, float]) -> bool:
+        """Give the next reading, in which some values are others for once."""
+        reading = JointState(*(getattr(self.reading, name).copy() for name in ROWS))
+        for name, (joint, value) in changes.items():
+            getattr(reading, name)[joint] = value
+        self.reading.time += self.period
+        reading.time = self.reading.time
+        return self.confirmer.confirm(reading)
+
+    @property
+    def state(self) -> JointState:
+        return self.confirmer.state
+
+
+def test_a_first_reading_is_believed_once_others_agree():
+    readings = Readings()
+    assert readings.confirmer.complete
+    assert readings.confirmer.rejected == 0
+    alone = Confirmer(INFO)
+    reading = JointState.zeros(DOF)
+    for n in range(AGREEING):
+        assert not alone.complete
+        reading.time = float(n)
+        alone.confirm(reading)
+        alone.confirm(reading)  # the same reading twice agrees with nobody
+    assert alone.complete
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    name=st.sampled_from(ROWS), joint=st.integers(0, DOF - 1), value=WRONG,
+    period=st.sampled_from([0.001, 0.01]),
+)  # fmt: skip
+def test_one_wrong_value_is_never_taken_far(name, joint, value, period):
+    readings = Readings(period)
+    readings.next(**{name: (joint, value)})
+    limits = {
+        "position": 0.02 + 3.0 * INFO.max_velocity * period,
+        "velocity": 0.2 * INFO.max_velocity + 5.0 * INFO.max_acceleration * period,
+        "effort": np.where(INFO.max_torque > 0, 2.0 * INFO.max_torque, np.inf),
+    }
+    expected = {"position": HOME, "velocity": np.zeros(DOF), "effort": np.zeros(DOF)}
+    for row, limit in limits.items():
+        values = getattr(readings.state, row)
+        assert np.isfinite(values).all()
+        difference = values - expected[row]
+        if row == "position":
+            difference[INFO.continuous] -= np.rint(difference[INFO.continuous] / 6.2832) * 6.2832
+        assert (np.abs(difference) <= limit + 1e-3).all()
+    assert readings.next()
+    np.testing.assert_allclose(readings.state.position, HOME, atol=1e-9)
+    assert not readings.state.velocity.any()
+
+
+def test_an_unconfirmed_reading_does_not_refresh_the_age():
+    readings = Readings()
+    before = readings.state.time
+    for _ in range(AGREEING - 1):
+        assert not readings.next(position=(0, 3.0))
+    assert readings.state.time == before
+    assert readings.confirmer.reason == "position of joint_1 jumped"
+    assert readings.confirmer.rejected == AGREEING - 1
+
+
+def test_a_jump_that_persists_is_believed():
+    readings = Readings()
+    for _ in range(AGREEING):
+        readings.next(position=(1, 1.0))
+    assert readings.state.position[1] == 1.0
+
+
+def test_nonsense_that_changes_is_never_believed():
+    readings = Readings()
+    random = np.random.default_rng(0)
+    for _ in range(300):
+        readings.next(position=(1, float(random.uniform(-2.0, 2.0))))
+    assert abs(readings.state.position[1] - HOME[1]) < 0.3
+
+
+def test_not_a_number_is_never_believed_and_leaves_no_trace():
+    readings = Readings()
+    for _ in range(20):
+        assert not readings.next(position=(1, np.nan))
+    assert not readings.confirmer.finite
+    assert readings.next()
+    np.testing.assert_array_equal(readings.state.position, HOME)
+
+
+def test_the_gripper_is_confirmed_by_itself():
+    readings = Readings()
+    assert readings.next(position=(GRIPPER, np.nan))
+    assert readings.state.time == readings.reading.time
+    assert readings.confirmer.gripper_time < readings.reading.time
+    assert readings.state.position[GRIPPER] == HOME[GRIPPER]
+    assert readings.confirmer.reason == "gripper is not finite"
+
+
+@settings(deadline=None)
+@given(st.floats(-3.1, 3.1), st.lists(st.floats(-1.5, 1.5), max_size=60))
+def test_a_continuous_joint_is_followed_over_any_number_of_turns(start, speeds):
+    readings = Readings(0.02)
+    angle = start
+    for _ in range(AGREEING):
+        readings.next(position=(0, angle))
+    for speed in speeds:
+        angle += speed * 0.02 * 2.0
+        assert readings.next(position=(0, (angle + np.pi) % (2 * np.pi) - np.pi))
+        assert readings.state.position[0] == pytest.approx(angle, abs=1e-6)
+
+
+def test_a_joint_with_limits_is_not_turned():
+    readings = Readings()
+    for _ in range(AGREEING):
+        readings.next(position=(1, HOME[1] + 2 * np.pi))
+    assert readings.state.position[1] == pytest.approx(HOME[1] + 2 * np.pi)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**32 - 1))
+def test_a_motion_inside_the_limits_is_always_confirmed_bit_for_bit(seed):
+    random = np.random.default_rng(seed)
+    confirmer, reading = Confirmer(INFO), JointState.zeros(DOF)
+    reading.position[:] = HOME
+    limits = INFO.max_velocity, INFO.max_acceleration
+    for n in range(400):
+        reading.time += T
+        if n > AGREEING:
+            reading.velocity += random.uniform(-1, 1, DOF) * limits[1] * T
+            np.clip(reading.velocity, -limits[0], limits[0], out=reading.velocity)
+            reading.position += reading.velocity * T
+        confirmed = confirmer.confirm(reading)
+        assert confirmed or n < AGREEING - 1
+    np.testing.assert_array_equal(confirmer.state.velocity, reading.velocity)
+    np.testing.assert_allclose(confirmer.state.position, reading.position, atol=1e-12)
+    assert confirmer.rejected == 0
