@@ -1,6 +1,8 @@
+# `make setup` takes PYTHON=python3.12 and, for another build of torch, TORCH_INDEX=URL of the
+# package index that has it, or TORCH=file of a wheel.
 # `make sim` and `make test` need nothing set up beforehand; both build .venv on their first run.
 
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 THROWS ?= 10
 RATE ?= 1000
@@ -14,7 +16,7 @@ help:  ## Show this list.
 setup: $(VENV)/.ready  ## Build .venv with everything that the project needs.
 
 $(VENV)/.ready: constraints.txt setup.py tools/setup.sh $(wildcard interfaces/*.* interfaces/*/*)
-	@sh tools/setup.sh $(VENV)
+	@PYTHON='$(PYTHON)' TORCH='$(TORCH)' TORCH_INDEX='$(TORCH_INDEX)' sh tools/setup.sh $(VENV)
 	@touch $@
 
 sim: $(VENV)/.ready  ## Ten throws in real time without a screen; video and plot in out/.
@@ -31,4 +33,4 @@ smoke: $(VENV)/.ready  ## Every table and figure of the paper from a few hundred
 	@$(BIN)/ndp reproduce all --scale smoke --runs out/smoke > /dev/null
 
 clean:  ## Remove everything that the other targets made.
-	rm -rf $(VENV) build install log out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .venv-* build install log out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

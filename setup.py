@@ -15,9 +15,11 @@ MESSAGES = "ndp_interfaces"
 
 EXTRAS = {
     "sim": [
-        "mujoco~=3.3.0", "dm_control~=1.0.28", "pin~=4.1", "gymnasium~=1.4",
+        "mujoco~=3.3.0", "pin~=4.1", "gymnasium~=1.4",
         "PyOpenGL", "imageio", "imageio-ffmpeg", "matplotlib",
     ],
+    # Meshes for the Jaco's looks. Not to be had for Python 3.13: labmaze has no wheel there.
+    "looks": ["dm_control~=1.0.28; python_version < '3.13'"],
     "train": ["torch~=2.13", "safetensors", "gymnasium~=1.4", "tensorboard", "matplotlib"],
     "metaworld": ["metaworld~=3.1"],
     "kortex": ["protobuf~=7.35"],

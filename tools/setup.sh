@@ -41,7 +41,7 @@ command -v c++ >/dev/null || command -v g++ >/dev/null || system g++ "to compile
 ldconfig -p 2>/dev/null | grep -q libOSMesa || system libosmesa6 "pictures without a screen" ||
     say "no libOSMesa: simulations run, without video. For video: sudo apt-get install libosmesa6"
 
-say "Python $version; the first run downloads about 1 GB and takes some minutes"
+say "Python $version; the first run downloads 1 GB, or 4 GB where torch comes with CUDA, and takes some minutes"
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 quiet="--quiet --disable-pip-version-check"
 log=$venv/setup.log
@@ -51,7 +51,11 @@ step() {
     "$@" >"$log" 2>&1 || { tail -n 15 "$log" >&2; die "failed; the whole output is in $log"; }
 }
 # torch is named first and alone: its CPU build satisfies what other packages ask for.
-step "1/4 torch" "$venv/bin/pip" install $quiet -c constraints.txt torch==2.13.0
+case ${TORCH:-} in
+    "") wanted="-c constraints.txt torch" ;;
+    *) wanted=$TORCH ;;
+esac
+step "1/4 torch" "$venv/bin/pip" install $quiet ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} $wanted
 step "2/4 ndp_ros and its packages" "$venv/bin/pip" install $quiet -c constraints.txt -e '.[all]'
 step "3/4 the messages (compiles)" "$venv/bin/pip" install $quiet ./interfaces
 step "4/4 check" "$venv/bin/python" -c 'import mujoco, pinocchio, rclpy, torch; from ndp_interfaces.msg import DmpParameters'

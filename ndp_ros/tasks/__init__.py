@@ -2,16 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes.util
-import os
-
-# Without a screen MuJoCo draws only if it is told how before it is first imported.
-if not os.environ.get("MUJOCO_GL") and not os.environ.get("DISPLAY"):
-    for _name, _library in (("osmesa", "OSMesa"), ("egl", "EGL")):
-        if ctypes.util.find_library(_library):
-            os.environ["MUJOCO_GL"] = _name
-            break
-
 import gymnasium
 
 from ndp_ros.tasks import metaworld_registry
