@@ -30,9 +30,11 @@ EXTRAS = {
         "ros-sensor-msgs", "ros-geometry-msgs", "ros-trajectory-msgs", "ros-diagnostic-msgs",
         "ros-std-srvs", "ros-lifecycle-msgs", "ros-rcl-interfaces",
     ],
+    # What `ndp bench train` measures beside.
+    "bench": ["stable-baselines3~=2.9"],
     "test": [
-        "pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "psutil", "ruff", "mypy",
-        "types-PyYAML", "types-protobuf",
+        "stable-baselines3~=2.9", "moviepy", "pytest", "pytest-timeout", "pytest-xdist",
+        "hypothesis", "psutil", "ruff", "mypy", "types-PyYAML", "types-protobuf",
     ],
 }  # fmt: skip
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})

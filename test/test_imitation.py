@@ -48,7 +48,7 @@ def scripted(episodes: int = 60) -> Demonstrations:
             observations.append(obs)
             actions.append(action)
             obs, _, over, _, info = env.step(action)
-        assert info["episode"]["success"]
+        assert info["outcome"]["success"]
         starts.append(len(observations))
     return Demonstrations(
         spec, {"checkpoint": "script"}, np.array(observations), np.array(actions),

@@ -340,7 +340,7 @@ def test_episode_lasts_500_control_steps_and_reports(make, reward):
         assert info["rewards"].shape == (100,)
         assert total == pytest.approx(info["rewards"].sum())
         assert (terminated, truncated) == (False, i == 4)
-    episode = info["episode"]
+    episode = info["outcome"]
     assert episode["reward_version"] == int(reward[1])
     assert episode["task_index"] == TASKS.index("reach")
     assert episode["success"] is False and episode["success_time"] == np.inf
@@ -378,8 +378,8 @@ def test_the_benchmarks_own_script_succeeds_through_the_setpoint(make, task):
         while not ended:
             obs, _, terminated, truncated, info = env.step(script(obs))
             ended = terminated or truncated
-        successes += info["episode"]["success"]
-        assert terminated == info["episode"]["success"] == info["success"]
+        successes += info["outcome"]["success"]
+        assert terminated == info["outcome"]["success"] == info["success"]
     assert successes >= 1
 
 
@@ -416,8 +416,8 @@ def test_success_at_any_step_counts_even_if_it_is_lost_again(make):
             units[0, :3] = [0.0, -1.0, 0.0]
         obs, _, _, truncated, info = env.step(units)
     assert truncated and info["success"]
-    assert info["episode"]["success"] and not info["episode"]["success_at_end"]
-    assert 0 < info["episode"]["success_time"] < HORIZON * CONTROL_DT
+    assert info["outcome"]["success"] and not info["outcome"]["success_at_end"]
+    assert 0 < info["outcome"]["success_time"] < HORIZON * CONTROL_DT
 
 
 @pytest.mark.parametrize("task", ["push", "peg-insert-side", "drawer-open"])

@@ -66,7 +66,7 @@ def test_a_scripted_grasp_lifts_the_cube(seed):
         _, reward, over, _, info = env.execute(setpoints[start : start + n])
         rewards.append(reward)
     assert over
-    episode = info["episode"]
+    episode = info["outcome"]
     assert episode["success"]
     assert episode["height"] > LIFTED
     assert episode["saturation"] < 0.05
@@ -80,8 +80,8 @@ def test_doing_nothing_is_no_success(reward):
     over = False
     while not over:
         _, total, over, _, info = env.step(np.zeros((5, 7)))
-    assert not info["episode"]["success"]
-    assert info["episode"]["height"] == pytest.approx(0.0, abs=0.005)
+    assert not info["outcome"]["success"]
+    assert info["outcome"]["height"] == pytest.approx(0.0, abs=0.005)
     assert total < 5 * 1.0
 
 

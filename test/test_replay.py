@@ -40,7 +40,7 @@ def swing(task: Throw, elbow: float) -> dict[str, object]:
     over = False
     while not over:
         _, _, over, _, info = task.step(action)
-    return info["episode"]
+    return info["outcome"]
 
 
 @pytest.mark.parametrize(("seed", "elbow"), [(0, 0.8), (1, -0.5), (2, 0.0)])

@@ -66,7 +66,7 @@ def test_every_preset_runs_an_episode_of_its_horizon(name, preset):
         assert np.isfinite(observation).all() and not truncated
         steps += 1
     assert steps * 5 * env.control_dt == pytest.approx(env.config.horizon, abs=env.control_dt * 5)
-    assert {"success", "saturation", "max_joint_speed", "tracking_rms"} <= set(info["episode"])
+    assert {"success", "saturation", "max_joint_speed", "tracking_rms"} <= set(info["outcome"])
     with pytest.raises(TaskError, match="reset"):
         env.step(np.zeros((5, 7)))
 

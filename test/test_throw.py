@@ -33,7 +33,7 @@ def play(env: Throw, setpoints: np.ndarray) -> dict:
     for start in range(0, len(setpoints), n):
         *_, over, _, info = env.execute(setpoints[start : start + n])
         if over:
-            return info["episode"]
+            return info["outcome"]
     raise AssertionError("the episode did not end within the script")
 
 
@@ -55,8 +55,8 @@ def test_a_cube_that_is_never_let_go_is_no_success():
     over = False
     while not over:
         _, _, over, _, info = env.step(np.zeros((5, 7)))
-    assert not info["episode"]["success"]
-    assert not info["episode"]["landed"]
+    assert not info["outcome"]["success"]
+    assert not info["outcome"]["landed"]
 
 
 def test_unknown_preset_names_those_there_are():

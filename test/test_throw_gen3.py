@@ -49,7 +49,7 @@ def play(env: Throw, setpoints: np.ndarray) -> dict:
     for start in range(0, len(setpoints), n):
         *_, over, _, info = env.execute(setpoints[start : start + n])
         if over:
-            return info["episode"]
+            return info["outcome"]
     raise AssertionError("the episode did not end within the script")
 
 

@@ -25,8 +25,8 @@ def assert_same(a, b):
     assert a[1:4] == b[1:4]
     np.testing.assert_array_equal(a[4]["rewards"], b[4]["rewards"])
     assert a[4].keys() == b[4].keys()
-    for name, value in a[4].get("episode", {}).items():
-        np.testing.assert_array_equal(value, b[4]["episode"][name], err_msg=name)
+    for name, value in a[4].get("outcome", {}).items():
+        np.testing.assert_array_equal(value, b[4]["outcome"][name], err_msg=name)
 
 
 @pytest.mark.parametrize(

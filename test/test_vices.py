@@ -378,7 +378,7 @@ def test_an_episode_of_the_sawyer_is_the_benchmarks_length_and_is_reproducible()
             obs, reward, terminated, truncated, info = env.step(rng.uniform(-1, 1, (1, 22)))
             rewards.append(reward)
             over = terminated or truncated
-        assert {"success", "saturation", "tracking_rms"} <= info["episode"].keys()
+        assert {"success", "saturation", "tracking_rms"} <= info["outcome"].keys()
         return len(rewards), rewards
 
     first = play()

@@ -77,7 +77,7 @@ class Toy(gymnasium.Env):
         self._left -= 1
         info: dict[str, Any] = {"rewards": rewards}
         if self._left == 0:
-            info["episode"] = {
+            info["outcome"] = {
                 "success": bool(np.abs(self._y - self._goal[:2]).max() < 0.05),
                 "saturation": 0.0,
                 "max_joint_speed": float(np.abs(self._yd).max()),

@@ -24,6 +24,7 @@ from ndp_ros.control.rigid_body import RigidBody
 from ndp_ros.errors import TaskError
 from ndp_ros.observation import arm_observation, observation_size
 from ndp_ros.tasks.camera import Camera
+from ndp_ros.tasks.contract import OneOfAKind, check_options, pictures_per_second
 from ndp_ros.tasks.options import with_options
 from ndp_ros.tasks.past import Past
 from ndp_ros.tasks.way_points import WayPoints, whole_multiple
@@ -64,7 +65,8 @@ class ArmTaskConfig:
     )
     stale: bool = param(
         False,
-        doc="Rewards inside a segment see the world as after its first control step (A.2).",
+        doc="Rewards inside a segment see the objects as after its first control step, and the "
+        "robot as it is (A.2).",
     )
 
     @classmethod
@@ -79,7 +81,7 @@ class ArmTaskConfig:
         return cls()
 
 
-class ArmTask(gymnasium.Env[Array, Array]):
+class ArmTask(OneOfAKind, gymnasium.Env[Array, Array]):
     """Base of the arm's tasks; a task adds its reward and its success.
 
     A subclass names itself (``task``) and defines ``_begin``, ``_reward`` and ``_summary``;
@@ -99,7 +101,7 @@ class ArmTask(gymnasium.Env[Array, Array]):
         robot: The simulated arm and its scene.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012
     task: ClassVar[str]
     objects: ClassVar[tuple[str, ...]] = ("cube",)
 
@@ -136,6 +138,8 @@ class ArmTask(gymnasium.Env[Array, Array]):
         self.arm, self.k = arm, int(k)
         self.control_dt, self.tick = config.control_dt, config.tick
         self.render_mode, self._camera = render_mode, Camera(camera, size)
+        rate = pictures_per_second(self.k * self.control_dt)
+        self.metadata = {**self.metadata, "render_fps": rate}
         self._ticks = whole_multiple(config.control_dt, config.tick, "control_dt", "tick")
         whole_multiple(config.tick, config.timestep, "tick", "timestep")
 
@@ -199,8 +203,13 @@ class ArmTask(gymnasium.Env[Array, Array]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
-        """Start an episode; ``reset(seed=n)`` gives the start state that the arm has for n."""
+        """Start an episode; ``reset(seed=n)`` gives the start state that the arm has for n.
+
+        Raises:
+            TaskError: If options are given: there are none.
+        """
         super().reset(seed=seed)
+        check_options(options)
         start = int(self.np_random.integers(2**31)) if seed is None else seed
         self._y = self.robot.reset(start)
         self._yd = np.zeros(self._dof)
@@ -316,7 +325,7 @@ class ArmTask(gymnasium.Env[Array, Array]):
         return 0.0
 
     def _summary(self) -> dict[str, Any]:
-        """Return the task's part of ``info["episode"]``; ``success`` must be in it."""
+        """Return the task's part of ``info["outcome"]``; ``success`` must be in it."""
         raise NotImplementedError
 
     # The loop.
@@ -421,7 +430,7 @@ class ArmTask(gymnasium.Env[Array, Array]):
                 raise TaskError(
                     f"{type(self).__name__}._summary() has {list(summary)}: success must be in it"
                 )
-            info["episode"] = {
+            info["outcome"] = {
                 "saturation": omega.saturated / max(1, omega.ticks),
                 "max_joint_speed": self._max_speed,
                 "tracking_rms": float(np.sqrt(self._squared_error / max(1, self._n_errors))),

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from ndp_ros.errors import TaskError
 from ndp_ros.observation import ObservationField, assemble, observation_size
 from ndp_ros.tasks.camera import Camera
+from ndp_ros.tasks.contract import OneOfAKind, check_options, pictures_per_second
 from ndp_ros.tasks.metaworld_config import MetaWorldConfig
 from ndp_ros.tasks.metaworld_registry import MT50, TASKS
 from ndp_ros.tasks.options import with_options
@@ -49,11 +50,11 @@ GRIP = 0.05  # grip coordinate at full effort
 _N_ARM = 7
 
 
-class MetaWorld(gymnasium.Env[Array, Array]):
+class MetaWorld(OneOfAKind, gymnasium.Env[Array, Array]):
     """``ndp_ros/Push-v0``, ``ndp_ros/Faucet-Open-v0``, ... and ``ndp_ros/MT50-v0``.
 
     Success is the benchmark's: its flag, set at any control step of an episode of 500.
-    ``info["episode"]`` adds ``success_at_end``, ``success_time`` [s] (infinite if
+    ``info["outcome"]`` adds ``success_at_end``, ``success_time`` [s] (infinite if
     never), ``task_index`` (in ``TASKS``) and ``reward_version``; ``tracking_rms`` is
     that of the hand behind the setpoint [m], ``saturation`` the share of displacements
     over one unit.
@@ -73,7 +74,7 @@ class MetaWorld(gymnasium.Env[Array, Array]):
         config: What the benchmark leaves open.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 80}  # noqa: RUF012
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
 
     arm = "sawyer"
     joint_names = ("x", "y", "z", "grip")
@@ -122,7 +123,7 @@ class MetaWorld(gymnasium.Env[Array, Array]):
             raise TaskError(f"k is {k!r}: allowed is 1 to {self.config.horizon}")
         self.task, self.k = task, int(k)
         self.render_mode, self._camera = render_mode, Camera(camera, size)
-        self.metadata = {**self.metadata, "render_fps": max(1, round(1 / (k * CONTROL_DT)))}
+        self.metadata = {**self.metadata, "render_fps": pictures_per_second(k * CONTROL_DT)}
         self._names = TASKS if task == MT50 else (task,)
         self.action_scale = np.full(4, STEP)
         self.segment_times = self.tick * np.arange(1, self.k + 1)
@@ -164,6 +165,7 @@ class MetaWorld(gymnasium.Env[Array, Array]):
             TaskError: If there is no such task or goal.
         """
         super().reset(seed=seed)
+        check_options(options, ("task", "goal"))
         options = options or {}
         number = int(self.np_random.integers(2**31)) if seed is None else seed
         name = options.get("task", self._names[number % len(self._names)])
@@ -173,7 +175,7 @@ class MetaWorld(gymnasium.Env[Array, Array]):
         n_goals = self._scene.N_GOALS
         if goal is None and self.config.goals == "benchmark":
             goal = number // len(self._names) % n_goals
-        if goal is not None and not 0 <= goal < n_goals:
+        if goal is not None and not (isinstance(goal, int | np.integer) and 0 <= goal < n_goals):
             raise TaskError(f"goal is {goal!r}: allowed is 0 to {n_goals - 1}")
 
         sim = self._play(name)
@@ -307,7 +309,7 @@ class MetaWorld(gymnasium.Env[Array, Array]):
         info: dict[str, Any] = {"rewards": rewards, "success": succeeded}
         if terminated or truncated:
             self._windows_left = 0
-            info["episode"] = self._summary()
+            info["outcome"] = self._summary()
         return self._observe(), float(rewards.sum()), terminated, truncated, info
 
     def _end_velocity(self, steps: Array, velocity: Array | None) -> Array:

@@ -104,9 +104,9 @@ class SawyerImpedance(VariableImpedance):
         finally:
             # The simulation is handed on to others when this environment is done with it.
             del vars(sim)["do_simulation"]
-        if "episode" in info:
-            info["episode"]["saturation"] = self._saturated / self._ticks
-            info["episode"]["tracking_rms"] = float(np.sqrt(self._squared_error / self._ticks / _N))
+        if "outcome" in info:
+            info["outcome"]["saturation"] = self._saturated / self._ticks
+            info["outcome"]["tracking_rms"] = float(np.sqrt(self._squared_error / self._ticks / _N))
         return summed((self._observe(obs), reward, terminated, truncated, info))
 
     def _bind(self) -> None:

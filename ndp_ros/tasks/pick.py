@@ -71,7 +71,7 @@ class PickConfig(ArmTaskConfig):
 class Pick(ArmTask):
     """``ndp_ros/Pick-v0``: success is a cube that hangs in the hand when the episode ends.
 
-    ``info["episode"]`` adds ``height`` [m], how far the cube is above where it stood,
+    ``info["outcome"]`` adds ``height`` [m], how far the cube is above where it stood,
     ``highest`` [m], and ``gap`` [m] from the grip, all of the last control step but
     ``highest``.
     """
@@ -114,7 +114,7 @@ class Pick(ArmTask):
     def _begin(self) -> None:
         self._ground = float(self.position_of("cube")[2])
         self._highest = 0.0
-        self._shown_reward = 0.0
+        self._see_world()
 
     def _height(self) -> float:
         """Return how far the cube is above where it stood [m]."""
@@ -135,27 +135,31 @@ class Pick(ArmTask):
         """Whether the cube hangs in the hand."""
         return self._height() > LIFTED and self._gap() < HELD
 
+    def _see_world(self) -> None:
+        """Take the cube as it is for what rewards see of it: where it is, what touches it."""
+        self._cube, self._touched = self.position_of("cube"), self._grasped()
+
     def _reward(self, first: bool) -> float:
         config = self.config
-        height = self._height()
-        self._highest = max(self._highest, height)
+        self._highest = max(self._highest, self._height())
         if first or not config.stale:
-            if config.reward == "height":
-                self._shown_reward = config.lift_gain * height if self.success else 0.0
-            else:
-                data = self.robot.data
-                gaps = np.linalg.norm(data.geom_xpos[self._tips] - self.position_of("cube"), axis=1)
-                tips = 1.0 - np.tanh(15.0 * np.maximum(0.0, gaps - _TIP_AT))
-                gap = self._gap()
-                lift = min(height, _HIGHEST) if gap < HELD else 0.0
-                self._shown_reward = (
-                    config.reach_gain * (1.0 - math.tanh(10.0 * gap))
-                    + config.tips_gain * float(tips.mean())
-                    + config.grasp_gain * self._grasped()
-                    + config.lift_gain * max(0.0, lift)
-                )
+            self._see_world()
+        height = float(self._cube[2]) - self._ground
+        gap = float(np.linalg.norm(self._cube - self.grip))
+        if config.reward == "height":
+            reward = config.lift_gain * height if height > LIFTED and gap < HELD else 0.0
+        else:
+            gaps = np.linalg.norm(self.robot.data.geom_xpos[self._tips] - self._cube, axis=1)
+            tips = 1.0 - np.tanh(15.0 * np.maximum(0.0, gaps - _TIP_AT))
+            lift = min(height, _HIGHEST) if gap < HELD else 0.0
+            reward = (
+                config.reach_gain * (1.0 - math.tanh(10.0 * gap))
+                + config.tips_gain * float(tips.mean())
+                + config.grasp_gain * self._touched
+                + config.lift_gain * max(0.0, lift)
+            )
         saturated = self._omega.saturated - self._saturated_before
-        return self._shown_reward - config.saturation_cost * saturated / self._ticks
+        return reward - config.saturation_cost * saturated / self._ticks
 
     def _summary(self) -> dict[str, Any]:
         return {

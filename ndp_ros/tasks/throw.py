@@ -95,7 +95,7 @@ class Throw(ArmTask):
 
     Success is a cube at rest in the bin when the episode ends.
 
-    ``info["episode"]`` adds ``landed``, ``landing`` (x, y) [m] where the cube came
+    ``info["outcome"]`` adds ``landed``, ``landing`` (x, y) [m] where the cube came
     down through the height of the rim, ``miss`` [m] from the bin's middle,
     ``release_velocity`` (3,) [m/s] and ``apex`` [m], the cube's greatest height after
     release above the point of release.

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from ndp_ros.errors import TaskError
 from ndp_ros.observation import ObservationField
+from ndp_ros.tasks.contract import OneOfAKind
 
 Array = NDArray[np.float64]
 Step = tuple[Array, float, bool, bool, dict[str, Any]]
 
 
-class WrappedTask(gymnasium.Env[Array, Array]):
+class WrappedTask(OneOfAKind, gymnasium.Env[Array, Array]):
     """A task that is acted in once every k of its control steps.
 
     Attributes:

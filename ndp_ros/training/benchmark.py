@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import psutil
 
 from ndp_ros.arguments import positive, whole
 from ndp_ros.errors import TrainingError
-from ndp_ros.training.environment import TaskChoice, TaskEnvironment
+from ndp_ros.training.environment import TaskChoice
 from ndp_ros.training.experiment import RunConfig, provenance
 from ndp_ros.training.logs import read_progress
 from ndp_ros.training.run import train
@@ -58,8 +59,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Measure and print one row per contestant."""
     results: dict[str, dict[str, float]] = {}
+    left_out = {name: why for name in args.contestants if (why := _missing(name))}
+    for name, why in left_out.items():
+        sys.stderr.write(f"{name} is left out: {why}\n")
+    contestants = [name for name in args.contestants if name not in left_out]
+    if not contestants:
+        raise TrainingError(f"nobody is left to measure: {'; '.join(left_out.values())}")
     for number in range(args.rounds):
-        for name in args.contestants:
+        for name in contestants:
             sys.stderr.write(f"round {number + 1} of {args.rounds}: {name}\n")
             figures = CONTESTANTS[name](args)
             best = results.get(name)
@@ -75,7 +82,8 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         report = {
             "task": args.task, "task_options": args.task_options,
-            "environments": args.environments, "results": results, **provenance(),
+            "environments": args.environments, "results": results, "left_out": left_out,
+            **provenance(),
         }  # fmt: skip
         sys.stdout.write(json.dumps(report) + "\n")
     else:
@@ -113,6 +121,13 @@ def ours(method: str) -> Contestant:
     return measure
 
 
+def _missing(contestant: str) -> str:
+    """Return why a contestant cannot be measured here, or nothing."""
+    if contestant.startswith("sb3") and find_spec("stable_baselines3") is None:
+        return "Stable-Baselines3 is not installed (pip install 'ndp_ros[bench]')"
+    return ""
+
+
 def stable_baselines(k: int, processes: bool) -> Contestant:
     """Return a measurement of Stable-Baselines3's PPO.
 
@@ -122,16 +137,11 @@ def stable_baselines(k: int, processes: bool) -> Contestant:
     """
 
     def measure(args: argparse.Namespace) -> dict[str, float]:
-        try:
-            import torch
-            from stable_baselines3 import PPO
-            from stable_baselines3.common.callbacks import BaseCallback
-            from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
-        except ModuleNotFoundError as error:
-            raise TrainingError(
-                f"{error.name} is not installed: pip install stable-baselines3, "
-                "or leave sb3 out with --contestants ndp ppo"
-            ) from error
+        import torch
+        from stable_baselines3 import PPO
+        from stable_baselines3.common.callbacks import BaseCallback
+        from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
+
         torch.set_num_threads(1)
         choice = TaskChoice(args.task, k, args.preset, tuple(args.task_options))
         kind = SubprocVecEnv if processes else DummyVecEnv
@@ -153,7 +163,7 @@ def stable_baselines(k: int, processes: bool) -> Contestant:
                 return True
 
         def make() -> Any:
-            return _without_episodes(choice.make())
+            return choice.make()
 
         makers: list[Any] = [make] * args.environments
         env = VecNormalize(kind(makers), gamma=0.99)
@@ -176,19 +186,6 @@ def stable_baselines(k: int, processes: bool) -> Contestant:
         }
 
     return measure
-
-
-def _without_episodes(env: TaskEnvironment) -> TaskEnvironment:
-    """Keep ``info["episode"]`` from Stable-Baselines3, which means something else by it."""
-    step = env.step
-
-    def plain_step(action: Any) -> Any:
-        result = step(action)
-        result[-1].pop("episode", None)
-        return result
-
-    env.step = plain_step  # type: ignore[method-assign]
-    return env
 
 
 class _Memory:

@@ -122,7 +122,7 @@ def _go_on(
 
 
 def _episode(seed: int, info: dict[str, Any], total: float, windows: int) -> Episode:
-    return {"seed": seed, **info["episode"], "return": float(total), "windows": windows}
+    return {"seed": seed, **info["outcome"], "return": float(total), "windows": windows}
 
 
 def _require_finite(seed: int, obs: NDArray[np.float64]) -> None:

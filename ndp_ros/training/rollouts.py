@@ -312,7 +312,7 @@ class Worker:
                 block.terminated[t, e] = terminated
                 block.ended[t, e] = ended
                 if ended:
-                    episodes.append({**info["episode"], "return": self._returns[i]})
+                    episodes.append({**info["outcome"], "return": self._returns[i]})
                     self._reset(i)
         return episodes
 
