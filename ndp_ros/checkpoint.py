@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,19 +23,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from ndp_ros.config import from_mapping, to_mapping
-from ndp_ros.errors import CheckpointError, ConfigError
-from ndp_ros.policies.layout import Layout, Tensors
+from ndp_ros.config import from_mapping, read_file, to_mapping
+from ndp_ros.errors import CheckpointError, ConfigError, describe
+from ndp_ros.policies.array_policy import ArrayPolicy
+from ndp_ros.policies.layout import OBSERVATION_CLIP, VARIANCE, Layout, Tensors
 from ndp_ros.policies.spec import PolicySpec
 
 SCHEMA = 1
 CONFIG = "config.json"
 MODEL = "model.safetensors"
 CARD = "README.md"
+
+_FLOATS = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
+"""Types of numbers that are read, beside BF16."""
 
 
 @dataclass(frozen=True)
@@ -125,16 +131,18 @@ def load(folder: str | Path) -> Checkpoint:
             schema version, or holds unknown, misshapen or non-finite tensors.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    try:
+        found = stat.S_ISDIR(folder.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        found = False
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read checkpoint {describe(error)}") from error
+    if not found:
         raise CheckpointError(f"no checkpoint folder {folder}")
     config = _read_config(folder)
     data = _read(folder / MODEL)
     digest = hashlib.sha256(data).hexdigest()
-    try:
-        tensors = safetensors.numpy.load(data)
-    except (SafetensorError, ValueError, KeyError) as error:
-        problem = " ".join(str(error).split())
-        raise CheckpointError(f"{folder / MODEL} is truncated or damaged: {problem}") from error
+    tensors = _parse(data, folder / MODEL)
     try:
         spec = from_mapping(PolicySpec, config["spec"], source=str(folder / CONFIG))
     except ConfigError as error:
@@ -142,6 +150,7 @@ def load(folder: str | Path) -> Checkpoint:
     _check_tensors(spec, tensors, str(folder))
     if digest != config["model_sha256"]:
         raise CheckpointError(f"{folder / MODEL} is not the file that {CONFIG} was written with")
+    _try_out(spec, tensors, str(folder))
     return Checkpoint(spec, tensors, config["provenance"], digest)
 
 
@@ -162,17 +171,18 @@ def is_checkpoint(path: str | Path) -> bool:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path)
     except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+        raise CheckpointError(f"cannot read {describe(error)}") from error
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     try:
         config = json.loads(_read(path).decode("utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is no JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        problem = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise CheckpointError(f"{path} is no JSON: {problem}") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} holds {type(config).__name__}, expected an object")
     if config.get("schema") != SCHEMA:
@@ -197,8 +207,64 @@ def _check_tensors(spec: PolicySpec, tensors: Tensors, where: str) -> None:
             )
         if not np.issubdtype(array.dtype, np.floating):
             raise CheckpointError(f"{where}: tensor {name} holds {array.dtype}, expected floats")
-        if not np.isfinite(array).all():
-            raise CheckpointError(f"{where}: tensor {name} holds values that are not finite")
+        with np.errstate(over="ignore"):
+            single = array.astype(np.float32)
+        if not np.isfinite(single).all():
+            raise CheckpointError(
+                f"{where}: tensor {name} holds values that are not finite in single precision"
+            )
+    if (tensors[VARIANCE] < 0.0).any():
+        worst = float(tensors[VARIANCE].min())
+        raise CheckpointError(f"{where}: tensor {VARIANCE} holds {worst:g}, expected 0 or more")
+
+
+def _parse(data: bytes, path: Path) -> dict[str, NDArray[np.float32]]:
+    """Return the tensors of a file in single precision.
+
+    Raises:
+        CheckpointError: If it is damaged, or holds what is not read here.
+    """
+    try:
+        entries = safetensors.deserialize(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        problem = " ".join(str(error).split())
+        raise CheckpointError(f"{path} is truncated or damaged: {problem}") from error
+    tensors: dict[str, NDArray[np.float32]] = {}
+    for name, entry in entries:
+        kind, content = entry["dtype"], bytes(entry["data"])
+        if kind == "BF16":
+            # The upper half of a float32.
+            array = (np.frombuffer(content, "<u2").astype(np.uint32) << 16).view(np.float32)
+        elif kind in _FLOATS:
+            array = np.frombuffer(content, _FLOATS[kind])
+        else:
+            raise CheckpointError(
+                f"{path}: tensor {name} holds {kind}, expected one of BF16, {', '.join(_FLOATS)}"
+            )
+        tensors[name] = array.reshape(entry["shape"])
+    return tensors
+
+
+def _try_out(spec: PolicySpec, tensors: Tensors, where: str) -> None:
+    """Run the policy on plausible and on extreme observations.
+
+    Raises:
+        CheckpointError: If anything that comes out is not finite in single precision.
+    """
+    policy = ArrayPolicy(spec, tensors)
+    spread = np.sqrt(policy.variance) * OBSERVATION_CLIP
+    obs = np.stack([policy.mean, policy.mean + spread, policy.mean - spread])
+    with np.errstate(all="ignore"):
+        results = {
+            "deviation": policy.std,
+            "means": policy.means(obs),
+            "values": policy.values(obs),
+        }
+        if spec.method == "ndp":
+            results["goal"], results["weights"] = policy.parameters_of(obs)
+        for name, result in results.items():
+            if not np.isfinite(np.asarray(result).astype(np.float32)).all():
+                raise CheckpointError(f"{where}: the policy's {name} are not finite numbers")
 
 
 def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:

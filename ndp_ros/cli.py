@@ -8,17 +8,20 @@ wrong on purpose is an :class:`~ndp_ros.errors.NdpError` and ends in one line an
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import importlib
+import io
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ndp_ros import __version__
-from ndp_ros.errors import NdpError
+from ndp_ros.errors import NdpError, describe
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
@@ -59,6 +62,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Arguments without the program's name; ``None`` for those of the process.
     """
+    sys.stdout = sys.stdout or _Closed()
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    try:
+        status = _run(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output has seen enough.
+        status = 1
+    except OSError as error:
+        status = _fail("", f"cannot write to standard output ({describe(error)})")
+    except SystemExit:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            raise
+        status = _fail("", "cannot write to standard output")
+    else:
+        return status
+    # What could not be written would be tried again when the interpreter ends.
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return status
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    """Run the subcommand; what goes wrong with it is one line, output that is closed is not."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     name = next((a for a in arguments if not a.startswith("-")), None)
@@ -84,13 +112,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(status)
     except NdpError as error:
         return _fail(name, str(error))
-    except ModuleNotFoundError as error:
-        return _fail(name, f"needs the Python module {error.name}, which is not installed")
     except KeyboardInterrupt as error:
         return _fail(name, str(error) or "interrupted", INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        raise
+    except (ImportError, OSError, RecursionError, UnicodeError, MemoryError) as error:
+        return _fail(name, describe(error))
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -102,6 +129,11 @@ class OneLineParser(argparse.ArgumentParser):
         """Say what is wrong and where help is."""
         line = " ".join(message.split())
         self.exit(2, f"{self.prog}: {line} (see {self.prog} --help)\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Write help and errors; an output that takes nothing is no success."""
+        (file or sys.stderr).write(message)
+        (file or sys.stderr).flush()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -121,8 +153,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _fail(name: str, message: str, status: int = 2) -> int:
-    sys.stderr.write(f"ndp {name}: {' '.join(message.split())}\n")
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{f'ndp {name}'.strip()}: {' '.join(message.split())}\n")
+        sys.stderr.flush()
     return status
+
+
+class _Closed(io.TextIOBase):
+    """Standard output of a process that has none: whoever writes to it is told."""
+
+    def write(self, text: str) -> int:
+        """Refuse.
+
+        Raises:
+            OSError: Always.
+        """
+        raise OSError(errno.EBADF, "standard output is closed")
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:

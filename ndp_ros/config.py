@@ -9,8 +9,12 @@ name, a unit, a bound or a sentence is written once.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import errno
 import math
+import os
+import stat
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -19,7 +23,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from ndp_ros.errors import ConfigError
+from ndp_ros.errors import ConfigError, describe
 
 Config = TypeVar("Config")
 
@@ -129,6 +133,25 @@ def to_mapping(config: Any) -> dict[str, Any]:
     return typing.cast(dict[str, Any], plain(config))
 
 
+def read_file(path: str | Path, largest: int = 1 << 30) -> bytes:
+    """Return what a regular file holds; nothing else is opened or waited for.
+
+    Raises:
+        OSError: If it cannot be read, is no regular file, or is larger than ``largest`` [bytes].
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:  # a null byte
+        raise OSError(errno.EINVAL, str(error), str(path)) from error
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        if status.st_size > largest:
+            raise OSError(errno.EFBIG, f"it is larger than {largest} bytes", str(path))
+        return file.read()
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Return the mapping in a YAML file.
 
@@ -136,10 +159,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         ConfigError: If the file is missing, is no YAML, holds no mapping or a name twice.
     """
     try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+        values = yaml.load(read_file(path).decode("utf-8"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
-    except yaml.YAMLError as error:
+        raise ConfigError(f"cannot read {describe(error)}") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         problem = " ".join(str(error).split())
         raise ConfigError(f"{path} is not YAML: {problem}") from error
     if not isinstance(values, dict):
@@ -229,9 +252,26 @@ def _convert(p: Parameter, value: Any, where: str) -> Any:
         if isinstance(item, int | float) and not isinstance(item, bool):
             below = p.minimum is not None and item < p.minimum
             above = p.maximum is not None and item > p.maximum
-            if below or above or not math.isfinite(item):
+            if below or above or (isinstance(item, float) and not math.isfinite(item)):
                 raise ConfigError(f"{where}{p.name} is {item!r}: {p.describe()}")
     return value
+
+
+def _whole(value: Any) -> int:
+    """Return a whole number exactly, also one that is written as 1e6.
+
+    Raises:
+        ValueError: If it is none, or if a float cannot tell it from its neighbours.
+    """
+    if isinstance(value, int):
+        return value
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return int(value)
+    number = float(value)
+    if number != int(number) or abs(number) > 2**53:
+        raise ValueError
+    return int(number)
 
 
 def _cast(kind: Any, value: Any, name: str) -> Any:
@@ -257,11 +297,7 @@ def _cast(kind: Any, value: Any, name: str) -> Any:
     elif kind in (int, float):
         if not isinstance(value, bool):
             try:
-                number = float(value)
-                if kind is float:
-                    return number
-                if number == int(number):
-                    return int(number)
+                return float(value) if kind is float else _whole(value)
             except (TypeError, ValueError, OverflowError):
                 pass
     elif kind is str:

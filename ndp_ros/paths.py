@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from ndp_ros.errors import ConfigError
+from ndp_ros.errors import ConfigError, describe
 
 _SOURCE = Path(__file__).resolve().parent.parent
 
@@ -40,17 +40,21 @@ def share(relative: str) -> Path:
 
 
 def find_checkpoint(name: str | Path) -> Path:
-    """Return a checkpoint's folder, given as a path or as the name of one that ships.
+    """Return a checkpoint's folder, given as a path, as a run, or as the name of one that ships.
+
+    Of a run it is the best of its checkpoints.
 
     Raises:
-        ConfigError: If it is neither, or a run that holds checkpoints; the message lists those
-            that ship, or names one of the run's.
+        ConfigError: If it is neither; the message lists those that ship.
     """
-    if str(name) and Path(name).is_dir():
-        best = Path(name) / "checkpoints" / "best"
-        if best.is_dir() and not (Path(name) / "config.json").exists():
-            raise ConfigError(f"{name} is a run: name one of its checkpoints, such as {best}")
-        return Path(name).resolve()
+    try:
+        if str(name) and Path(name).is_dir():
+            best = Path(name) / "checkpoints" / "best"
+            if best.is_dir() and not (Path(name) / "config.json").exists():
+                return best.resolve()
+            return Path(name).resolve()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"no checkpoint {describe(error)}") from error
     shipped: dict[str, Path] = {}
     for root in reversed(share_roots()):
         shipped |= {

@@ -124,14 +124,17 @@ def test_a_wrong_command_line_exits_2(
         (["train", TOY, "--seed", "-1"], "seed is -1"),
         (["train", TOY, "--clip", "x"], "clip is 'x'"),
         (["train", TOY, "--method", "magic"], "is not one of [ndp"),
-        (["train", TOY, "--config", "missing.yaml"], "cannot read missing.yaml"),
+        (
+            ["train", TOY, "--config", "missing.yaml"],
+            "cannot read missing.yaml",
+        ),
         (["train", TOY, "--seeds", "1", "1"], "different seeds"),
         (["train", TOY, "--seed", "1", "--seeds", "2"], "--seed 1 beside --seeds 2: give one"),
         (["train", TOY, "--bogus", "1"], "unrecognized arguments"),
         (["eval", "nowhere"], "none of that name ships (those: faucet_open, gen3_throw"),
         (["eval", "nowhere", "--episodes", "0"], "not a positive whole number"),
         (["plot", "nowhere", "-o", "x.png"], "nowhere is no run directory"),
-        (["check", "missing.yaml"], "cannot read missing.yaml"),
+        (["check", "missing.yaml"], "missing.yaml: there is no such file or folder"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
@@ -144,15 +147,13 @@ def test_bad_input_is_one_line_and_status_2(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_in_place_of_a_checkpoint_gets_the_name_of_one(
+def test_a_run_in_place_of_a_checkpoint_stands_for_its_best(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run" / "checkpoints" / "best").mkdir(parents=True)
     assert ndp("eval", "run") == 2
-    assert "run is a run: name one of its checkpoints, such as run/checkpoints/best" in one_line(
-        capsys
-    )
+    assert "run/checkpoints/best/config.json: No such file" in one_line(capsys)
 
 
 def test_a_shipped_checkpoint_goes_by_its_name(

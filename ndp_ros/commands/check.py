@@ -6,6 +6,7 @@ import argparse
 import importlib
 import importlib.util
 import json
+import stat
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ndp_ros import checkpoint
 from ndp_ros.config import from_mapping, parameters, read_yaml
-from ndp_ros.errors import ConfigError, NdpError
+from ndp_ros.errors import ConfigError, NdpError, describe
 
 if TYPE_CHECKING:
     from ndp_ros.training.environment import TaskChoice, TaskEnvironment
@@ -44,7 +45,9 @@ def main(args: argparse.Namespace) -> int:
     for path in args.paths:
         try:
             what, problem = check(path), ""
-        except NdpError as error:
+        except (NdpError, OSError, RecursionError) as error:
+            if not isinstance(error, NdpError):
+                error = ConfigError(describe(error))
             what, problem = "", " ".join(str(error).split())
             found[str(path)] = problem
         out = sys.stderr if problem or args.json else sys.stdout
@@ -61,7 +64,16 @@ def check(path: Path) -> str:
     Raises:
         NdpError: If it is not, or if nothing tells what it is meant to be.
     """
-    if path.is_dir():
+    try:
+        kind_of_file = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ConfigError(
+            "there is no such file or folder: name a file, such as config/arms/jaco.yaml, or a "
+            "checkpoint folder"
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"it cannot be looked at ({error.strerror})") from error
+    if stat.S_ISDIR(kind_of_file):
         if not (path / checkpoint.CONFIG).exists() and (path / "run.json").exists():
             return _writer(path)
         return _checkpoint(path)

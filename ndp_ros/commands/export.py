@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def main(args: argparse.Namespace) -> int:
     else:
         sys.stdout.write(f"{args.output}: success {report['success_rate']:.3f}\n")
     sys.stdout.flush()  # the figures are out, whatever happens to the files
-    text = card(args.output.name, saved, args.which, args.about, report)
+    text = card(args.output, saved, args.which, args.about, report)
     origin = {**saved.provenance, "config": _anywhere(saved.provenance.get("config", {}))}
     checkpoint.save(args.output, saved.spec, saved.tensors, origin, card=text)
     if curve:
@@ -103,12 +104,12 @@ def _evaluate(saved: checkpoint.Checkpoint, args: argparse.Namespace) -> list[Ep
 
 
 def card(
-    name: str, saved: checkpoint.Checkpoint, which: str, about: str, report: dict[str, Any]
+    folder: Path, saved: checkpoint.Checkpoint, which: str, about: str, report: dict[str, Any]
 ) -> str:
     """Return what a checkpoint is, for people.
 
     Args:
-        name: Its name.
+        folder: Where it is.
         saved: The checkpoint.
         which: ``best`` or ``last`` of its run.
         about: A sentence in front, or nothing.
@@ -134,7 +135,7 @@ def card(
         ("machine", f"{machine.get('architecture')}, {machine.get('cores')} cores"),
         (
             "evaluation",
-            f"`ndp eval models/checkpoints/{name} --episodes {report['episodes']} --seed "
+            f"`ndp eval {shlex.quote(str(folder))} --episodes {report['episodes']} --seed "
             f"{report['seed']}`: success {report['success_rate']:.3f} "
             f"(95 % interval {low:.3f} to {high:.3f})",
         ),
@@ -145,7 +146,7 @@ def card(
         for key, title, scale, form in figures
         if report.get(key) is not None
     ]
-    lines = [f"# {name}", ""]
+    lines = [f"# {folder.name}", ""]
     lines += [about or f"A policy of method `{spec.method}` for the task {task} on the {spec.arm}."]
     lines += ["", "| | |", "| --- | --- |", *(f"| {a} | {b} |" for a, b in rows), ""]
     lines += ["Commit, versions and the whole configuration are in `config.json`.", ""]

@@ -5,6 +5,7 @@
     <run>/config.yaml        what was asked for
     <run>/provenance.json    commit, versions, machine, command; the same of each resumption
     <run>/progress.csv       one row a batch
+    <run>/.lock              held by the one process that writes
     <run>/tensorboard/       the same for TensorBoard
     <run>/checkpoints/<samples>/   a checkpoint and the trainer's state
     <run>/checkpoints/last, best   links to the newest and to the best by evaluation
@@ -16,7 +17,9 @@ afterwards, so that whatever happens there is a sound last checkpoint.
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
+import os
 import shlex
 import shutil
 import time
@@ -46,6 +49,8 @@ CONFIG = "config.yaml"
 PROVENANCE = "provenance.json"
 CHECKPOINTS = "checkpoints"
 LAST, BEST = "last", "best"
+LOCK = ".lock"
+"""Whoever writes to the directory holds a lock on this file, in which its process id stands."""
 
 _ARRAYS, _COUNTERS = "training.safetensors", "training.json"
 
@@ -84,11 +89,18 @@ class RunDirectory:
         self._checkpoints = folder / CHECKPOINTS
         self._new = not resume
         self._before = config
-        if resume:
-            self._before = self._require_same()
-            self._go_on()
-        else:
-            self._make()
+        if not resume:
+            self._make_folder()
+        self._lock = hold(folder)
+        try:
+            if resume:
+                self._before = self._require_same()
+                self._go_on()
+            else:
+                self._make()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def warning(self) -> str:
@@ -177,9 +189,27 @@ class RunDirectory:
         if self._new:
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    def close(self) -> None:
+        """Let others write to the directory; the end of the process does it too."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _make_folder(self) -> None:
+        folder = self.folder
+        taken = folder.exists() and (
+            not folder.is_dir() or any(path.name != LOCK for path in folder.iterdir())
+        )
+        if taken:
+            raise TrainingError(f"{folder} exists: add --resume, or name another with --out")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(f"cannot write to {folder}: {error.strerror}") from error
+
     def _make(self) -> None:
         folder = self.folder
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if any(path.name != LOCK for path in folder.iterdir()):
             raise TrainingError(f"{folder} exists: add --resume, or name another with --out")
         started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         origin = {**provenance(), "command": self._command, "started": started}
@@ -228,6 +258,36 @@ class RunDirectory:
                 f"'{resume_command(self.folder, saved)}', or start a new run with --out"
             )
         return saved
+
+
+def hold(folder: Path) -> int:
+    """Become the one who writes to a run's directory, for as long as the descriptor is open.
+
+    Returns:
+        The descriptor of its lock.
+
+    Raises:
+        TrainingError: If the directory cannot be written to, or another process holds it.
+    """
+    path = folder / LOCK
+    if not folder.is_dir():
+        raise TrainingError(f"cannot resume {folder}: there is no such run")
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        raise TrainingError(f"cannot write to {folder}: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(lock, 20, 0).decode(errors="replace").strip() or "unknown"
+        os.close(lock)
+        raise TrainingError(
+            f"{folder} is being written by process {holder}: wait for its end, or name another "
+            "directory with --out"
+        ) from error
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock
 
 
 def acting_choice(config: RunConfig, checkpoint: str | Path) -> TaskChoice:

@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from ndp_ros.errors import NdpError, TaskError
+from ndp_ros.errors import NdpError, TaskError, describe
 from ndp_ros.observation import ObservationField
 
 Array = NDArray[np.float64]
@@ -170,7 +170,8 @@ class TaskChoice:
         except NdpError:
             raise
         except (gymnasium.error.Error, ImportError) as error:
-            problem = " ".join(str(error).split())
+            missing = isinstance(error, ModuleNotFoundError)
+            problem = describe(error) if missing else " ".join(str(error).split())
             raise TaskError(f"cannot make task {self.task!r}: {problem}") from error
         except Exception as error:
             raise TaskError(f"cannot make task {self.task!r}: {_hint(error, self.task)}") from error

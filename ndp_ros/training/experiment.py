@@ -15,10 +15,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+
 from ndp_ros import __version__
 from ndp_ros.config import from_mapping, param, read_yaml
 from ndp_ros.dmp.config import DmpConfig
-from ndp_ros.errors import ConfigError
+from ndp_ros.errors import ConfigError, TaskError
 from ndp_ros.paths import share_roots
 from ndp_ros.policies.spec import WEIGHTS, PolicySpec
 from ndp_ros.training.environment import TaskChoice, TaskEnvironment
@@ -122,7 +124,7 @@ class RunConfig:
 
     task: str = param("throw", doc="Task: a short name or a gymnasium id (module:id).")
     method: str = param("ndp", doc="What is trained, and how.", choices=tuple(METHODS))
-    seed: int = param(0, doc="Seed of everything random.", minimum=0)
+    seed: int = param(0, doc="Seed of everything random.", minimum=0, maximum=2**63 - 1)
     samples: int = param(600_000, doc="Control steps to train on.", minimum=1)
     preset: str = param("default", doc="Preset of the task; empty for a task without presets.")
     task_options: tuple[str, ...] = param((), doc="Further options of the task, name=value.")
@@ -142,10 +144,13 @@ class RunConfig:
         "raw", doc="Outputs are weights, or amounts of orthogonal curves.", choices=WEIGHTS
     )
     learned_alpha: bool = param(False, doc="An NDP also yields the alpha of each segment.")
-    init_log_std: float = param(0.0, doc="Initial log standard deviation of actions.")
-    final_log_std: float | None = param(
-        None, doc="Log deviation at the end, approached linearly; without it, it is learnt."
+    init_log_std: float = param(
+        0.0, doc="Initial log standard deviation of actions.", minimum=-10.0, maximum=5.0
     )
+    final_log_std: float | None = param(
+        None, doc="Log deviation at the end, approached linearly; without it, it is learnt.",
+        minimum=-10.0, maximum=5.0,
+    )  # fmt: skip
     checkpoint_every: int = param(
         10, doc="Batches between checkpoints; each starts new episodes.", minimum=1
     )
@@ -271,7 +276,14 @@ def make_spec(config: RunConfig, env: TaskEnvironment) -> PolicySpec:
 
     Raises:
         ConfigError: If the two do not fit.
+        TaskError: If the observation is no vector of numbers.
     """
+    space = getattr(env, "observation_space", None)
+    if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
+        raise TaskError(
+            f"observations of task {config.task} are {space}: every method here takes one vector "
+            "of numbers (gymnasium.wrappers.FlattenObservation makes one)"
+        )
     return PolicySpec(
         method=config.policy,
         task=config.task,

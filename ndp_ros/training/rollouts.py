@@ -20,6 +20,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, cast
@@ -139,7 +140,7 @@ class Rollouts:
         self._pipes: list[Connection] = []
         context = multiprocessing.get_context("spawn")
         try:
-            with _single_threaded():
+            with _single_threaded(), _undisturbed():
                 for index in range(plan.workers) if mine is None else mine:
                     ours, theirs = context.Pipe()
                     process = context.Process(
@@ -361,6 +362,18 @@ class Worker:
             start += f.size
         what = f"observation {', '.join(names)}" if names else "reward"
         raise TrainingError(f"environment {environment}: {what} is not finite")
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let child processes leave Ctrl-C to this one, from their first instruction on."""
+    # Whoever starts this helper unblocks the signal, so it is there before.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

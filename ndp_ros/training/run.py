@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,21 +45,21 @@ def train(
         spec = make_spec(config, env)
     finally:
         env.close()
-    directory = RunDirectory(Path(folder), config, resume, command)
-    if directory.warning and not quiet:
-        sys.stderr.write(directory.warning + "\n")
-    try:
-        trainer = _trainer(config, spec, directory, resume)
-    except BaseException:
-        directory.discard_if_new()
-        raise
-    try:
-        trainer.go(quiet, watch)
-    except OSError as error:
-        raise TrainingError(
-            f"cannot write to {folder}: {error.strerror}; the last checkpoint is intact"
-        ) from error
-    return directory.last
+    with contextlib.closing(RunDirectory(Path(folder), config, resume, command)) as directory:
+        if directory.warning and not quiet:
+            sys.stderr.write(directory.warning + "\n")
+        try:
+            trainer = _trainer(config, spec, directory, resume)
+        except BaseException:
+            directory.discard_if_new()
+            raise
+        try:
+            trainer.go(quiet, watch)
+        except OSError as error:
+            raise TrainingError(
+                f"cannot write to {folder}: {error.strerror}; the last checkpoint is intact"
+            ) from error
+        return directory.last
 
 
 def _trainer(config: RunConfig, spec: PolicySpec, directory: RunDirectory, resume: bool) -> Trainer:
