@@ -19,6 +19,8 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.srv import ChangeState
 from ndp_interfaces.msg import DmpParameters, Status
 from ndp_interfaces.srv import Reset
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_support import Ros, ros_system
 from sensor_msgs.msg import JointState
@@ -221,7 +223,9 @@ def test_segments_that_the_guard_refuses_are_a_warning_a_reason_and_a_line_of_th
     system.ros.until(
         lambda: (
             system.state == Status.WAITING
-            and system.status[-1].reason.startswith("segment_impossible: segment")
+            and system.status[-1].reason.startswith(
+                "segments rejected: segment_impossible: segment"
+            )
             and system.status[-1].rejected > rejected
         ),
         "word of it in the status",
@@ -229,7 +233,7 @@ def test_segments_that_the_guard_refuses_are_a_warning_a_reason_and_a_line_of_th
     system.ros.until(
         lambda: (
             system.health.level == DiagnosticStatus.WARN
-            and system.health.message == "waiting, segments rejected: segment_impossible"
+            and system.health.message == "waiting: segments rejected: segment_impossible"
         ),
         "word of it in the diagnostics",
     )
@@ -358,7 +362,97 @@ def test_stop_latches_until_it_is_cleared(system: System) -> None:
     system.goal = None
     system.ros.until(lambda: system.health.level == DiagnosticStatus.ERROR, "error diagnostics")
     system.ros.until(lambda: system.trigger("clear_fault").success, "cleared fault")
+    for line in ("~/stop: stopped until ~/clear_fault", "~/follow refused", "~/clear_fault: holds"):
+        system.ros.until(lambda line=line: line in system.ros.said(system.process), f"log: {line}")
     system.drive(HOME)
+
+
+def test_a_second_policy_is_refused_and_named_until_the_first_is_silent(system: System) -> None:
+    first, second = HOME + 0.1, HOME + 0.02
+    system.drive(first)
+    accepted = int(system.figure("accepted"))
+
+    def publish() -> None:
+        message = system.message()
+        message.session, message.checkpoint = 0xBEEF, "another"
+        message.goal = second.tolist()
+        system.output.publish(message)
+
+    timer = system.ros.node.create_timer(0.05, publish)
+    try:
+        named = "two policies publish: made-by-a-test (without a session) drives the arm, another "
+        system.ros.until(
+            lambda: (
+                system.health.level == DiagnosticStatus.ERROR
+                and system.health.message.startswith(f"following: {named}")
+                and system.status[-1].reason.startswith(named)
+                and int(system.figure("accepted")) > accepted
+            ),
+            "word of it",
+        )
+        assert (system.position > HOME + 0.05).all()
+        system.goal = None
+        system.ros.until(lambda: np.abs(system.position - second).max() < 0.02, "its turn")
+        assert system.status[-1].checkpoint == "another"
+    finally:
+        system.ros.node.destroy_timer(timer)
+
+
+def test_duplicates_and_steps_backwards_are_refused(system: System) -> None:
+    system.drive(HOME)
+    system.goal = None
+    rejected = int(system.figure("rejected_sequence"))
+    system.ros.until(lambda: system.state == Status.WAITING, "arm at rest")
+    for back in (0, 1, 2):
+        system.goal = HOME
+        message = system.message()
+        system.goal = None
+        system.output.publish(message)
+        system.sequence -= back
+        message = system.message()
+        message.sequence -= 1
+        system.output.publish(message)
+        rejected += 1
+        system.ros.until(
+            lambda n=rejected: int(system.figure("rejected_sequence")) >= n, "a refusal"
+        )
+        system.sequence += back
+
+
+def test_simulated_time_is_refused_in_the_middle_of_a_motion(system: System) -> None:
+    system.drive(HOME + 0.05)
+    parameter = Parameter("use_sim_time", value=True).to_parameter_msg()
+    request = SetParameters.Request(parameters=[parameter])
+    answer = system.ros.call(SetParameters, "integrator_node/set_parameters", request)
+    assert not answer.results[0].successful
+    assert "monotonic clock" in answer.results[0].reason
+    system.drive(HOME)
+
+
+def test_the_state_of_the_arm_reaches_reliable_subscribers(system: System) -> None:
+    reliable = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+    joints = system.ros.listen(JointState, "joint_states", reliable)
+    system.ros.until(lambda: joints, "joint states")
+
+
+def test_a_killed_integrator_is_named_by_another_node(ros: Ros) -> None:
+    dies = ros.start_node("integrator_node", **MOCK, **SLACK)
+    lives = ros.start(
+        "ndp_ros.nodes.integrator_node", "--ros-args", "-r", "__node:=another",
+        *(a for k, v in MOCK.items() for a in ("-p", f"{k}:={json.dumps(v)}")),
+    )  # fmt: skip
+    heard = ros.listen(DiagnosticArray, "/diagnostics")
+
+    def says(name: str, text: str) -> bool:
+        found = [s.message for m in heard for s in m.status if s.name == name]
+        return bool(found) and text in found[-1]
+
+    for name in ("integrator_node", "another"):
+        ros.until(lambda name=name: says(name, "holding"), f"diagnostics of {name}")
+    ros.spin(0.5)
+    dies.kill()
+    ros.until(lambda: says("another", "integrator_node has fallen silent"), "its name")
+    assert lives.poll() is None
 
 
 def test_a_real_arm_cannot_be_reset(system: System) -> None:

@@ -55,7 +55,7 @@ def segment(config: DmpConfig | None = None, **changes: object) -> Parameters:
     values = {
         "joint_names": JOINTS, "g": np.array([0.1, -0.2]),
         "w": np.arange(2.0 * config.n_basis).reshape(2, -1), "config": config, "duration": 0.25,
-        "stamp": NOW, "sequence": 3, "checkpoint": "throw-ndp-0123456789ab",
+        "stamp": NOW, "session": 77, "sequence": 3, "checkpoint": "throw-ndp-0123456789ab",
         "origin": np.array([0.05, -0.15]),
     }  # fmt: skip
     return Parameters(**(values | changes))
@@ -67,19 +67,20 @@ def test_a_segment_survives_the_message_unchanged(config, data, duration):
     numbers = st.lists(finite, min_size=2 * config.n_basis, max_size=2 * config.n_basis)
     w = np.array(data.draw(numbers)).reshape(2, config.n_basis)
     sent = segment(config, w=w, duration=duration)
-    got = parameters_from_message(parameters_to_message(sent), JOINTS, NOW + 0.01, 0.1)
+    got = parameters_from_message(parameters_to_message(sent), JOINTS, 0.01, 0.1)
     assert got.config == sent.config
     np.testing.assert_array_equal(got.g, sent.g)
     np.testing.assert_array_equal(got.w, sent.w)
     np.testing.assert_array_equal(got.origin, sent.origin)
     assert (got.duration, got.sequence, got.checkpoint) == (duration, 3, sent.checkpoint)
+    assert got.session == sent.session == 77
     assert got.stamp == pytest.approx(NOW, abs=1e-6)
 
 
 def test_without_an_origin_the_goal_stands_where_it_is():
     message = parameters_to_message(segment(origin=None))
     assert len(message.origin) == 0
-    assert parameters_from_message(message, JOINTS, NOW, 0.1).origin is None
+    assert parameters_from_message(message, JOINTS, 0.0, 0.1).origin is None
 
 
 def spoil(name, value):
@@ -134,12 +135,11 @@ BAD = {
 def test_what_does_not_fit_is_rejected_with_its_reason(name):
     reason, change = BAD[name]
     message = parameters_to_message(segment())
-    if reason in ("stale", "future"):
-        message.header.stamp = stamp_of(NOW - 1.0 if reason == "stale" else NOW + 1.0)
-    else:
+    age = {"stale": 1.0, "future": -1.0}.get(reason, 0.0)
+    if not age:
         change(message)
     with pytest.raises(RejectedError) as caught:
-        parameters_from_message(message, JOINTS, NOW, 0.1)
+        parameters_from_message(message, JOINTS, age, 0.1)
     assert caught.value.reason == reason
     assert reason in REASONS
     assert "\n" not in str(caught.value)

@@ -35,21 +35,28 @@ def alive(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-@pytest.mark.parametrize("kind", ["tied", "free"])
-def test_only_a_child_that_was_asked_to_ends_with_a_killed_parent(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("any", "tied"), ("any", "free"), ("ros2", "run"), ("ros2", "launch"), ("ros2", "topic")],
+)
+def test_a_child_ends_with_a_killed_parent_that_asked_for_it_or_is_ros2_run_or_launch(
+    name: str, kind: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(PARENT)
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, kind], stdout=subprocess.PIPE, text=True
+        [sys.executable, str(tmp_path / name), kind, "ndp_ros"], stdout=subprocess.PIPE, text=True
     )
     assert parent.stdout is not None
     with parent.stdout:
         child = int(parent.stdout.readline())
     parent.kill()
     parent.wait(PATIENCE)
+    goes_on = kind in ("free", "topic")
     try:
-        end = time.monotonic() + (PATIENCE if kind == "tied" else 1.0)
+        end = time.monotonic() + (1.0 if goes_on else PATIENCE)
         while alive(child) and time.monotonic() < end:
             time.sleep(0.02)
-        assert alive(child) == (kind == "free")
+        assert alive(child) == goes_on
     finally:
         if alive(child):
             os.kill(child, 9)

@@ -7,6 +7,7 @@ streamer's state comes back as topics.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import time
@@ -20,6 +21,7 @@ from ndp_interfaces.msg import DmpParameters, Status
 from ndp_interfaces.srv import Reset
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.publisher import Publisher
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.task import Future
 from rclpy.timer import Timer
 from sensor_msgs.msg import JointState
@@ -32,15 +34,18 @@ from ndp_ros.config import param
 from ndp_ros.domain import claim
 from ndp_ros.errors import NdpError, StreamError
 from ndp_ros.nodes import lifecycle, parameters, qos
+from ndp_ros.nodes.clocks import SystemClock
 from ndp_ros.nodes.lifecycle import Health, NdpNode
 from ndp_ros.nodes.messages import (
     Parameters,
     RejectedError,
     duration_of,
     parameters_from_message,
+    seconds,
     stamp_of,
 )
 from ndp_ros.nodes.observer import JOINT_STATES, SETPOINT, pose_topic
+from ndp_ros.nodes.source import Source
 from ndp_ros.nodes.stream import Stream
 from ndp_ros.streaming.config import StreamSpec, options_of
 
@@ -85,10 +90,15 @@ class IntegratorConfig:
 class IntegratorNode(NdpNode):
     """Owns the streamer; turns messages into segments and its state into topics."""
 
-    def __init__(self) -> None:
-        super().__init__(NAME, IntegratorConfig, StreamSpec)
-        self._config = parameters.read(self, IntegratorConfig)
-        self._spec = parameters.read(self, StreamSpec)
+    def __init__(self, **options: Any) -> None:
+        """Make the node; it takes nothing before it is activated.
+
+        Args:
+            options: Keyword arguments of ``rclpy.node.Node``.
+        """
+        super().__init__(NAME, IntegratorConfig, StreamSpec, **options)
+        self._config = IntegratorConfig()
+        self._spec = StreamSpec()
         self._joint_names: tuple[str, ...] = ()
         self._claim: socket | None = None
         self._stream: Stream | None = None
@@ -98,19 +108,23 @@ class IntegratorNode(NdpNode):
         self._waiting: dict[int, tuple[Future[str], float]] = {}
         self._scheduler = ""
         self._following = False
+        self._asked = 0
+        self._system_clock = SystemClock()
+        self._source = Source()
         self._rejected: Counter[str] = Counter()
-        self._last_rejection = -math.inf, ""
+        self._last_rejection = _Rejection()
+        self._ended = self._phase = ""
         self._refused = 0
         self._ignored = 0
         self._last: Parameters | None = None
         self._last_arrival = -math.inf
         self._warned: dict[str, float] = {}
-        self._told: tuple[str, str] | None = None
+        self._told: _Finding | None = None
         self.create_subscription(
             DmpParameters, "ndp/dmp_parameters", self._on_parameters, qos.PARAMETERS
         )
-        self._joints = self.create_publisher(JointState, JOINT_STATES, qos.STATE)
-        self._setpoint = self.create_publisher(JointTrajectory, SETPOINT, qos.STATE)
+        self._joints = self._publisher(JointState, JOINT_STATES)
+        self._setpoint = self._publisher(JointTrajectory, SETPOINT)
         self._status = self.create_publisher(Status, "ndp/status", qos.LATCHED)
         self._poses: dict[str, Publisher[PoseStamped]] = {}
         # A service that awaits the streamer must not keep the timers from running.
@@ -123,10 +137,17 @@ class IntegratorNode(NdpNode):
         ):
             self.create_service(kind, name, callback, callback_group=aside)
 
+    def _publisher(self, kind: Any, topic: str) -> Any:
+        """Return a publisher of the arm's state, whose quality of service may be overridden."""
+        overriding = QoSOverridingOptions.with_default_policies()
+        return self.create_publisher(kind, topic, qos.STATE_OUT, qos_overriding_options=overriding)
+
     # -- life cycle -------------------------------------------------------------------------
 
     def configure(self) -> None:
         """Check that the arm is known, is not this node's echo, and has no other integrator."""
+        self._config = parameters.read(self, IntegratorConfig)
+        self._spec = parameters.read(self, StreamSpec)
         self._joint_names = ArmConfig.named(self._spec.arm).joint_names
         if self._spec.hardware == "ros2_control":
             options = options_of(self._spec.options, self._spec.hardware)
@@ -142,12 +163,14 @@ class IntegratorNode(NdpNode):
         self._refused = 0
         self._ignored = 0
         self._last, self._last_arrival = None, -math.inf
+        self._source, self._last_rejection, self._ended = Source(), _Rejection(), ""
+        self._phase = ""
         self._stream = Stream(self._spec, len(self._joint_names), self._config.objects)
         self._scheduler = lifecycle.prefer(self._config.node_priority)
         self.get_logger().info(self._stream.greeting())
         for name in self._stream.objects:
-            self._poses[name] = self.create_publisher(PoseStamped, pose_topic(name), qos.STATE)
-        self._state_timer = self.create_timer(1.0 / self._config.publish_rate, self._publish)
+            self._poses[name] = self.create_publisher(PoseStamped, pose_topic(name), qos.STATE_OUT)
+        self._state_timer = self.every(1.0 / self._config.publish_rate, self._publish)
         self._publish()
 
     def deactivate(self) -> None:
@@ -166,7 +189,7 @@ class IntegratorNode(NdpNode):
         self._poses.clear()
         if self._epitaph:
             self.get_logger().error(self._epitaph)
-        self._publish_status(self._state())
+        self._publish_status(self._assess())
 
     def cleanup(self) -> None:
         """Let go of the arm if an error has kept ``deactivate`` from it."""
@@ -182,30 +205,42 @@ class IntegratorNode(NdpNode):
         stream = self._stream
         if stream is None or not stream.alive:
             return
+        now = time.monotonic()
         try:
+            age = self._system_clock.age(seconds(message.header.stamp))
             segment = parameters_from_message(
-                message, self._joint_names, self.now(), self._spec.runtime.max_parameter_age
+                message, self._joint_names, age, self._spec.runtime.max_parameter_age
             )
             if trouble := stream.trouble:
                 raise StreamError(trouble)
+            self._source.check(segment, now)
             # Also while nothing is followed, so that the first segment finds its matrix.
             stream.prepare(segment.config, segment.duration)
         except NdpError as error:
             reason = "streamer" if isinstance(error, StreamError) else "dynamics"
             reason = error.reason if isinstance(error, RejectedError) else reason
             self._rejected[reason] += 1
-            self._last_rejection = time.monotonic(), reason
-            self.report_soon()
+            self._reject(reason, str(error))
             self._warn(reason, f"segment {message.sequence} rejected: {error}")
             return
-        self._last_arrival = time.monotonic()
+        if self._source.accept(segment, now):
+            self._last_rejection = _Rejection()
+            self.get_logger().warning(f"another policy drives the arm: {segment.checkpoint}")
+        self._last_arrival = now
         if not self._following:
             self._ignored += 1
             return
         self._last = segment
-        stream.send(segment.g, segment.w, segment.stamp - _ros_offset(), segment.origin)
+        stream.send(segment.g, segment.w, now - age, segment.origin)
         if self._follow_until == math.inf and self._config.follow_for:
             self._follow_until = stream.arm_clock() + self._config.follow_for
+
+    def _reject(self, name: str, text: str) -> None:
+        """Remember why a segment was not taken, for status and diagnostics."""
+        if name != self._last_rejection.name:
+            self.report_soon()
+        text = text.removeprefix(f"{name}: ")
+        self._last_rejection = _Rejection(time.monotonic(), name, text)
 
     def _warn(self, reason: str, text: str) -> None:
         """Log, at most once in five seconds for each reason."""
@@ -220,8 +255,7 @@ class IntegratorNode(NdpNode):
         if refused > self._refused:
             self._refused = refused
             name = text.partition(":")[0]
-            self._last_rejection = time.monotonic(), name
-            self.report_soon()
+            self._reject(name, text)
             self._warn(name, f"segments refused by the guard: {text}")
 
     # -- what the streamer says -------------------------------------------------------------
@@ -234,18 +268,21 @@ class IntegratorNode(NdpNode):
         if stream.alive and stream.mailbox.state.load():
             self._publish_state(stream)
         if self._following and stream.arm_clock() > self._follow_until:
-            self._following = False
-            stream.mailbox.request("hold")
+            # With too many requests waiting it is asked again at the next look.
+            with contextlib.suppress(StreamError):
+                stream.mailbox.request("hold")
+                self._following = False
         self._answer(stream)
         self._watch_refusals(stream)
-        state = self._state()
-        if state != self._told:
-            self._publish_status(state)
+        self._watch_end(stream)
+        finding = self._assess()
+        if finding != self._told:
+            self._publish_status(finding)
 
     def _publish_state(self, stream: Stream) -> None:
         state = stream.mailbox.state
         # One stamp for all: by it phi knows what is of one instant.
-        stamp = stamp_of(stream.measured_at() + _ros_offset())
+        stamp = stamp_of(stream.measured_at() + self._system_clock.offset())
         names = list(self._joint_names)
         joints = JointState(
             name=names, position=state["position"], velocity=state["velocity"],
@@ -271,32 +308,52 @@ class IntegratorNode(NdpNode):
         # Last: it is what phi waits for, and by then everything else of this instant is there.
         self._setpoint.publish(setpoint)
 
-    def _state(self) -> tuple[str, str]:
-        """Return the state and its reason, as in ``ndp_interfaces/Status``."""
-        stream = self._stream
-        if stream is None:
-            return Status.STOPPED, self._epitaph
-        if trouble := stream.trouble:
-            return Status.STOPPED, trouble
-        phase = stream.mailbox.phase()
-        fault, reason = stream.explanation()
-        if phase == Status.WAITING:
-            # What ended the motion stays true until the next segment; what came before does not.
-            before, text = self._told or ("", "")
-            ended = before in (Status.FOLLOWING, Status.BRAKING, Status.STOPPED)
-            # Why it does not begin is news, too.
-            refused = bool(reason) and reason == stream.refusals()[1]
-            reason = reason if ended or refused else text
-        elif phase in (Status.FOLLOWING, Status.HOLDING):
-            reason = ""
-        return phase, fault or reason
+    def _assess(self) -> _Finding:
+        """Return the state and what is wrong: the one source of status and diagnostics.
 
-    def _publish_status(self, state: tuple[str, str]) -> None:
-        self._told = state
+        The cause comes before the symptom, and what happens now before what has happened.
+        """
+        stream, lost = self._stream, self.lost()
+        if stream is None:
+            bad = lifecycle.ERROR if self._epitaph else lifecycle.OK
+            return _Finding(Status.STOPPED, bad, self._epitaph)
+        if trouble := stream.trouble:
+            return _Finding(Status.STOPPED, lifecycle.ERROR, _and(trouble, lost))
+        phase, now = stream.mailbox.phase(), time.monotonic()
+        fault, reason = stream.explanation()
+        if fault:
+            level = max(level_of(phase, fault), lifecycle.WARN)
+            return _Finding(phase, level, _and(fault, lost))
+        if dispute := self._source.dispute(now):
+            return _Finding(phase, lifecycle.ERROR, _and(dispute, lost))
+        well = phase in (Status.FOLLOWING, Status.HOLDING)
+        why = "" if well else self._ended if phase == Status.WAITING else reason
+        if lost:
+            return _Finding(phase, lifecycle.ERROR, lost, why)
+        rejection = self._last_rejection
+        if now - rejection.at < _RECENT and (self._following or phase == Status.HOLDING):
+            cause = f"segments rejected: {rejection.name}"
+            return _Finding(phase, lifecycle.WARN, cause, rejection.text)
+        if self._policy_silent(now):
+            return _Finding(phase, lifecycle.WARN, "policy silent", why)
+        level = lifecycle.WARN if why and phase == Status.WAITING else level_of(phase, why)
+        return _Finding(phase, level, why)
+
+    def _watch_end(self, stream: Stream) -> None:
+        """Keep what ended the last motion: it stays true until a segment is followed again."""
+        phase = stream.mailbox.phase()
+        if phase == Status.WAITING and phase != self._phase:
+            moved = self._phase in (Status.FOLLOWING, Status.BRAKING, Status.STOPPED)
+            self._ended = stream.explanation()[1] if moved else ""
+        self._phase = phase
+
+    def _publish_status(self, finding: _Finding) -> None:
+        self._told = finding
         stream, last = self._stream, self._last
         report = stream.report() if stream is not None else {}
         message = Status(
-            state=state[0], reason=state[1], arm=self._spec.arm, backend=self._spec.hardware,
+            state=finding.state, reason=finding.reason,
+            arm=self._spec.arm, backend=self._spec.hardware,
             simulated=stream is not None and stream.simulated,
             joint_names=list(self._joint_names), rate=self._spec.runtime.rate,
             checkpoint=last.checkpoint if last else "", sequence=last.sequence if last else 0,
@@ -315,8 +372,11 @@ class IntegratorNode(NdpNode):
             return f"the node is {self.state}: activate it first"
         if not stream.alive:
             return stream.obituary()
+        try:
+            ticket = stream.mailbox.request(kind, seed, timeout=_REQUEST_TIMEOUT)
+        except StreamError as error:
+            return str(error)
         answer: Future[str] = Future(executor=self.executor)
-        ticket = stream.mailbox.request(kind, seed)
         self._waiting[ticket] = answer, time.monotonic() + _REQUEST_TIMEOUT
         return str(await answer)
 
@@ -327,7 +387,10 @@ class IntegratorNode(NdpNode):
             if answer is None and not stream.alive:
                 answer = stream.obituary()
             if answer is None and time.monotonic() > deadline:
-                answer = f"the streamer did not answer within {_REQUEST_TIMEOUT:g} s"
+                answer = (
+                    f"the streamer did not answer within {_REQUEST_TIMEOUT:g} s; a hold or stop is "
+                    "carried out as soon as it ticks again, anything else is not"
+                )
             if answer is not None:
                 del self._waiting[ticket]
                 future.set_result(answer)
@@ -337,70 +400,107 @@ class IntegratorNode(NdpNode):
     ) -> SetBool.Response:
         # Segments wait for the streamer's consent, but stop at once.
         self._following = self._following and request.data
+        self._asked += 1
+        asked = self._asked
         refusal = await self._ask("follow" if request.data else "hold")
-        self._following = request.data and not refusal
+        if request.data and not refusal and asked != self._asked:
+            refusal = "a later request took its place"
+        elif not refusal:
+            self._following = request.data
         self._follow_until = math.inf
-        return self._conclude(response, refusal, "follows" if request.data else "holds")
+        done = "follows" if request.data else "holds"
+        return self._conclude("follow" if request.data else "follow (off)", response, refusal, done)
 
     async def _on_reset(self, request: Reset.Request, response: Reset.Response) -> Reset.Response:
         refusal = await self._ask("reset", request.seed)
         if not refusal and self._stream is not None:
             self._stream.mark()
-        return self._conclude(response, refusal, f"start state of seed {request.seed}")
+        return self._conclude("reset", response, refusal, f"start state of seed {request.seed}")
 
     async def _on_stop(
         self, _request: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
         self._following = False
-        return self._conclude(response, await self._ask("stop"), "stopped until ~/clear_fault")
+        self._asked += 1
+        refusal = await self._ask("stop")
+        return self._conclude("stop", response, refusal, "stopped until ~/clear_fault")
 
     async def _on_clear_fault(
         self, _request: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
-        return self._conclude(response, await self._ask("clear_fault"), "holds")
+        refusal = await self._ask("clear_fault")
+        return self._conclude("clear_fault", response, refusal, "holds")
 
-    def _conclude(self, response: Any, refusal: str, done: str) -> Any:
+    def _conclude(self, name: str, response: Any, refusal: str, done: str) -> Any:
+        """Fill in a service's answer, log it, and report what it has changed."""
         response.success, response.message = not refusal, refusal or done
+        if refusal:
+            self.get_logger().warning(f"~/{name} refused: {refusal}")
+        else:
+            self.get_logger().info(f"~/{name}: {done}")
         self.report()
         return response
 
     # -- diagnostics ------------------------------------------------------------------------
 
+    @property
+    def hardware_id(self) -> str:
+        """The arm and the backend that reaches it."""
+        return f"{self._spec.arm} ({self._spec.hardware})"
+
     def health(self) -> Health:
         """Return rates, lateness, counts, and in one phrase what is wrong."""
-        values: dict[str, object] = {"state": self.state}
+        values: dict[str, object] = {}
         values |= {f"rejected_{reason}": count for reason, count in self._rejected.items()}
-        stream = self._stream
+        stream, finding = self._stream, self._assess()
         if stream is None:
-            if self._epitaph:
-                return Health(lifecycle.ERROR, f"{self.state}: {self._epitaph}", values)
-            return Health(lifecycle.OK, self.state, values)
-        state, reason = self._state()
-        values |= {"arm_state": state, "reason": reason, "ignored": self._ignored}
+            text = f"{self.state}: {finding.cause}" if finding.cause else self.state
+            return Health(finding.level, text, values)
+        values |= {"arm_state": finding.state, "reason": finding.reason, "ignored": self._ignored}
         values |= stream.figures()
         values["node_scheduler"] = self._scheduler
         if self._last is not None:
             values |= {"checkpoint": self._last.checkpoint, "sequence": self._last.sequence}
-        publishers = self.count_publishers("ndp/dmp_parameters")
-        values["policies"] = publishers
-        level, text = level_of(state, reason), f"{state}: {reason}" if reason else state
-        silent = self._policy_silent()
-        if level == lifecycle.OK and state == Status.STARTING:
-            text = "the streamer starts"
-        if silent and level != lifecycle.ERROR:
-            level, text = lifecycle.WARN, f"policy silent, arm {state}"
-        elif time.monotonic() - self._last_rejection[0] < _RECENT and level == lifecycle.OK:
-            level, text = lifecycle.WARN, f"{state}, segments rejected: {self._last_rejection[1]}"
-        elif publishers > 1 and level == lifecycle.OK:
-            level, text = lifecycle.WARN, f"{publishers} policies publish at once"
-        return Health(level, text, values)
+        text = f"{finding.state}: {finding.cause}" if finding.cause else finding.state
+        return Health(finding.level, text, values)
 
-    def _policy_silent(self) -> bool:
+    def _policy_silent(self, now: float) -> bool:
         """Whether segments are wanted and none has come for longer than one lasts."""
         if not self._following:
             return False
         duration = self._last.duration if self._last is not None else 1.0
-        return time.monotonic() - self._last_arrival > _SILENCE * duration + 0.1
+        return now - self._last_arrival > _SILENCE * duration + 0.1
+
+
+@dataclass(frozen=True)
+class _Rejection:
+    """The last segment that was not taken."""
+
+    at: float = -math.inf
+    """CLOCK_MONOTONIC [s]."""
+    name: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """What status and diagnostics say: the arm's state, how bad it is, and why."""
+
+    state: str
+    level: bytes
+    cause: str
+    """In the words that stay the same while it lasts."""
+    detail: str = ""
+    """Figures, or what came of it."""
+
+    @property
+    def reason(self) -> str:
+        """Cause and detail in one line."""
+        return f"{self.cause}: {self.detail}" if self.detail else self.cause
+
+
+def _and(cause: str, lost: str) -> str:
+    return f"{cause}; {lost}" if lost else cause
 
 
 def level_of(state: str, reason: str) -> bytes:
@@ -408,11 +508,6 @@ def level_of(state: str, reason: str) -> bytes:
     told = state == Status.BRAKING and not reason
     level: bytes = lifecycle.OK if told else _UNHEALTHY.get(state, lifecycle.OK)
     return level
-
-
-def _ros_offset() -> float:
-    """Return ROS time minus CLOCK_MONOTONIC [s]."""
-    return time.time() - time.monotonic()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -10,21 +11,26 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
+from rclpy.timer import Timer
 
 from ndp_ros.errors import NdpError
-from ndp_ros.nodes import parameters
+from ndp_ros.nodes import clocks, parameters
+from ndp_ros.nodes.partners import PACKAGE, Partners
 from ndp_ros.parent import end_with_parent
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
-DIAGNOSTICS_PERIOD = 1.0
+DIAGNOSTICS_PERIOD = 0.5
 """Time between two reports on /diagnostics without news [s]."""
 LOG_PERIOD = 5.0
 """Time between two log lines of the same text [s]."""
@@ -45,31 +51,39 @@ class NdpNode(LifecycleNode):
     """A lifecycle node whose transitions fail with one logged line instead of a traceback.
 
     Subclasses implement ``configure``, ``activate``, ``deactivate``, ``cleanup`` and
-    ``health``; each may raise NdpError, which refuses the transition.
+    ``health``; each may raise NdpError, which refuses the transition. They read their
+    parameters in ``configure``: until then every parameter may be set.
     """
 
-    def __init__(self, name: str, *classes: type, writable: Collection[str] = ()) -> None:
+    def __init__(
+        self, name: str, *classes: type, writable: Collection[str] = (), **options: Any
+    ) -> None:
         """Make the node and declare its parameters.
 
         Args:
             name: Name of the node unless it is remapped.
             classes: Configuration classes whose fields become parameters.
-            writable: Parameters that may change at run time.
+            writable: Parameters that may change once the node is configured.
+            options: Keyword arguments of ``rclpy.node.Node``, such as ``namespace``,
+                ``context`` and ``parameter_overrides``, for nodes composed in one process.
 
         Raises:
             ConfigError: On a parameter that is unknown, missing or does not fit.
         """
-        super().__init__(name)
+        super().__init__(name, **options)
+        self._classes, self._writable = classes, frozenset(writable)
         try:
-            parameters.declare(self, *classes, writable=writable)
+            parameters.declare(self, *classes, writable=parameters.names_of(*classes))
         except NdpError:
             self.destroy_node()
             raise
+        self.add_on_set_parameters_callback(self._check_change)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._partners = Partners(self)
         self._last_health: tuple[bytes, str] | None = None
-        self._last_report = -DIAGNOSTICS_PERIOD
+        self._last_report = -math.inf
         self._logged: dict[str, float] = {}
-        self.create_timer(WATCH_PERIOD, self._watch)
+        self.every(WATCH_PERIOD, self._watch)
 
     def configure(self) -> None:
         """Load and check everything that is needed; take nothing."""
@@ -87,10 +101,36 @@ class NdpNode(LifecycleNode):
         """Return the node's present state for /diagnostics."""
         raise NotImplementedError
 
+    def on_change(self, changes: list[Parameter[Any]]) -> SetParametersResult:
+        """Accept or refuse a change of parameters that fit; accept it by default.
+
+        Args:
+            changes: What is to change, at once or not at all.
+        """
+        return SetParametersResult(successful=True)
+
     @property
     def state(self) -> str:
         """The lifecycle state: unconfigured, inactive, active or finalized."""
         return str(self._state_machine.current_state[1])
+
+    @property
+    def hardware_id(self) -> str:
+        """What the diagnostics are about: an arm and how it is reached; empty for neither."""
+        return ""
+
+    def lost(self) -> str:
+        """Return in one phrase which other nodes of this system have died; empty for none."""
+        return self._partners.lost()
+
+    def every(self, period: float, callback: Callable[[], None]) -> Timer:
+        """Call something regularly by the monotonic clock, whatever happens to system time.
+
+        Args:
+            period: Time between two calls [s].
+            callback: What to call.
+        """
+        return self.create_timer(period, callback, clock=clocks.steady_clock())
 
     def now(self) -> float:
         """Return ROS time [s]."""
@@ -98,10 +138,16 @@ class NdpNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lifecycle transition: see ``configure``."""
-        return self._transition(self.configure, super().on_configure, state)
+
+        def configure() -> None:
+            clocks.refuse_sim_time(self)
+            self.configure()
+
+        return self._transition(configure, super().on_configure, state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lifecycle transition: see ``activate``."""
+        self._partners.forget()
         return self._transition(self.activate, super().on_activate, state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -154,33 +200,58 @@ class NdpNode(LifecycleNode):
 
     def report_soon(self) -> None:
         """Publish the node's health at the next look, not only when its message changes."""
-        self._last_report = -DIAGNOSTICS_PERIOD
+        self._last_report = -math.inf
 
     def report(self) -> None:
         """Publish the node's health now."""
-        health = self.health()
-        status = DiagnosticStatus(
-            level=health.level, name=self.get_fully_qualified_name().lstrip("/"),
-            message=health.message, hardware_id="",
-            values=[KeyValue(key=k, value=_text(v)) for k, v in health.values.items()],
-        )  # fmt: skip
-        message = DiagnosticArray(status=[status])
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(message)
+        self._report(self._judge())
+
+    def _report(self, health: Health) -> None:
+        self._diagnostics.publish(as_message(self, self.state, health, self.hardware_id))
         self._last_health = (health.level, health.message)
-        self._last_report = self.now()
+        self._last_report = time.monotonic()
+
+    def _judge(self) -> Health:
+        """Return the node's health; a dead partner comes first, for it is the cause."""
+        health, lost = self.health(), self.lost()
+        if not lost or self.state != "active" or lost in health.message:
+            return health
+        return Health(ERROR, f"{lost}; {health.message}", health.values)
 
     def _watch(self) -> None:
-        health = self.health()
+        health, now = self._judge(), time.monotonic()
         news = (health.level, health.message) != self._last_health
-        if news and self._last_health is not None:
-            now = time.monotonic()
-            # A state that comes and goes is worth a line now and then, not every time.
-            if now - self._logged.get(health.message, -LOG_PERIOD) >= LOG_PERIOD:
-                self._logged[health.message] = now
-                self._log(health)
-        if news or self.now() - self._last_report >= DIAGNOSTICS_PERIOD:
-            self.report()
+        # A state that comes and goes is worth a line now and then, not every time.
+        if (
+            news
+            and self._last_health is not None
+            and now - self._logged.get(health.message, -math.inf) >= LOG_PERIOD
+        ):
+            self._logged[health.message] = now
+            self._log(health)
+        if news or now - self._last_report >= DIAGNOSTICS_PERIOD:
+            self._report(health)
+
+    def _check_change(self, changes: list[Parameter[Any]]) -> SetParametersResult:
+        """Refuse a change of parameters that would have no effect, or the wrong one."""
+        time_kept = clocks.keep_system_time(changes)
+        if not time_kept.successful:
+            return time_kept
+        ours = parameters.names_of(*self._classes)
+        values = {c.name: c.value for c in changes if c.name in ours}
+        fixed = sorted(values.keys() - self._writable)
+        if fixed and self.state != "unconfigured":
+            return SetParametersResult(
+                successful=False,
+                reason=f"{', '.join(fixed)}: read when the node is configured, and it is "
+                f"{self.state}; deactivate and clean it up first",
+            )
+        try:
+            for cls in self._classes if values else ():
+                parameters.read(self, cls, values)
+        except NdpError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return self.on_change(changes)
 
     def _log(self, health: Health) -> None:
         # rclpy ties a severity to the line that it is called from.
@@ -199,6 +270,8 @@ class NdpNode(LifecycleNode):
     ) -> TransitionCallbackReturn:
         # rclpy swallows exceptions of transitions without a word.
         try:
+            # Others expect no reports of a node in transition, which may take its time.
+            self.report()
             own()
         except NdpError as error:
             self.get_logger().error(str(error))
@@ -207,6 +280,26 @@ class NdpNode(LifecycleNode):
             self.get_logger().fatal(f"{type(error).__name__}: {error}")
             return TransitionCallbackReturn.ERROR
         return base(state)
+
+
+def as_message(node: Node, state: str, health: Health, hardware_id: str = "") -> DiagnosticArray:
+    """Return what a node publishes on /diagnostics.
+
+    Args:
+        node: The node.
+        state: Its lifecycle state; the other nodes expect to hear again of one that is active.
+        health: How it is.
+        hardware_id: The arm that it is about.
+    """
+    values = {**health.values, "state": state, "pid": os.getpid()}
+    status = DiagnosticStatus(
+        level=health.level, name=node.get_fully_qualified_name().lstrip("/"),
+        message=health.message, hardware_id=hardware_id,
+        values=[PACKAGE, *(KeyValue(key=k, value=_text(v)) for k, v in values.items())],
+    )  # fmt: skip
+    message = DiagnosticArray(status=[status])
+    message.header.stamp = node.get_clock().now().to_msg()
+    return message
 
 
 def prefer(priority: int) -> str:
@@ -311,6 +404,7 @@ def run(make: Callable[[], NdpNode], argv: Sequence[str] | None = None) -> int:
             signal_handler_options=SignalHandlerOptions.NO,
         )
         node: NdpNode | None = None
+        executor: Executor | None = None
         try:
             node = make()
             autostart = not node.has_parameter("autostart") or node.get_parameter("autostart").value
@@ -331,6 +425,10 @@ def run(make: Callable[[], NdpNode], argv: Sequence[str] | None = None) -> int:
         finally:
             if node is not None:
                 node.end()
+            # First: messages still come in, and an executor would look at a node that is gone.
+            if executor is not None:
+                executor.shutdown()
+            if node is not None:
                 node.destroy_node()
             rclpy.try_shutdown()
     return 0

@@ -17,13 +17,17 @@ from ndp_ros.errors import ConfigError, SegmentError
 
 Array = NDArray[np.float64]
 
-REASONS = ("joint_names", "sizes", "non_finite", "dynamics", "duration", "start", "stale", "future")
+REASONS = (
+    "joint_names", "sizes", "non_finite", "dynamics", "duration", "start", "stale", "future",
+)  # fmt: skip
 """Every reason that :func:`parameters_from_message` rejects for; diagnostics count by them."""
 
 MAX_DURATION = 60.0
 """Longest segment that is accepted [s]."""
 CLOCK_TOLERANCE = 0.05
 """How far a sender's clock may be ahead [s]."""
+_CLOCKS_DIFFER = 60.0
+"""An age, or an advance, from which on the clocks are to blame and not a delay [s]."""
 
 _DYNAMICS = tuple(f.name for f in dataclasses.fields(DmpConfig))
 
@@ -49,16 +53,19 @@ class Parameters:
     duration: float
     """tau [s]."""
     stamp: float
-    """ROS time at which the observation was taken [s]."""
+    """System time at which the observation was taken [s]."""
     sequence: int
     checkpoint: str
     origin: Array | None = None
     """Setpoint (dof,) that Φ saw [rad], from which the goal is meant; None if it is absolute."""
+    session: int = 0
+    """Random number of the publisher's process; 0 if it has none."""
 
 
 def parameters_to_message(parameters: Parameters) -> DmpParameters:
     """Return the message for one segment."""
     message = DmpParameters(
+        session=parameters.session,
         sequence=parameters.sequence,
         checkpoint=parameters.checkpoint,
         joint_names=list(parameters.joint_names),
@@ -74,14 +81,14 @@ def parameters_to_message(parameters: Parameters) -> DmpParameters:
 
 
 def parameters_from_message(
-    message: DmpParameters, joint_names: tuple[str, ...], now: float, max_age: float
+    message: DmpParameters, joint_names: tuple[str, ...], age: float, max_age: float
 ) -> Parameters:
     """Return a message's content for an arm with these joints.
 
     Args:
         message: What arrived; nothing about it is trusted.
         joint_names: Joints of the receiver's arm, in order.
-        now: ROS time [s].
+        age: Age of its stamp [s], negative for one from the future.
         max_age: Age of the observation from which on the segment is stale [s].
 
     Raises:
@@ -115,17 +122,19 @@ def parameters_from_message(
         raise RejectedError(
             "duration", f"{message.duration:g} s, expected more than 0 and at most {MAX_DURATION} s"
         )
-    stamp = seconds(message.header.stamp)
-    if now - stamp > max_age:
+    # By a clock that is wrong, or set to another time, no age can be told at all.
+    hint = ": set the clocks to the same time" if abs(age) > _CLOCKS_DIFFER else ""
+    if not age <= max_age:
         raise RejectedError(
-            "stale", f"the observation is {now - stamp:.3f} s old, at most {max_age:g} s allowed"
+            "stale", f"the observation is {age:.3f} s old, at most {max_age:g} s allowed{hint}"
         )
-    if stamp - now > CLOCK_TOLERANCE:
-        raise RejectedError("future", f"the observation is {stamp - now:.3f} s in the future")
+    if age < -CLOCK_TOLERANCE:
+        raise RejectedError("future", f"the observation is {-age:.3f} s in the future{hint}")
     return Parameters(
         joint_names=joint_names, g=g, w=w.reshape(dof, config.n_basis), origin=origin,
-        config=config, duration=float(message.duration), stamp=stamp,
-        sequence=int(message.sequence), checkpoint=str(message.checkpoint),
+        config=config, duration=float(message.duration),
+        stamp=seconds(message.header.stamp), sequence=int(message.sequence),
+        checkpoint=str(message.checkpoint), session=int(message.session),
     )  # fmt: skip
 
 

@@ -7,9 +7,12 @@ of the fingers closing again.
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from collections import deque
 from dataclasses import dataclass
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -23,6 +26,7 @@ from ndp_ros.arms.arm import ArmConfig, arm_scene
 from ndp_ros.config import param
 from ndp_ros.errors import ConfigError
 from ndp_ros.nodes import lifecycle, parameters, qos
+from ndp_ros.nodes.clocks import StampLine
 from ndp_ros.nodes.lifecycle import Health, NdpNode
 from ndp_ros.nodes.messages import seconds
 from ndp_ros.nodes.observer import JOINT_STATES, pose_topic
@@ -119,19 +123,25 @@ class Held:
 class ObjectsNode(NdpNode):
     """Publishes a pose for every object with each joint state that comes."""
 
-    def __init__(self) -> None:
-        super().__init__(NAME, ObjectsConfig)
-        self._config = parameters.read(self, ObjectsConfig)
+    def __init__(self, **options: Any) -> None:
+        """Make the node.
+
+        Args:
+            options: Keyword arguments of ``rclpy.node.Node``.
+        """
+        super().__init__(NAME, ObjectsConfig, **options)
         self._surroundings = Surroundings()
         self._names: tuple[str, ...] = ()
         self._held: Held | None = None
         self._joints: Subscription[JointState] | None = None
         self._poses: dict[str, Publisher[PoseStamped]] = {}
-        self._heard = 0.0
+        self._heard = -math.inf
+        self._line = StampLine()
         self._scheduler = ""
 
     def configure(self) -> None:
         """Load the file and the arm's kinematics."""
+        self._config = parameters.read(self, ObjectsConfig)
         arm = ArmConfig.named(self._config.arm)
         self._surroundings = surroundings = Surroundings.named(self._config.task)
         self._names = arm.joint_names
@@ -142,7 +152,7 @@ class ObjectsNode(NdpNode):
         self._scheduler = lifecycle.prefer(self._config.node_priority)
         surroundings = self._surroundings
         for name in (*surroundings.fixed, *([surroundings.held] if self._held else [])):
-            self._poses[name] = self.create_publisher(PoseStamped, pose_topic(name), qos.STATE)
+            self._poses[name] = self.create_publisher(PoseStamped, pose_topic(name), qos.STATE_OUT)
         self._joints = self.create_subscription(
             JointState, JOINT_STATES, self._on_joint_states, qos.STATE
         )
@@ -165,12 +175,12 @@ class ObjectsNode(NdpNode):
         joints = np.array([message.position[order[name]] for name in self._names])
         if not np.isfinite(joints).all():
             return
-        self._heard = self.now()
-        surroundings, time = self._surroundings, seconds(message.header.stamp)
+        self._heard = time.monotonic()
+        surroundings, at = self._surroundings, self._line(seconds(message.header.stamp))
         for name, place in zip(surroundings.fixed, surroundings.positions, strict=True):
             self._publish(name, message, np.array(place))
         if self._held is not None:
-            self._publish(surroundings.held, message, self._held(time, joints))
+            self._publish(surroundings.held, message, self._held(at, joints))
 
     def _publish(self, name: str, heard: JointState, place: Array) -> None:
         message = PoseStamped()
@@ -184,12 +194,12 @@ class ObjectsNode(NdpNode):
     def health(self) -> Health:
         """Return what is published, and on what it rests."""
         values: dict[str, object] = {
-            "state": self.state, "fixed": ", ".join(self._surroundings.fixed),
+            "fixed": ", ".join(self._surroundings.fixed),
             "node_scheduler": self._scheduler,
         }  # fmt: skip
         if self._held is not None:
             values[self._surroundings.held] = "thrown" if self._held.free else "in the hand"
-        if self.state == "active" and self.now() - self._heard > _STALE:
+        if self.state == "active" and time.monotonic() - self._heard > _STALE:
             return Health(lifecycle.WARN, f"no {JOINT_STATES}: no poses", values)
         return Health(lifecycle.OK, self.state, values)
 

@@ -8,11 +8,14 @@ class stand beside the others; an optional value that is absent is the empty str
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 import typing
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import (
     InvalidParameterTypeException,
@@ -53,25 +56,48 @@ def declare(node: Node, *classes: type, writable: Collection[str] = ()) -> None:
         writable: Names that may change at run time; all others are read-only.
 
     Raises:
-        ConfigError: On an unknown name, a wrong type or a value out of bounds.
+        ConfigError: On an unknown name, a wrong type or a value out of bounds. Unknown names in
+            a parameter file's section for several nodes (``/**:``) belong to others: a warning
+            lists them.
     """
     # rclpy ignores overrides of parameters that nobody declares; a misspelt one must not pass.
     overrides: dict[str, RosParameter[Any]] = node._parameter_overrides
     known = {p.name: p for cls in classes for p in _flatten(cls)}
-    for name in overrides:
-        if name not in known and name not in STANDARD and not name.startswith("qos_overrides."):
-            raise ConfigError.choice(f"{node.get_name()}: parameter", name, known)
+    unknown = [
+        name
+        for name in overrides
+        if name not in known and name not in STANDARD and not name.startswith("qos_overrides.")
+    ]
+    if unknown:
+        shared = shared_names(sys.argv, node.get_name())
+        for name in unknown:
+            if name not in shared:
+                raise ConfigError.choice(f"{node.get_name()}: parameter", name, known)
+        node.get_logger().warning(
+            f"parameters for several nodes that are none of this one: {', '.join(sorted(unknown))}"
+        )
     for name, p in known.items():
         given = overrides[name].value if name in overrides else None
         _declare_one(node, name, p, given, read_only=name not in writable)
 
 
-def read(node: Node, cls: type[Config]) -> Config:
+def names_of(*classes: type) -> set[str]:
+    """Return the names of all parameters that :func:`declare` makes of these classes."""
+    return {p.name for cls in classes for p in _flatten(cls)}
+
+
+def read(node: Node, cls: type[Config], changes: Mapping[str, Any] | None = None) -> Config:
     """Return the present parameter values as a configuration.
+
+    Args:
+        node: The node that has declared them.
+        cls: The configuration class.
+        changes: Values by name that are to replace the present ones.
 
     Raises:
         ConfigError: If values do not fit together.
     """
+    changes = changes or {}
 
     def values(cls: type) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -79,7 +105,7 @@ def read(node: Node, cls: type[Config]) -> Config:
             if _nested(p.type):
                 found[p.name] = values(p.type)
                 continue
-            value = node.get_parameter(p.name).value
+            value = changes.get(p.name, node.get_parameter(p.name).value)
             if _optional(p.type) and value == "":
                 value = None
             found[p.name] = list(value) if _element(p.type)[1] else value
@@ -112,6 +138,42 @@ def descriptor(p: Parameter, *, read_only: bool) -> ParameterDescriptor:
                 FloatingPointRange(from_value=low_value, to_value=high_value)
             ]
     return described
+
+
+def shared_names(arguments: Sequence[str], node: str) -> set[str]:
+    """Return the names that parameter files give to several nodes at once, and nothing to this.
+
+    Args:
+        arguments: Command line with ``--ros-args`` and ``--params-file``.
+        node: Name of the node.
+    """
+    shared: set[str] = set()
+    own: set[str] = set()
+    for option, value in itertools.pairwise(arguments):
+        if option in ("-p", "--param"):
+            own.add(value.partition(":=")[0].rpartition(":")[2])
+        if option != "--params-file":
+            continue
+        try:
+            content = yaml.safe_load(Path(value).read_text())
+        except (OSError, ValueError, yaml.YAMLError):
+            continue  # ROS has read the file; what it made of it is judged as the node's own
+        for section, entry in content.items() if isinstance(content, dict) else ():
+            found = _leaves(entry.get("ros__parameters", {})) if isinstance(entry, dict) else ()
+            if "*" in str(section):
+                shared.update(found)
+            elif str(section).rpartition("/")[2] == node:
+                own.update(found)
+    return shared - own
+
+
+def _leaves(values: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted names of the values in nested mappings."""
+    if not isinstance(values, dict):
+        yield prefix
+        return
+    for key, value in values.items():
+        yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
 
 
 def _declare_one(node: Node, name: str, p: Parameter, given: Any, *, read_only: bool) -> None:

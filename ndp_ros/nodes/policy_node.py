@@ -9,6 +9,7 @@ one that does not fit is refused and the old one goes on.
 from __future__ import annotations
 
 import math
+import secrets
 import sys
 import threading
 import time
@@ -103,9 +104,14 @@ class Phi:
 class PolicyNode(NdpNode):
     """Runs Φ once per segment and publishes what it yields."""
 
-    def __init__(self) -> None:
-        super().__init__(NAME, PolicyNodeConfig, writable=("checkpoint", "max_observation_age"))
-        self._config = parameters.read(self, PolicyNodeConfig)
+    def __init__(self, **options: Any) -> None:
+        """Make the node.
+
+        Args:
+            options: Keyword arguments of ``rclpy.node.Node``.
+        """
+        writable = "checkpoint", "max_observation_age"
+        super().__init__(NAME, PolicyNodeConfig, writable=writable, **options)
         self._phi: Phi | None = None
         self._next: Phi | None = None
         self._observer: Observer | None = None
@@ -115,6 +121,8 @@ class PolicyNode(NdpNode):
         """When the next segment is due on the arm's clock [s]."""
         self._arm_clock = self._ran = -math.inf
         self._trouble: list[str] = []
+        self._config = PolicyNodeConfig(checkpoint="")
+        self._session = secrets.randbits(63) + 1
         self._sequence = 0
         self._forward: deque[float] = deque(maxlen=200)
         self._refusal = ""
@@ -128,12 +136,12 @@ class PolicyNode(NdpNode):
             LoadCheckpoint, "~/load_checkpoint", self._on_load,
             callback_group=ReentrantCallbackGroup(),
         )  # fmt: skip
-        self.add_on_set_parameters_callback(self._on_set)
 
     # -- life cycle -------------------------------------------------------------------------
 
     def configure(self) -> None:
         """Load the checkpoint and subscribe to what its observation needs."""
+        self._config = parameters.read(self, PolicyNodeConfig)
         self._adopt(Phi(self._config.checkpoint, self._config.arm))
 
     def activate(self) -> None:
@@ -203,7 +211,8 @@ class PolicyNode(NdpNode):
                 Parameters(
                     joint_names=phi.spec.joint_names, g=g, w=w, config=phi.spec.dmp,
                     duration=phi.spec.segment_duration, stamp=stamp,
-                    sequence=self._sequence, checkpoint=phi.id, origin=obs[phi.setpoint],
+                    session=self._session, sequence=self._sequence, checkpoint=phi.id,
+                    origin=obs[phi.setpoint],
                 )
             )
         )  # fmt: skip
@@ -287,7 +296,7 @@ class PolicyNode(NdpNode):
         response.message = "runs from the next segment on"
         return response
 
-    def _on_set(self, changes: list[Parameter[Any]]) -> SetParametersResult:
+    def on_change(self, changes: list[Parameter[Any]]) -> SetParametersResult:
         """Accept a parameter change if the checkpoint it names can take over."""
         for change in changes:
             if change.name == "checkpoint" and not self._accepting:

@@ -5,7 +5,14 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 STATE = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.BEST_EFFORT
 )
-"""Joint states, setpoints, object poses: the newest counts, a lost one does not matter."""
+"""Subscribers of joint states, setpoints and object poses: the newest counts, a lost one does
+not matter."""
+
+STATE_OUT = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE
+)
+"""Publishers of the same topics: reliable serves subscribers of either kind, and MoveIt's, rviz'
+and many others are reliable."""
 
 RECORD = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=1000, reliability=ReliabilityPolicy.BEST_EFFORT

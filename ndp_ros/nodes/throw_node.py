@@ -35,9 +35,11 @@ from ndp_ros.bringup import task_arguments
 from ndp_ros.config import param
 from ndp_ros.errors import NdpError, StreamError, TaskError
 from ndp_ros.nodes import lifecycle, parameters, qos
+from ndp_ros.nodes.clocks import SystemClock, keep_system_time, refuse_sim_time, steady_clock
 from ndp_ros.nodes.lifecycle import StopSignals, make_executor
 from ndp_ros.nodes.messages import seconds
 from ndp_ros.nodes.observer import JOINT_STATES, SETPOINT, pose_topic
+from ndp_ros.nodes.partners import Partners
 from ndp_ros.outputs import write_output
 from ndp_ros.paths import find_checkpoint
 from ndp_ros.tasks.replay import Recording, Replay, film, plot
@@ -53,6 +55,8 @@ _ANSWER_TIMEOUT = 15.0
 _ASK_AGAIN = 3.0
 _FOLLOW_TIMEOUT = 20.0
 _REST_TIMEOUT = 10.0
+_MOST_SAMPLES = 1000
+"""Incomplete samples that are kept; a clock that is set back leaves some behind."""
 _FRAME = (480, 360)
 
 
@@ -82,6 +86,8 @@ class ThrowNode(Node):
     def __init__(self, signals: StopSignals) -> None:
         super().__init__(NAME)
         parameters.declare(self, ThrowNodeConfig)
+        refuse_sim_time(self)
+        self.add_on_set_parameters_callback(keep_system_time)
         self.config = parameters.read(self, ThrowNodeConfig)
         saved = checkpoint.load(find_checkpoint(self.config.checkpoint))
         self.checkpoint = saved.id
@@ -91,10 +97,11 @@ class ThrowNode(Node):
         self.recordings: list[Recording] = []
         self._status: Status | None = None
         self._figures: dict[str, str] = {}
-        self._figures_stamp = 0.0
+        self._figures_at = -math.inf
         self._segments = 0
+        self._system_clock = SystemClock()
         self._samples: dict[float, dict[str, Array]] = {}
-        self._heard = 0.0
+        self._heard = -math.inf
         self._recording: Recording | None = None
         self._follows_at = self._start = math.inf
         self._integrator: dict[str, Any] = {
@@ -113,19 +120,22 @@ class ThrowNode(Node):
         self.create_subscription(
             DmpParameters, "ndp/dmp_parameters", self._on_segment, qos.PARAMETERS
         )
+        self._partners = Partners(self)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_timer(lifecycle.DIAGNOSTICS_PERIOD, self._report, clock=steady_clock())
 
     # -- what is heard ----------------------------------------------------------------------
 
     def _on_status(self, message: Status) -> None:
         if message.state == Status.FOLLOWING and not math.isfinite(self._follows_at):
-            self._follows_at = seconds(message.header.stamp)
+            self._follows_at = self._when(message.header.stamp)
         self._status = message
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             if status.name.rpartition("/")[2] == self.config.integrator:
                 self._figures = {pair.key: pair.value for pair in status.values}
-                self._figures_stamp = seconds(message.header.stamp)
+                self._figures_at = self._when(message.header.stamp)
 
     def _on_segment(self, _message: DmpParameters) -> None:
         self._segments += 1
@@ -157,11 +167,13 @@ class ThrowNode(Node):
         sample = self._samples.setdefault(stamp, {})
         sample[name] = value
         if len(sample) < 2 + len(Throw.objects):
+            if len(self._samples) > _MOST_SAMPLES:
+                self._samples.pop(next(iter(self._samples)))
             return
         self._samples = {later: s for later, s in self._samples.items() if later > stamp}
-        self._heard = stamp
+        self._heard = when = self._when(at)
         recording = self._recording
-        if recording is None or stamp < self._follows_at:
+        if recording is None or when < self._follows_at:
             return
         position, setpoint = sample.pop(JOINT_STATES), sample.pop(SETPOINT)
         clock = float(setpoint[0])
@@ -173,6 +185,18 @@ class ThrowNode(Node):
         recording.setpoint.append(setpoint[1:])
         recording.poses.append(sample)
         self.replay.feed(clock - self._start, position, sample)
+
+    def _when(self, stamp: Time) -> float:
+        """Return when something was stamped [s, CLOCK_MONOTONIC]."""
+        return self._system_clock.monotonic(seconds(stamp))
+
+    def _report(self, state: str = "active") -> None:
+        """Say on /diagnostics that this node lives, and who does not."""
+        lost = self._partners.lost()
+        level = lifecycle.ERROR if lost else lifecycle.OK
+        values = {"throws": len(self.recordings)}
+        health = lifecycle.Health(level, lost or "throws are made", values)
+        self._diagnostics.publish(lifecycle.as_message(self, state, health))
 
     # -- waiting ----------------------------------------------------------------------------
 
@@ -190,7 +214,10 @@ class ThrowNode(Node):
             if self._status is not None and self.count_publishers("ndp/status") == 0:
                 raise StreamError("the integrator node is gone")
             if time.monotonic() > deadline:
-                raise StreamError(f"waited {timeout:g} s for {what}")
+                lost = self._partners.lost()
+                raise StreamError(
+                    f"waited {timeout:g} s for {what}" + (f": {lost}" if lost else "")
+                )
             self._executor.spin_once(timeout_sec=0.1)
 
     def _call(self, name: str, request: Any) -> Any:
@@ -232,7 +259,9 @@ class ThrowNode(Node):
         """
         ready = (Status.HOLDING, Status.WAITING, Status.FOLLOWING, Status.FAULT)
         self._until(lambda: self._state in ready, _START_TIMEOUT, "the integrator node")
-        self._until(lambda: self._heard > 0.0, _START_TIMEOUT, "joint states and object poses")
+        self._until(
+            lambda: self._heard > -math.inf, _START_TIMEOUT, "joint states and object poses"
+        )
         self._until(lambda: self._segments > 0, _START_TIMEOUT, "segments of the policy node")
         if self._status is not None and not self._status.simulated:
             raise StreamError(f"{self._status.arm} is no simulated arm: its throws are not judged")
@@ -248,7 +277,7 @@ class ThrowNode(Node):
         self._call("follow", SetBool.Request(data=False))
         at_rest = (Status.HOLDING,)
         self._until(lambda: self._state in at_rest, _REST_TIMEOUT, "the arm to come to rest")
-        asked = time.time()
+        asked = time.monotonic()
         self._call("reset", Reset.Request(seed=seed))
         self._until(lambda: self._heard > asked, _ANSWER_TIMEOUT, "the new start state")
         self.replay.begin(seed)
@@ -271,11 +300,9 @@ class ThrowNode(Node):
             self._recording = None
         summary = self.replay.summary()
         self.recordings.append(recording)
-        ended = time.time()
+        ended = time.monotonic()
         self._call("follow", SetBool.Request(data=False))
-        self._until(
-            lambda: self._figures_stamp >= ended, _ANSWER_TIMEOUT, "the integrator's figures"
-        )
+        self._until(lambda: self._figures_at >= ended, _ANSWER_TIMEOUT, "the integrator's figures")
         landed = bool(summary["landed"])
         return {
             "seed": seed,
@@ -337,6 +364,8 @@ class ThrowNode(Node):
                 self._conclude(throws)
             raise
         lifecycle.no_longer_prefer()
+        # Drawing takes minutes without a sign of life.
+        self._report("finalized")
         return self._conclude(throws)
 
     def _conclude(self, throws: list[dict[str, Any]]) -> dict[str, Any]:
@@ -383,6 +412,7 @@ class ThrowNode(Node):
 
     def destroy_node(self) -> None:
         """Leave the graph at once: an executor that knows the node keeps it there."""
+        self._report("finalized")
         self._executor.shutdown()
         super().destroy_node()
 

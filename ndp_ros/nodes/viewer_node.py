@@ -23,6 +23,7 @@ from ndp_ros.bringup import task_arguments
 from ndp_ros.config import param
 from ndp_ros.errors import ConfigError, NdpError
 from ndp_ros.nodes import parameters, qos
+from ndp_ros.nodes.clocks import keep_system_time, refuse_sim_time
 from ndp_ros.nodes.lifecycle import StopSignals, make_executor
 from ndp_ros.nodes.observer import JOINT_STATES, pose_topic
 from ndp_ros.paths import find_checkpoint
@@ -47,6 +48,8 @@ class ViewerNode(Node):
     def __init__(self) -> None:
         super().__init__(NAME)
         parameters.declare(self, ViewerNodeConfig)
+        refuse_sim_time(self)
+        self.add_on_set_parameters_callback(keep_system_time)
         config = parameters.read(self, ViewerNodeConfig)
         saved = checkpoint.load(find_checkpoint(config.checkpoint))
         # The render mode brings the meshes.

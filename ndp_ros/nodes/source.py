@@ -1,0 +1,81 @@
+"""Which publisher of DMP parameters drives the arm: one of them, until it falls silent."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ndp_ros.nodes.messages import Parameters, RejectedError
+
+PATIENCE = 1.0
+"""Silence after which another publisher may take over [s], or two segments if those last longer:
+by then the arm is at rest."""
+RECENT = 2.0
+"""How long a refused publisher is remembered [s]."""
+
+SECOND, SEQUENCE = "second_policy", "sequence"
+"""The reasons for which a publisher's message is rejected."""
+
+
+@dataclass
+class Source:
+    """The publisher that drives the arm, told from others by its session.
+
+    A respawned policy node is a new session and takes over once the old one is silent. The
+    graph of ROS is of no help here: the publisher of a killed process stands in it for twenty
+    seconds more.
+    """
+
+    _driver: Parameters | None = None
+    _last: float = -math.inf
+    _rival: Parameters | None = None
+    _rival_at: float = -math.inf
+
+    def check(self, segment: Parameters, now: float) -> None:
+        """Refuse a segment that is not the driver's next one.
+
+        Args:
+            segment: A segment that fits the arm.
+            now: CLOCK_MONOTONIC [s].
+
+        Raises:
+            RejectedError: If another publisher drives the arm, or the number is not new.
+        """
+        driver = self._driver
+        if driver is None or now - self._last > max(PATIENCE, 2.0 * driver.duration):
+            return
+        if segment.session != driver.session:
+            self._rival, self._rival_at = segment, now
+            raise RejectedError(
+                SECOND,
+                f"{_name(segment)} publishes while {_name(driver)} drives the arm: end one of them",
+            )
+        if segment.sequence <= driver.sequence:
+            raise RejectedError(
+                SEQUENCE,
+                f"number {segment.sequence} came after number {driver.sequence}, expected a "
+                "larger one",
+            )
+
+    def accept(self, segment: Parameters, now: float) -> bool:
+        """Take a checked segment; return whether its publisher has newly taken over."""
+        new = self._driver is not None and segment.session != self._driver.session
+        self._driver, self._last = segment, now
+        if self._rival is not None and self._rival.session == segment.session:
+            self._rival = None
+        return new
+
+    def dispute(self, now: float) -> str:
+        """Return in one phrase who publishes beside the driver; empty if nobody does."""
+        if self._driver is None or self._rival is None or now - self._rival_at > RECENT:
+            return ""
+        return (
+            f"two policies publish: {_name(self._driver)} drives the arm, "
+            f"{_name(self._rival)} is refused"
+        )
+
+
+def _name(segment: Parameters) -> str:
+    """Return how a publisher is named in messages."""
+    session = f"session {segment.session:x}" if segment.session else "without a session"
+    return f"{segment.checkpoint[:60] or 'a policy without a checkpoint'} ({session})"
