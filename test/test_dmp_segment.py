@@ -147,3 +147,29 @@ def test_wrong_times_are_refused(t):
         motion.sample(t)
     with pytest.raises(SegmentError, match="time"):
         motion.setpoints([0.0, t])
+
+
+ANY = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    numbers=st.lists(ANY, min_size=5, max_size=5),
+    duration=st.one_of(
+        st.floats(5e-324, 1.7e308), st.sampled_from([1e-200, 1e200, 1e-160, 1e-154, 1e-308])
+    ),
+    share=st.floats(0.0, 2.0),
+)
+def test_any_finite_numbers_give_finite_setpoints_or_a_segment_error(numbers, duration, share):
+    g, w1, w2, y0, yd0 = numbers
+    segment = Segment(DmpConfig(n_basis=2), [g], [[w1, w2]], duration)
+    try:
+        motion = segment.bind([y0], [yd0])
+    except SegmentError as error:
+        assert str(error)
+        return
+    t = share * duration
+    if not np.isfinite(t):
+        return
+    assert np.isfinite(motion.sample(t)).all()
+    assert np.isfinite(motion.setpoints([0.0, t])).all()

@@ -16,6 +16,9 @@ from ndp_ros.errors import SegmentError
 
 Array = NDArray[np.float64]
 
+_LARGEST = 1e290
+"""Factors between a segment's numbers and SI units keep the product below this."""
+
 
 class Segment:
     """Goal and weights of a DMP that lasts a given time.
@@ -68,10 +71,22 @@ class Segment:
         for name, value in state.items():
             if value.shape != (self.dof,):
                 raise SegmentError(f"{name} has shape {value.shape}, expected ({self.dof},)")
-        with np.errstate(over="ignore"):
-            motion = BoundSegment(self, state["y0"], state["yd0"])
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                motion = BoundSegment(self, state["y0"], state["yd0"])
+        except (OverflowError, ZeroDivisionError) as error:
+            raise SegmentError(
+                f"duration is {self.duration:g} s: velocities per segment overflow"
+            ) from error
         if not np.isfinite(motion.columns).all():
             raise SegmentError("w (g - y0) or yd0 times duration overflows: values are too large")
+        largest = np.abs(motion.columns).max(initial=1.0)
+        if not (np.isfinite(motion.units).all() and (motion.units > 0.0).all()
+                and motion.units.max() < _LARGEST / largest):  # fmt: skip
+            raise SegmentError(
+                f"duration is {self.duration:g} s: velocities or accelerations of a motion of "
+                f"{largest:.3g} rad overflow"
+            )
         return motion
 
 
