@@ -79,10 +79,15 @@ class Parameter:
         if self.choices is not None:
             notes.append("one of " + ", ".join(map(str, self.choices)))
         if self.minimum is not None or self.maximum is not None:
-            low = "-inf" if self.minimum is None else f"{self.minimum:g}"
-            high = "inf" if self.maximum is None else f"{self.maximum:g}"
+            low = "-inf" if self.minimum is None else _number(self.minimum)
+            high = "inf" if self.maximum is None else _number(self.maximum)
             notes.append(f"{low} to {high}")
         return " ".join([self.doc, *([f"({', '.join(notes)})"] if notes else [])])
+
+
+def _number(bound: float) -> str:
+    """Return a bound as it is read best; a whole number keeps all its digits."""
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 def parameters(cls: type) -> list[Parameter]:

@@ -231,7 +231,7 @@ class Guard:
             joint = int(np.argmax(beyond))
             return Verdict(
                 0.0, "segment_impossible",
-                f"{self.info.joint_names[joint]} would leave its limits by {beyond[joint]:.2f} rad",
+                f"{self.info.joint_names[joint]} would leave its limits by {beyond[joint]:.3g} rad",
             )  # fmt: skip
         name = "velocity"
         ratio = float((np.maximum(high[1], -low[1])[:n] / self.max_velocity[:n]).max())
@@ -248,8 +248,8 @@ class Guard:
         if ratio <= _TOO_FAST:
             return Verdict(1.0)
         if self.config.on_fast_segment == "refuse":
-            return Verdict(0.0, "segment_impossible", f"{name} is {ratio:.2f} times too fast")
-        return Verdict(ratio, "segment_stretched", f"{name} is {ratio:.2f} times too fast")
+            return Verdict(0.0, "segment_impossible", f"{name} is {ratio:.3g} times too fast")
+        return Verdict(ratio, "segment_stretched", f"{name} is {ratio:.3g} times too fast")
 
     # -- commands and measurements -----------------------------------------------------------
 
