@@ -188,6 +188,15 @@ def test_names_for_several_nodes_are_no_mistake_and_misspelt_ones_are(
             composed(**{misspelt: 5.0})
 
 
+@pytest.mark.parametrize(
+    ("release", "expected"),
+    [((), False), ((7, 1, 6), False), ((7, 1, 11), True), ((8, 0, 0), False), ((9, 1, 2), True)],
+)
+def test_executor_is_chosen_by_what_it_can_do(release: tuple[int, ...], expected: bool) -> None:
+    assert lifecycle.awaits_services(release) == expected
+    assert lifecycle.rclpy_version() >= (7, 1)
+
+
 class Quiet(NdpNode):
     """A node without a purpose."""
 

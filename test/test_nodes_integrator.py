@@ -419,6 +419,31 @@ def test_duplicates_and_steps_backwards_are_refused(system: System) -> None:
         system.sequence += back
 
 
+def test_rejected_segments_are_the_cause_and_a_silent_policy_is_not(system: System) -> None:
+    assert system.follow(True).success
+    since = time.monotonic()
+
+    def publish() -> None:
+        message = system.message()
+        message.header.stamp = stamp_of(time.time() - 9.0)
+        system.output.publish(message)
+
+    timer = system.ros.node.create_timer(0.1, publish)
+    try:
+        # Longer than a policy may take to its first segment.
+        system.ros.until(lambda: time.monotonic() - since > 2.0, "silence")
+        system.ros.until(
+            lambda: (
+                system.health.message == "waiting: segments rejected: stale"
+                and system.health.level == DiagnosticStatus.WARN
+                and system.status[-1].reason.startswith("segments rejected: stale: the observation")
+            ),
+            "the cause",
+        )
+    finally:
+        system.ros.node.destroy_timer(timer)
+
+
 def test_simulated_time_is_refused_in_the_middle_of_a_motion(system: System) -> None:
     system.drive(HOME + 0.05)
     parameter = Parameter("use_sim_time", value=True).to_parameter_msg()

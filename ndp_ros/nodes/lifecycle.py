@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
 
@@ -340,11 +341,30 @@ def make_executor() -> Executor:
     The events executor takes a third of the time for each message; without a time-out
     it never returns.
     """
+    if not awaits_services(rclpy_version()):
+        return SingleThreadedExecutor()
     try:
         from rclpy.experimental.events_executor import EventsExecutor
     except ImportError:
         return SingleThreadedExecutor()
     return EventsExecutor()
+
+
+def awaits_services(release: tuple[int, ...]) -> bool:
+    """Return whether the events executor of an rclpy runs services that are coroutines.
+
+    On Jazzy before 7.1.11 the first call of one ends the process.
+    """
+    return (7, 1, 11) <= release < (8,) or release >= (9, 1)
+
+
+def rclpy_version() -> tuple[int, ...]:
+    """Return the version of rclpy, of a ROS installation or of its wheels; empty if unknown."""
+    for name in ("rclpy", "ros-rclpy"):
+        with contextlib.suppress(PackageNotFoundError):
+            parts = version(name).split(".")[:3]
+            return tuple(int(part) for part in parts if part.isdigit())
+    return ()
 
 
 class StopSignals:
