@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2 (or its wheels)")
 pytest.importorskip("ndp_interfaces", reason="needs the message package: pip install ./interfaces")
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, KeyValue
 from geometry_msgs.msg import PoseStamped
 from ros_support import claim_domain
 from sensor_msgs.msg import JointState
@@ -308,6 +310,13 @@ def test_joints_of_another_arm_and_empty_trajectories_are_ignored_by_those_who_w
         viewer.show()
         assert len(viewer.position) == len(names)
         assert len(thrower._samples) == 1
+        # And others hear that it lives, so that they can name it when it is killed.
+        heard: list[DiagnosticArray] = []
+        thrower.create_subscription(DiagnosticArray, "/diagnostics", heard.append, 10)
+        deadline = time.monotonic() + 60.0
+        while not heard and time.monotonic() < deadline:
+            thrower._executor.spin_once(timeout_sec=0.1)
+        assert KeyValue(key="state", value="active") in heard[0].status[0].values
     finally:
         thrower.destroy_node()
         viewer.destroy_node()

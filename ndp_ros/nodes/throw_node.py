@@ -122,7 +122,7 @@ class ThrowNode(Node):
         )
         self._partners = Partners(self)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self.create_timer(lifecycle.DIAGNOSTICS_PERIOD, self._report, clock=steady_clock())
+        self.create_timer(lifecycle.DIAGNOSTICS_PERIOD, self._report_life, clock=steady_clock())
 
     # -- what is heard ----------------------------------------------------------------------
 
@@ -190,8 +190,13 @@ class ThrowNode(Node):
         """Return when something was stamped [s, CLOCK_MONOTONIC]."""
         return self._system_clock.monotonic(seconds(stamp))
 
-    def _report(self, state: str = "active") -> None:
-        """Say on /diagnostics that this node lives, and who does not."""
+    def _report_life(self) -> None:
+        """Say on /diagnostics that this node lives."""
+        # No default argument: newer releases of rclpy hand a timer's callback what it takes.
+        self._report("active")
+
+    def _report(self, state: str) -> None:
+        """Say on /diagnostics how this node is, and who has died."""
         lost = self._partners.lost()
         level = lifecycle.ERROR if lost else lifecycle.OK
         values = {"throws": len(self.recordings)}
