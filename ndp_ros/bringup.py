@@ -22,7 +22,7 @@ from ndp_ros import checkpoint
 from ndp_ros.arms.arm import ArmConfig
 from ndp_ros.checkpoint import Checkpoint
 from ndp_ros.config import Parameter, from_mapping, param, parameters, to_mapping
-from ndp_ros.domain import claim, domain_id
+from ndp_ros.domain import claim_node, domain_id
 from ndp_ros.errors import CheckpointError, ConfigError
 from ndp_ros.paths import find_checkpoint
 from ndp_ros.streaming.config import RuntimeConfig
@@ -216,7 +216,7 @@ def require_free_domain() -> None:
         ConfigError: If one does, or if ``ROS_DOMAIN_ID`` is not valid.
     """
     domain = domain_id()
-    claim(f"/{INTEGRATOR}").close()
+    claim_node(f"/{INTEGRATOR}").close()
     # Another machine of the domain, or a node with another name space, holds no claim here.
     running = sorted(set(_listen()) & {f"/{name}" for name in NODES})
     if running:

@@ -11,7 +11,7 @@ import contextlib
 import sys
 
 import rclpy
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
@@ -26,6 +26,8 @@ class Controllers(Node):
     def __init__(self, names: list[str]) -> None:
         super().__init__("controller_manager")
         self.names = names
+        # A controller has its joints in an order of its own, and tells it as a parameter.
+        self.order = names[:-1][::-1]
         self.n = len(names) - 1
         self.position, self.velocity = [0.1] * len(names), [0.0] * len(names)
         self.effort = [0.0] * len(names)
@@ -44,7 +46,8 @@ class Controllers(Node):
 
     def on_positions(self, message: Float64MultiArray) -> None:
         self.counts[0] += 1
-        self.position[: self.n] = message.data
+        for name, value in zip(self.order, message.data, strict=True):
+            self.position[self.names.index(name)] = value
 
     def on_efforts(self, message: Float64MultiArray) -> None:
         self.counts[2] += 1
@@ -55,8 +58,12 @@ class Controllers(Node):
         self.position[-1] = message.data[0]
 
     def on_trajectory(self, message: JointTrajectory) -> None:
-        assert list(message.joint_names) == self.names[: self.n]
-        assert 0 < message.points[0].time_from_start.nanosec < 10**9
+        """Take a trajectory as a joint trajectory controller does with its default settings."""
+        assert sorted(message.joint_names) == sorted(self.names[: self.n])
+        if max(map(abs, message.points[-1].velocities)) > 1e-7:
+            return  # allow_nonzero_velocity_at_trajectory_end is false
+        times = [p.time_from_start.sec + 1e-9 * p.time_from_start.nanosec for p in message.points]
+        assert times == sorted(set(times)) and times[0] > 0.0
         self.counts[1] += 1
         self.position[: self.n] = message.points[0].positions
 
@@ -76,8 +83,21 @@ class Controllers(Node):
 
 def main() -> None:
     rclpy.init()
+    names = sys.argv[1:]
+    executor = SingleThreadedExecutor()
+    executor.add_node(Controllers(names))
+    for controller, joints, interface in (
+        ("forward_position_controller", names[:-1][::-1], "position"),
+        ("forward_effort_controller", names[:-1], "effort"),
+        ("other_controller", names[1:-1], "position"),
+    ):
+        node = Node(controller)
+        node.declare_parameter("joints", joints)
+        node.declare_parameter("interface_name", interface)
+        node.create_subscription(Float64MultiArray, f"{controller}/commands", lambda _: None, 1)
+        executor.add_node(node)
     with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
-        rclpy.spin(Controllers(sys.argv[1:]))
+        executor.spin()
 
 
 if __name__ == "__main__":

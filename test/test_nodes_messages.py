@@ -52,6 +52,11 @@ configs = st.builds(
 )  # fmt: skip
 
 
+def ages(now: float):
+    """Return how old a stamp is by a clock that stands still."""
+    return lambda stamp: now - stamp
+
+
 def segment(config: DmpConfig | None = None, **changes: object) -> Parameters:
     config = config or DmpConfig()
     values = {
@@ -206,11 +211,11 @@ def test_joints_of_one_time_and_setpoints_of_another_are_no_observation():
 
 def test_every_missing_topic_is_named():
     o = observer()
-    assert [phrase.split()[0] for phrase in o.missing(NOW, 0.1)] == [
+    assert [phrase.split()[0] for phrase in o.missing(ages(NOW), 0.1)] == [
         "joint_states", "ndp/setpoint", "objects/cube/pose",
     ]  # fmt: skip
-    assert complete(o).missing(NOW + 0.05, 0.1) == []
-    assert len(o.missing(NOW + 1.0, 0.1)) == 3
+    assert complete(o).missing(ages(NOW + 0.05), 0.1) == []
+    assert len(o.missing(ages(NOW + 1.0), 0.1)) == 3
 
 
 def pose(stamp: float, x: float) -> PoseStamped:
@@ -223,11 +228,11 @@ def pose(stamp: float, x: float) -> PoseStamped:
 def test_a_clock_that_is_ahead_does_not_keep_an_observation_fresh():
     o = complete(observer())
     o.on_pose("cube", pose(NOW + 10.0, 0.5))
-    assert o.missing(NOW, 0.1) == ["objects/cube/pose (10.0 s in the future)"]
+    assert o.missing(ages(NOW), 0.1) == ["objects/cube/pose (10.0 s in the future)"]
     o.on_pose("cube", pose(NOW, 0.5))  # set right again
-    assert o.missing(NOW, 0.1) == []
+    assert o.missing(ages(NOW), 0.1) == []
     o.on_pose("cube", pose(NOW + 0.9 * CLOCK_TOLERANCE, 0.5))
-    assert o.missing(NOW, 0.1) == []
+    assert o.missing(ages(NOW), 0.1) == []
 
 
 def test_an_older_message_does_not_replace_a_newer_one_unless_the_clock_was_set_back():
@@ -255,9 +260,9 @@ def test_an_older_message_does_not_replace_a_newer_one_unless_the_clock_was_set_
 def test_joint_states_that_cannot_be_used_say_why(message, phrase):
     o = complete(observer())
     o.on_joint_states(message)
-    assert phrase in o.missing(NOW, 0.1)[0]
+    assert phrase in o.missing(ages(NOW), 0.1)[0]
     complete(o)
-    assert o.missing(NOW, 0.1) == []
+    assert o.missing(ages(NOW), 0.1) == []
 
 
 @pytest.mark.parametrize(
@@ -373,3 +378,42 @@ def test_threads_are_preferred_while_it_matters_and_not_afterwards():
     finally:
         lifecycle.no_longer_prefer()
     assert policies() == {os.SCHED_OTHER}
+
+
+def joints_at(stamp: float, position: float, names=None) -> JointState:
+    names = list(JOINTS) if names is None else names
+    message = JointState(name=names, position=[position] * len(names))
+    message.velocity = [0.0] * len(names)
+    message.header.stamp = stamp_of(stamp)
+    return message
+
+
+def setpoint_at(stamp: float) -> JointTrajectory:
+    point = JointTrajectoryPoint(positions=[0.0] * len(JOINTS), velocities=[0.0] * len(JOINTS))
+    message = JointTrajectory(joint_names=list(JOINTS), points=[point])
+    message.header.stamp = stamp_of(stamp)
+    return message
+
+
+def test_joint_states_of_others_neither_flicker_nor_get_in():
+    fields = [ObservationField("position", len(JOINTS)), ObservationField("setpoint", len(JOINTS))]
+    o = Observer(fields, JOINTS, "base")
+    for n in range(60):
+        at = NOW + 0.005 * n
+        o.on_joint_states(joints_at(at, 0.1))
+        o.on_joint_states(joints_at(at + 0.001, 0.8, ["gripper_left", "gripper_right"]))
+        assert o.missing(ages(at), 0.1) == ([] if n else ["ndp/setpoint (not received yet)"])
+        if n > 10:
+            o.on_joint_states(joints_at(at + 0.002, 9.0))
+        o.on_setpoint(setpoint_at(at))
+        assert o.of_one_instant()
+        assert o.observe()[0][: len(JOINTS)].tolist() == [0.1] * len(JOINTS)
+    assert o.foreign > 40
+
+
+def test_a_clock_that_was_set_back_a_little_blinds_for_some_messages_alone():
+    o = Observer([ObservationField("position", len(JOINTS))], JOINTS, "base")
+    o.on_joint_states(joints_at(NOW, 0.1))
+    for n in range(10):
+        o.on_joint_states(joints_at(NOW - 0.5 + 0.005 * n, 0.2))
+    assert o.observe()[0].tolist() == [0.2] * len(JOINTS)

@@ -24,11 +24,20 @@ from sensor_msgs.msg import JointState as JointStateMessage
 from std_msgs.msg import Float64MultiArray
 
 from ndp_ros.arms.arm import Arm, ArmConfig, Command, JointState
-from ndp_ros.arms.ros2_arm import LARGEST, STATE, Ros2ControlArm, make, refuse_echo
+from ndp_ros.arms.ros2_arm import (
+    LARGEST,
+    STATE,
+    Ros2ControlArm,
+    in_namespace,
+    make,
+    refuse_echo,
+    resource,
+)
 from ndp_ros.arms.ros2_control import Bridge, VelocityEstimate, forward
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.dmp.response import response
 from ndp_ros.errors import ArmError, ConfigError
+from ndp_ros.nodes.messages import stamp_of
 from ndp_ros.streaming.config import RuntimeConfig, StreamSpec
 from ndp_ros.streaming.guard import FAULT, Guard
 from ndp_ros.streaming.mailbox import Mailbox, MailboxLayout
@@ -39,6 +48,7 @@ pytestmark = pytest.mark.ros
 
 ARM = ArmConfig.named("gen3")
 N, RATE = 6, 200.0
+HOME = np.array(ARM.home)
 NAMES = [f"lab_{name}" for name in ARM.joint_names]
 OPTIONS: dict[str, Any] = {
     "joints": NAMES[:N], "gripper_joint": NAMES[N], "gripper_controller": "hand", "timeout": 30.0,
@@ -446,3 +456,81 @@ def test_streamer_drives_the_controllers_and_no_bridge_outlives_it(controllers, 
             process.kill()
             process.wait()
         box.close()
+
+
+def test_commands_are_in_the_order_of_the_controller_whatever_that_is(connect, controllers) -> None:
+    arm, _ = connect()
+    goal = arm.read(JointState.zeros(7)).position.copy()
+    goal[:N] = np.linspace(-0.2, 0.3, N)
+    state = drive(arm, goal)
+    np.testing.assert_allclose(state.position, goal, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"controller": "other_controller"}, "other_controller drives lab_joint_2, lab_joint_3"),
+        ({"controller": "forward_effort_controller"}, "takes effort, not position"),
+        ({"controller": "nobody"}, "nobody listens on /nobody/commands"),
+    ],
+)
+def test_a_controller_of_other_joints_is_refused(connect, options, why) -> None:
+    with pytest.raises(ArmError, match=why):
+        connect(**options, timeout=2.0)
+
+
+def test_a_controller_that_takes_nothing_is_named(linked) -> None:
+    arm, link = linked()
+    command, state = Command.zeros(7, "position"), JointState.zeros(7)
+    link.send(told(HOME))
+    command.position[:] = arm.read(state).position
+    command.position[:N] += 0.05
+    with pytest.raises(ArmError, match=r"takes no commands: the arm has not moved for 0\.5 s"):
+        for _ in range(2000):
+            link.send(told(HOME))
+            arm.write(command)
+            arm.read(state)
+            time.sleep(0.001)
+
+
+def test_an_arm_that_has_followed_once_may_be_held_up(linked) -> None:
+    arm, link = linked()
+    command, state = Command.zeros(7, "position"), JointState.zeros(7)
+    link.send(told(HOME))
+    command.position[:] = arm.read(state).position
+    arm.write(command)
+    link.send(told(HOME + 0.01))
+    arm.read(state)
+    command.position[:N] += 0.5
+    for _ in range(800):
+        link.send(told(HOME + 0.01))
+        arm.write(command)
+        arm.read(state)
+        time.sleep(0.001)
+
+
+def test_velocities_are_estimated_past_a_turn_and_a_wrong_position(bridge) -> None:
+    message = JointStateMessage(name=list(bridge._joints))
+    for n in range(200):
+        angle = 3.0 + 0.5 * 0.005 * n
+        position = list(HOME)
+        position[0] = (angle + np.pi) % (2 * np.pi) - np.pi
+        if n == 100:
+            position[2] += 2.5
+        message.position = position
+        message.header.stamp = stamp_of(1000.0 + 0.005 * n)
+        bridge._on_state(message)
+        if n > 60:
+            assert bridge._velocity[0] == pytest.approx(0.5, abs=0.05)
+            assert np.abs(bridge._velocity[1:]).max() < 1e-6
+
+
+def test_names_belong_to_the_namespace_unless_they_are_absolute() -> None:
+    for namespace, options, expected in (
+        ("/", {}, "/forward_position_controller"),
+        ("/left", {}, "/left/forward_position_controller"),
+        ("/left", {"controller": "/c"}, "/c"),
+        ("/left", {"namespace": "right", "kind": "trajectory"},
+         "/right/joint_trajectory_controller"),
+    ):  # fmt: skip
+        assert resource(in_namespace(options, namespace), "position") == expected

@@ -23,6 +23,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,10 +47,13 @@ STATE, COMMAND, READY, PROBLEM = b"s", b"c", b"r", b"p"
 """First byte of a packet between loop and bridge; a reason, or plain numbers, follow: the time
 [s] (0 in a command), and of every joint position, velocity, and effort or torque. NaN is what
 nobody tells, and as the gripper's position in a command: none for it."""
-LARGEST = 4096
+LARGEST = 16384
 """No packet is larger [bytes]."""
 _GRIPPER_CHANGE = 1e-3
 """Change of the gripper's setpoint from which on it is commanded [rad]."""
+_ASKED, _MOVED, _PATIENCE = 0.02, 0.002, 0.5
+"""An arm that is asked to go so far [rad] and moves by less than this [rad] in that time [s] has a
+controller that takes no commands."""
 _GONE = "the bridge to ROS 2 has ended: look for its last words, then activate again"
 
 
@@ -71,7 +75,17 @@ class Ros2ControlConfig:
     joints: tuple[str, ...] = param(
         (), doc="Names that ROS has for the arm's joints, in order; the same unless given."
     )
-    joint_states: str = param("/joint_states", doc="Topic of the measured joints.")
+    namespace: str = param(
+        "",
+        doc="Where names that are not absolute belong; that of the integrator node unless given.",
+    )
+    joint_states: str = param(
+        "joint_states", doc="Topic of the measured joints, in the namespace unless absolute."
+    )
+    trust_order: bool = param(
+        False,
+        doc="Take it that a group controller which cannot be asked has its joints in this order.",
+    )
     gripper_controller: str = param(
         "", doc="Group controller of the gripper's position; empty: it gets no command."
     )
@@ -130,6 +144,7 @@ class Ros2ControlArm:
         )
         self._task = {
             "settings": to_mapping(settings), "mode": mode, "joints": names, "n": n,
+            "arm": to_mapping(config),
             "controller": settings.controller or _DEFAULT_CONTROLLERS[settings.kind, mode],
         }  # fmt: skip
         self._socket: socket.socket | None = None
@@ -138,6 +153,7 @@ class Ros2ControlArm:
         self._state = np.full(1 + 3 * info.dof, math.nan)
         self._packet = np.zeros(1 + 3 * info.dof)
         self._grip = math.nan
+        self._followed = _Followed(str(self._task["controller"]), n)
         # Infinite once the gripper is commanded, as it is from the start to hold a given grip.
         self._grip_at_start = math.nan if grip is None else math.inf
 
@@ -196,6 +212,7 @@ class Ros2ControlArm:
         np.nan_to_num(out.velocity[self._info.n_arm :], copy=False)
         np.nan_to_num(out.effort, copy=False)
         out.time = float(state[0])
+        self._followed.measured(out)
         return out
 
     def write(self, command: Command) -> None:
@@ -214,6 +231,7 @@ class Ros2ControlArm:
         packet[1 + 2 * dof :] = command.torque if self._mode == "torque" else 0.0
         if not math.isfinite(float(packet.sum())):
             raise ArmError(f"command is not finite: {command.position}, {command.torque}")
+        self._followed.commanded(command)
         self._grip = float(command.position[-1])
         if self._info.gripper and not self._gripper_is_commanded():
             packet[dof] = math.nan
@@ -257,12 +275,87 @@ class Ros2ControlArm:
             raise ArmError("not connected: call connect() first")
         try:
             while packet := self._socket.recv(LARGEST):
+                if packet[:1] == PROBLEM:
+                    raise ArmError(packet[1:].decode())
                 self._state[:] = self._numbers.unpack_from(packet, 1)
         except BlockingIOError:
             return
         except OSError:
             pass
         raise ArmError(_GONE)
+
+
+class _Followed:
+    """Whether an arm has ever followed its controller's commands.
+
+    A controller that is not active, or that rejects what it gets, takes commands without a
+    word. It shows by an arm that stands still from the start although it is asked to move.
+    """
+
+    def __init__(self, controller: str, n: int) -> None:
+        self._controller, self._n = controller, n
+        self._start = np.full(n, math.nan)
+        self._asked = np.zeros(n)
+        self._asked_since = math.inf
+        self._follows = False
+
+    def commanded(self, command: Command) -> None:
+        """Note a command of positions."""
+        if self._follows or command.mode != "position":
+            return
+        self._asked[:] = command.position[: self._n]
+        if np.isfinite(self._start).all() and self._gap().max() > _ASKED:
+            self._asked_since = min(self._asked_since, time.monotonic())
+
+    def measured(self, state: JointState) -> None:
+        """Note where the arm is.
+
+        Raises:
+            ArmError: If it has not moved, although it was asked to for a while.
+        """
+        if self._follows or not np.isfinite(state.position[: self._n]).all():
+            return
+        if np.isnan(self._start).any():
+            self._start[:] = state.position[: self._n]
+        if np.abs(state.position[: self._n] - self._start).max() > _MOVED:
+            self._follows = True
+        elif time.monotonic() - self._asked_since > _PATIENCE:
+            raise ArmError(
+                f"{self._controller} takes no commands: the arm has not moved for "
+                f"{_PATIENCE:g} s, although it was asked to by {self._gap().max():.2g} rad. Is the "
+                "controller active? Its own log says why it rejects what it gets"
+            )
+
+    def _gap(self) -> Array:
+        gap: Array = np.abs(self._asked - self._start)
+        return gap
+
+
+def in_namespace(options: dict[str, Any], namespace: str) -> dict[str, Any]:
+    """Return options for a node's namespace, unless they name another.
+
+    Args:
+        options: Parameters of :class:`Ros2ControlConfig`.
+        namespace: Of the node, such as ``/left``.
+    """
+    return {"namespace": namespace, **options}
+
+
+def resource(options: dict[str, Any], mode: str) -> str:
+    """Return the name of the controller that these options drive, from the root.
+
+    Raises:
+        ConfigError: On an option that is unknown or does not fit.
+    """
+    settings = from_mapping(Ros2ControlConfig, options, source="ros2_control")
+    controller = settings.controller or _DEFAULT_CONTROLLERS.get((settings.kind, mode), "")
+    return resolved(settings.namespace, controller)
+
+
+def resolved(namespace: str, name: str) -> str:
+    """Return a topic's or node's name from the root, as ROS resolves it without remaps."""
+    parts = name if name.startswith("/") else f"{namespace}/{name}"
+    return "/" + "/".join(part for part in parts.split("/") if part)
 
 
 def refuse_echo(options: dict[str, Any], own: str) -> None:
@@ -277,9 +370,8 @@ def refuse_echo(options: dict[str, Any], own: str) -> None:
     Raises:
         ConfigError: If it is the same topic.
     """
-    # The bridge's node has no namespace.
-    heard = "/" + from_mapping(Ros2ControlConfig, options, source="ros2_control").joint_states
-    if heard.replace("//", "/") == own:
+    settings = from_mapping(Ros2ControlConfig, options, source="ros2_control")
+    if resolved(settings.namespace, settings.joint_states) == own:
         raise ConfigError(
             f"joint_states is {own}, where this node publishes its own, so that feedback would "
             "never be lost: remap this node's and the policy's, as by --ros-args -r "

@@ -20,19 +20,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_ros.arms.arm import ArmConfig, ArmInfo, JointState
 from ndp_ros.arms.ros2_arm import (
     LARGEST,
     PROBLEM,
     READY,
     STATE,
     Ros2ControlConfig,
+    resolved,
 )
 from ndp_ros.config import from_mapping
+from ndp_ros.control.measurement import Confirmer
 
 Array = NDArray[np.float64]
 
 _PRIORITY = 60
 """SCHED_FIFO priority, where permitted: below the loop, above the nodes."""
+_DEAF = 0.5
+"""Time for which nobody may listen to commands [s]."""
+_BRAKING = 0.1
+"""Shortest time in which a trajectory comes to rest after its setpoint [s]."""
 _SMOOTHING = 0.02
 """Time constant of an estimated velocity [s]: some periods of any joint_state_broadcaster."""
 
@@ -71,6 +78,7 @@ class Bridge:
 
     def __init__(self, link: socket.socket, task: dict[str, Any]) -> None:
         import rclpy
+        from rcl_interfaces.srv import GetParameters
         from rclpy.qos import QoSProfile, ReliabilityPolicy
         from sensor_msgs.msg import JointState as JointStateMessage
         from std_msgs.msg import Float64MultiArray
@@ -81,10 +89,14 @@ class Bridge:
         self._settings = settings = from_mapping(Ros2ControlConfig, task["settings"])
         self._array, self._trajectory = Float64MultiArray, JointTrajectory
         self._point = JointTrajectoryPoint
-        self.node = rclpy.create_node("ndp_ros2_control", enable_rosout=False)
+        space = "/" + settings.namespace.strip("/")
+        # Its parent's arguments, remaps among them, are not its own.
+        self.node = rclpy.create_node(
+            "ndp_ros2_control", namespace=space, enable_rosout=False, use_global_arguments=False
+        )
         newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
         fresh = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        name = str(task["controller"]).rstrip("/")
+        self._controller = name = resolved(space, str(task["controller"]))
         group = settings.kind == "group"
         topic = f"{name}/{'commands' if group else 'joint_trajectory'}"
         self._commands = self.node.create_publisher(
@@ -97,6 +109,17 @@ class Bridge:
         self.heard = False
         self._stamp = 0
         self._estimate = VelocityEstimate(len(self._joints))
+        arm = from_mapping(ArmConfig, task["arm"])
+        info = ArmInfo.from_config(arm, ("position",))
+        self._max_acceleration = info.max_acceleration[: self._n]
+        self._confirmer, self._reading = Confirmer(info), JointState.zeros(info.dof)
+        self._velocity = np.zeros(info.dof)
+        self._order: list[int] | None = None if group else list(range(self._n))
+        self._refusal = ""
+        self._ask: Any = self.node.create_client(GetParameters, f"{name}/get_parameters")
+        self._question = GetParameters.Request(names=["joints", "interface_name"])
+        self._answer: Any = None
+        self._unheard_since = math.inf
         self._numbers = np.full(1 + 3 * len(self._joints), math.nan)
         self._next = 0.0
         self._grip = math.nan
@@ -127,6 +150,8 @@ class Bridge:
                     f"nobody listens on {publisher.topic_name}: activate the controller, as by "
                     "`ros2 control switch_controllers --activate`"
                 )
+        if problem := self._order_problem():
+            return problem
         blind = self._fingers is not None and math.isnan(self._numbers[len(self._joints)])
         if blind and self._settings.grip is None:
             return (
@@ -135,6 +160,48 @@ class Bridge:
                 "gripper_joint), or say where it starts (option grip)"
             )
         return ""
+
+    def _order_problem(self) -> str:
+        """Ask a group controller which joint each of its numbers is for; return what is wrong."""
+        if self._order is not None or self._refusal:
+            return self._refusal
+        if self._answer is None:
+            if self._ask.service_is_ready():
+                self._answer = self._ask.call_async(self._question)
+            elif self._settings.trust_order:
+                self._order = list(range(self._n))
+                return ""
+            return (
+                f"{self._controller} does not answer {self._controller}/get_parameters, and the "
+                "order of its joints is not known: start it, or confirm that it is "
+                f"{', '.join(self._joints[: self._n])} (option trust_order)"
+            )
+        if not self._answer.done():
+            return f"{self._controller} does not answer"
+        values = self._answer.result().values
+        names = list(values[0].string_array_value) if values else []
+        interface = values[1].string_value if len(values) > 1 else ""
+        wanted = {"position": "position", "torque": "effort"}[self._mode]
+        if sorted(names) != sorted(self._joints[: self._n]):
+            self._refusal = (
+                f"{self._controller} drives {', '.join(names) or 'no joints'}, not "
+                f"{', '.join(self._joints[: self._n])}: name the right controller or joints"
+            )
+        elif interface and interface != wanted:
+            self._refusal = f"{self._controller} takes {interface}, not {wanted}: name another one"
+        else:
+            self._order = [self._joints.index(name) for name in names]
+        return self._refusal
+
+    def deaf(self) -> str:
+        """Return which controller has stopped listening, half a second after it has."""
+        if self._settings.dry_run or self._commands.get_subscription_count():
+            self._unheard_since = math.inf
+            return ""
+        self._unheard_since = min(self._unheard_since, time.monotonic())
+        if time.monotonic() - self._unheard_since < _DEAF:
+            return ""
+        return f"nobody listens on {self._commands.topic_name} any more: {self._controller} is gone"
 
     def _without_velocity(self) -> list[str]:
         """Return the arm's joints whose velocity the last joint state did not tell."""
@@ -163,11 +230,22 @@ class Bridge:
         if self._mode == "position":
             velocity = numbers[1 + dof : 1 + 2 * dof]
             at = stamp * 1e-9 if stamp else float(numbers[0])
-            estimate = self._estimate.update(numbers[1 : 1 + dof], at)
-            np.copyto(velocity, estimate, where=np.isnan(velocity))
+            self._estimate_velocities(numbers[1 : 1 + dof], at)
+            np.copyto(velocity, self._velocity, where=np.isnan(velocity))
         self.heard = True
         with contextlib.suppress(BlockingIOError):
             self._link.send(STATE + numbers.tobytes(), socket.MSG_DONTWAIT)
+
+    def _estimate_velocities(self, position: Array, at: float) -> None:
+        """Estimate velocities from positions; one that has jumped, or turned over, is no speed."""
+        reading = self._reading
+        reading.position[:], reading.time = position, at
+        nobody = np.isnan(position)
+        reading.position[nobody] = 0.0
+        if self._confirmer.confirm(reading):
+            confirmed = self._confirmer.state.position.copy()
+            confirmed[nobody] = math.nan
+            self._velocity = self._estimate.update(confirmed, at)
 
     def publish(self, packet: bytes) -> None:
         """Pass one command on."""
@@ -176,17 +254,36 @@ class Bridge:
         position, velocity = numbers[1 : 1 + n], numbers[1 + dof : 1 + dof + n]
         if self._settings.kind == "group":
             values = position if self._mode == "position" else numbers[1 + 2 * dof :][:n]
-            self._commands.publish(self._array(data=values.tolist()))
+            self._commands.publish(self._array(data=values[self._order].tolist()))
         elif time.monotonic() >= self._next:
             self._next = time.monotonic() + 1.0 / self._settings.trajectory_rate
-            point = self._point(positions=position.tolist(), velocities=velocity.tolist())
-            point.time_from_start.nanosec = int(self._settings.lookahead * 1e9)
             names = list(self._joints[:n])
-            self._commands.publish(self._trajectory(joint_names=names, points=[point]))
+            points = self._to_rest(position, velocity)
+            self._commands.publish(self._trajectory(joint_names=names, points=points))
         grip = float(numbers[dof])
         if self._fingers is not None and math.isfinite(grip) and grip != self._grip:
             self._grip = grip
             self._fingers.publish(self._array(data=[self._grip]))
+
+    def _to_rest(self, position: Array, velocity: Array) -> list[Any]:
+        """Return the setpoint, and where the arm would come to rest after it.
+
+        A joint trajectory controller rejects, as it comes, a trajectory that ends in motion. The
+        next one replaces this one before its end; should none come, the arm stops there.
+        """
+        braking = max(float((np.abs(velocity) / self._max_acceleration).max()) * 1.5, _BRAKING)
+        rest = position + 0.5 * braking * velocity
+        rows = (
+            (self._settings.lookahead, position, velocity),
+            (self._settings.lookahead + braking, rest, np.zeros_like(velocity)),
+        )
+        points = []
+        for seconds, p, v in rows:
+            point = self._point(positions=p.tolist(), velocities=v.tolist())
+            point.time_from_start.sec = int(seconds)
+            point.time_from_start.nanosec = int(seconds % 1.0 * 1e9)
+            points.append(point)
+        return points
 
 
 def newest(link: socket.socket) -> bytes:
@@ -248,6 +345,9 @@ def main(descriptor: int) -> int:
         thread.start()
         while not ended.is_set():
             executor.spin_once(timeout_sec=0.05)
+            if problem := bridge.deaf():
+                link.send(PROBLEM + problem.encode())
+                break
     except OSError:
         pass  # the loop has ended
     finally:

@@ -8,12 +8,12 @@ streamer's state comes back as topics.
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
-from socket import socket
+from dataclasses import dataclass, replace
 from typing import Any
 
 from geometry_msgs.msg import PoseStamped
@@ -29,9 +29,9 @@ from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from ndp_ros.arms.arm import ArmConfig
-from ndp_ros.arms.ros2_arm import refuse_echo
+from ndp_ros.arms.ros2_arm import in_namespace, refuse_echo, resource
 from ndp_ros.config import param
-from ndp_ros.domain import claim
+from ndp_ros.domain import Held, claim, claim_node, domain_id
 from ndp_ros.errors import NdpError, StreamError
 from ndp_ros.nodes import lifecycle, parameters, qos
 from ndp_ros.nodes.clocks import SystemClock
@@ -100,7 +100,7 @@ class IntegratorNode(NdpNode):
         self._config = IntegratorConfig()
         self._spec = StreamSpec()
         self._joint_names: tuple[str, ...] = ()
-        self._claim: socket | None = None
+        self._claims: list[Held] = []
         self._stream: Stream | None = None
         self._epitaph = ""
         self._state_timer: Timer | None = None
@@ -149,11 +149,24 @@ class IntegratorNode(NdpNode):
         self._config = parameters.read(self, IntegratorConfig)
         self._spec = parameters.read(self, StreamSpec)
         self._joint_names = ArmConfig.named(self._spec.arm).joint_names
+        self._let_go()
+        self._claims.append(claim_node(self.get_fully_qualified_name()))
         if self._spec.hardware == "ros2_control":
             options = options_of(self._spec.options, self._spec.hardware)
+            options = in_namespace(options, self.get_namespace())
             refuse_echo(options, self._joints.topic_name)
-        if self._claim is None:
-            self._claim = claim(self.get_fully_qualified_name())
+            self._spec = replace(self._spec, options=json.dumps(options))
+            controller = resource(options, self._spec.command_mode)
+            self._claims.append(claim(f"ROS domain {domain_id()}: controller {controller}"))
+        elif self._spec.hardware == "kortex":
+            options = options_of(self._spec.options, self._spec.hardware)
+            where = f"{options.get('robot_ip', '')}:{options.get('port', '')}"
+            self._claims.append(claim(f"the arm at {where}"))
+
+    def _let_go(self) -> None:
+        """Let others have what this node has claimed."""
+        while self._claims:
+            self._claims.pop().close()
 
     def activate(self) -> None:
         """Start the streamer, which takes the arm and holds it where it is."""
@@ -195,9 +208,7 @@ class IntegratorNode(NdpNode):
         """Let go of the arm if an error has kept ``deactivate`` from it."""
         if self._stream is not None:
             self.deactivate()
-        if self._claim is not None:
-            self._claim.close()
-            self._claim = None
+        self._let_go()
 
     # -- segments ---------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ Array = NDArray[np.float64]
 
 JOINT_STATES, SETPOINT = "joint_states", "ndp/setpoint"
 _PATIENCE = 5
+_WAITING = 8
+"""Joint states that may wait for their setpoint."""
 _NEW_CLOCK = 1.0
 """A stamp that is older than the last one by this much is of a clock that was set back [s]."""
 
@@ -58,6 +60,12 @@ class Observer:
         self._problems = dict.fromkeys(self._topics.values(), "not received yet")
         self._companions: set[str] = set()
         self._apart = 0
+        self._older: dict[str, int] = {}
+        """Messages in a row, by topic, whose stamps were older than the last."""
+        self._joints: dict[float, dict[str, Array]] = {}
+        """Joint states that wait for the setpoint of their instant, by stamp."""
+        self.foreign = 0
+        """Joint states so far that came with no setpoint: somebody else's."""
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -81,6 +89,14 @@ class Observer:
             SETPOINT, message.header.stamp, message.joint_names,
             {"setpoint": point.positions, "setpoint_velocity": point.velocities},
         )  # fmt: skip
+        self._take_waiting(seconds(message.header.stamp))
+
+    def _take_waiting(self, at: float) -> None:
+        """Take the joint states of a setpoint's instant; those of no setpoint are not ours."""
+        if at in self._joints:
+            self._accept(JOINT_STATES, at, self._joints.pop(at))
+            self.foreign += len(self._joints)
+            self._joints.clear()
 
     def on_pose(self, name: str, message: PoseStamped) -> None:
         """Take the position of an object, given in the arm's base frame."""
@@ -91,16 +107,16 @@ class Observer:
         p = message.pose.position
         self._take(topic, message.header.stamp, {OBJECT_PREFIX + name: np.array([p.x, p.y, p.z])})
 
-    def missing(self, now: float, max_age: float) -> list[str]:
+    def missing(self, age_of: Callable[[float], float], max_age: float) -> list[str]:
         """Return one phrase per topic that keeps phi from running; empty when all is well.
 
         Args:
-            now: ROS time [s].
+            age_of: How old a stamp is [s], such as ``clocks.SystemClock.age``.
             max_age: Oldest stamp that counts as fresh [s].
         """
         phrases = []
         for topic in self.topics:
-            age = now - self._stamps.get(topic, now)
+            age = age_of(self._stamps[topic]) if topic in self._stamps else 0.0
             if topic in self._problems:
                 phrases.append(f"{topic} ({self._problems[topic]})")
             elif age > max_age:
@@ -135,6 +151,7 @@ class Observer:
         self._values.clear()
         self._stamps.clear()
         self._companions.clear()
+        self._joints.clear()
         self._problems = dict.fromkeys(self._topics.values(), "not received yet")
 
     def _take_joints(self, topic: str, stamp: Any, names: Sequence[str], parts: Any) -> None:
@@ -142,7 +159,9 @@ class Observer:
             order = [list(names).index(name) for name in self.joint_names]
         except ValueError:
             absent = [name for name in self.joint_names if name not in names]
-            self._refuse(topic, f"without {', '.join(absent)}")
+            # Others' joints on the same topic, such as a gripper's own, are nothing to us.
+            if len(absent) < len(self.joint_names) or topic not in self._stamps:
+                self._refuse(topic, f"without {', '.join(absent)}")
             return
         values = {}
         for field, data in parts.items():
@@ -159,9 +178,22 @@ class Observer:
             self._refuse(topic, "NaN or infinity")
             return
         at = seconds(stamp)
-        # The network may deliver late what was sent before.
+        # The network may deliver late what was sent before; a clock that was set back goes on so.
         if 0.0 < self._stamps.get(topic, at) - at < _NEW_CLOCK:
+            self._older[topic] = self._older.get(topic, 0) + 1
+            if self._older[topic] < _PATIENCE:
+                return
+        self._older[topic] = 0
+        if topic == JOINT_STATES and topic in self._companions:
+            self._joints[at] = values
+            if len(self._joints) <= _WAITING:
+                return
+            self.foreign += 1
+            self._joints.pop(next(iter(self._joints)))
             return
+        self._accept(topic, at, values)
+
+    def _accept(self, topic: str, at: float, values: dict[str, Array]) -> None:
         self._values |= values
         self._stamps[topic] = at
         self._problems.pop(topic, None)

@@ -32,8 +32,9 @@ from trajectory_msgs.msg import JointTrajectory
 
 from ndp_ros import checkpoint
 from ndp_ros.config import param
-from ndp_ros.errors import CheckpointError, NdpError
+from ndp_ros.errors import CheckpointError, NdpError, describe
 from ndp_ros.nodes import lifecycle, parameters, qos
+from ndp_ros.nodes.clocks import SystemClock
 from ndp_ros.nodes.lifecycle import Health, NdpNode
 from ndp_ros.nodes.messages import Parameters, parameters_to_message, seconds
 from ndp_ros.nodes.observer import JOINT_STATES, SETPOINT, Observer, pose_topic
@@ -42,6 +43,9 @@ from ndp_ros.paths import find_checkpoint
 from ndp_ros.policies import PolicySpec
 
 NAME = "policy_node"
+
+_SWITCH_INTERVAL = 2e-4
+"""Time after which a thread gives the interpreter to another one that waits for it [s]."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,11 @@ class Phi:
         self._policy = NdpPolicy(self.spec)
         self._policy.load_tensors(loaded.tensors)
         # The first pass allocates; it must not be the first segment of a motion.
-        self(np.zeros(sum(f.size for f in self.spec.observation)))
+        g, w = self(np.zeros(sum(f.size for f in self.spec.observation)))
+        if not (np.isfinite(g).all() and np.isfinite(w).all()):
+            raise CheckpointError(
+                f"{name}: a trial pass gives a goal or weights that are not finite"
+            )
 
     def __call__(self, obs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return g (dof,) and w (dof, N) for an observation (n_obs,)."""
@@ -122,6 +130,8 @@ class PolicyNode(NdpNode):
         self._arm_clock = self._ran = -math.inf
         self._trouble: list[str] = []
         self._config = PolicyNodeConfig(checkpoint="")
+        self._clock_of_stamps = SystemClock()
+        self._foreign = 0
         self._session = secrets.randbits(63) + 1
         self._sequence = 0
         self._forward: deque[float] = deque(maxlen=200)
@@ -193,7 +203,7 @@ class PolicyNode(NdpNode):
         phi, observer = self._phi, self._observer
         if phi is None or observer is None:
             return False
-        if observer.missing(self.now(), self._config.max_observation_age):
+        if observer.missing(self._clock_of_stamps.age, self._config.max_observation_age):
             return False
         if not observer.of_one_instant():
             return False
@@ -248,8 +258,21 @@ class PolicyNode(NdpNode):
 
     # -- another checkpoint -----------------------------------------------------------------
 
-    def _load(self, name: str) -> Phi:
-        """Return a checkpoint that can take over from the one that runs.
+    def _load(self, name: str) -> Phi | NdpError:
+        """Return a checkpoint that can take over from the one that runs, or why it cannot.
+
+        Both ways to another checkpoint, the service and the parameter, lead through here, and
+        whatever is offered, the one that runs goes on.
+        """
+        try:
+            return self._require(name)
+        except NdpError as error:
+            return error
+        except Exception as error:
+            return CheckpointError(f"{name}: {describe(error)}")
+
+    def _require(self, name: str) -> Phi:
+        """Return a checkpoint that can take over.
 
         Raises:
             NdpError: If it is damaged or drives other joints.
@@ -273,12 +296,7 @@ class PolicyNode(NdpNode):
         done: Future[Phi | NdpError] = Future(executor=self.executor)
 
         def load() -> None:
-            try:
-                done.set_result(self._load(request.path))
-            except NdpError as error:
-                done.set_result(error)
-            except Exception as error:  # a service that never answers would be worse
-                done.set_result(CheckpointError(f"{type(error).__name__}: {error}"))
+            done.set_result(self._load(request.path))
 
         threading.Thread(target=load, name="load checkpoint", daemon=True).start()
         result = await done
@@ -293,7 +311,11 @@ class PolicyNode(NdpNode):
         self.set_parameters([Parameter("checkpoint", value=request.path)])
         self._accepting = False
         response.success, response.checkpoint = True, result.id
-        response.message = "runs from the next segment on"
+        response.message = (
+            "runs from the next segment on"
+            if self.state == "active"
+            else f"is loaded; the node is {self.state}, and it runs once that is active"
+        )
         return response
 
     def on_change(self, changes: list[Parameter[Any]]) -> SetParametersResult:
@@ -302,11 +324,11 @@ class PolicyNode(NdpNode):
             if change.name == "checkpoint" and not self._accepting:
                 if self._phi is None:
                     continue
-                try:
-                    self._take(self._load(str(change.value)))
-                except NdpError as error:
-                    self._refuse(str(error))
-                    return SetParametersResult(successful=False, reason=str(error))
+                loaded = self._load(str(change.value))
+                if isinstance(loaded, NdpError):
+                    self._refuse(str(loaded))
+                    return SetParametersResult(successful=False, reason=str(loaded))
+                self._take(loaded)
         values = {change.name: change.value for change in changes}
         known = {name: values[name] for name in values if hasattr(self._config, name)}
         self._config = PolicyNodeConfig(**{**vars(self._config), **known})
@@ -342,16 +364,32 @@ class PolicyNode(NdpNode):
             return Health(lifecycle.OK, self.state, values)
         missing = list(self._trouble)
         if self._observer is not None:
-            missing += self._observer.missing(self.now(), self._config.max_observation_age)
+            age_of, oldest = self._clock_of_stamps.age, self._config.max_observation_age
+            missing += self._observer.missing(age_of, oldest)
         if missing:
             values["missing"] = "; ".join(missing)
             topics = ", ".join(phrase.split(" ")[0] for phrase in missing)
             return Health(lifecycle.WARN, f"observation incomplete: {topics}", values)
+        foreign = self._observer.foreign if self._observer is not None else 0
+        if foreign != self._foreign:
+            self._foreign, values["foreign_joint_states"] = foreign, foreign
+            others = ", ".join(sorted(self._nodes_that_publish(JOINT_STATES)))
+            return Health(
+                lifecycle.WARN,
+                f"joint_states of somebody else are ignored (published by {others})", values,
+            )  # fmt: skip
         return Health(lifecycle.OK, "running", values)
+
+    def _nodes_that_publish(self, topic: str) -> set[str]:
+        """Return the full names of the nodes that publish a topic."""
+        found = self.get_publishers_info_by_topic(self.resolve_topic_name(topic))
+        return {f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in found}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the policy node."""
+    # A checkpoint that is loaded beside must not keep the interpreter from a segment for long.
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     return lifecycle.run(PolicyNode, argv)
 
 
