@@ -4,9 +4,8 @@ Without robot_ip the simulated arm does. ``--show-args`` explains the arguments,
 docs/hardware.md what to do before the first start.
 """
 
-from ndp_ros.hardware import HardwareConfig, notice, processes
 from ndp_ros.launching import description
 
 
 def generate_launch_description():
-    return description(HardwareConfig, processes, notice)
+    return description("hardware")

@@ -3,9 +3,8 @@
 Ends by itself once all throws are made; ``--show-args`` explains the arguments.
 """
 
-from ndp_ros.bringup import SimConfig, preflight, simulation
 from ndp_ros.launching import description
 
 
 def generate_launch_description():
-    return description(SimConfig, lambda config: simulation(config, preflight(config)))
+    return description("sim")

@@ -9,23 +9,24 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ndp_ros import checkpoint
-from ndp_ros.arms.arm import ArmConfig
-from ndp_ros.checkpoint import Checkpoint
 from ndp_ros.config import Parameter, from_mapping, param, parameters, to_mapping
 from ndp_ros.domain import claim_node, domain_id
 from ndp_ros.errors import CheckpointError, ConfigError
 from ndp_ros.paths import find_checkpoint
 from ndp_ros.streaming.config import RuntimeConfig
+
+if TYPE_CHECKING:
+    from ndp_ros.checkpoint import Checkpoint
 
 INTEGRATOR, POLICY, OBJECTS = "integrator_node", "policy_node", "objects_node"
 THROW, VIEWER = "throw_node", "viewer_node"
@@ -35,6 +36,7 @@ _TASKS = ("throw", "throw-gen3")
 """Tasks that can be watched and judged here; each has the name of its scene."""
 _INSTALL = "run `make setup`, or pip install 'ndp_ros[sim,train]'"
 _PROBE_TIMEOUT = 60.0
+_NAMESPACE = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ class SimConfig:
         maximum=2**31 - 1,
     )  # fmt: skip
     out: str = param("out", doc="Folder for video, plot and results.")
+    namespace: str = param("", doc="Namespace of all nodes and topics, such as left; empty: none.")
+
+    def __post_init__(self) -> None:
+        """Check the namespace."""
+        require_namespace(self.namespace)
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,8 @@ class ProcessSpec:
     """Variables for this process alone: what must stand on no command line."""
     remappings: tuple[tuple[str, str], ...] = ()
     """Names of topics that are others in this process."""
+    namespace: str = ""
+    """Namespace of the node; empty for none."""
 
     @property
     def command(self) -> list[str]:
@@ -88,12 +97,16 @@ class ProcessSpec:
             for part in ("-p", f"{name}:={json.dumps(value)}")
         ]
         arguments += [part for old, new in self.remappings for part in ("-r", f"{old}:={new}")]
+        if self.namespace:
+            arguments += ["-r", f"__ns:=/{self.namespace.strip('/')}"]
         return [sys.executable, "-m", f"ndp_ros.nodes.{self.name}", "--ros-args", *arguments]
 
 
 def environment() -> dict[str, str]:
     """Return what the processes' environment gets unless it is set already."""
     return {
+        # No node answers to other machines unless somebody asks for that.
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         # Nothing that a killed node could leave behind in /dev/shm.
         "FASTDDS_BUILTIN_TRANSPORTS": "UDPv4",
         # Several threads for products of a few thousand numbers only wait for each other.
@@ -137,7 +150,7 @@ def simulation(config: SimConfig, saved: Checkpoint) -> list[ProcessSpec]:
             "record": config.record, "out": str(Path(config.out).absolute()),
         }  # fmt: skip
         specs.append(ProcessSpec(THROW, values, ends_system=True))
-    return specs
+    return [replace(spec, namespace=config.namespace) for spec in specs]
 
 
 def task_arguments(saved: Checkpoint) -> dict[str, Any]:
@@ -169,7 +182,7 @@ def preflight(config: SimConfig) -> Checkpoint:
         raise ConfigError("viewer needs a screen: neither DISPLAY nor WAYLAND_DISPLAY is set")
     if config.throws:
         _require_writable(Path(config.out))
-    require_free_domain()
+    require_free_domain(config.namespace)
     return saved
 
 
@@ -179,6 +192,9 @@ def require_checkpoint(name: str) -> Checkpoint:
     Raises:
         CheckpointError: If it is missing, damaged, no NDP or for other joints.
     """
+    from ndp_ros import checkpoint
+    from ndp_ros.arms.arm import ArmConfig
+
     saved = checkpoint.load(find_checkpoint(name))
     if saved.spec.method != "ndp":
         raise CheckpointError(
@@ -209,20 +225,36 @@ def require_modules(*more: tuple[str, str]) -> None:
             raise ConfigError(f"the Python module {module} is missing: {remedy}")
 
 
-def require_free_domain() -> None:
-    """Check that no system like this one runs in this ROS domain.
+def require_free_domain(namespace: str = "") -> None:
+    """Check that no system like this one runs in a namespace of this ROS domain.
+
+    Args:
+        namespace: Of the system that is to start; those in others are left alone.
 
     Raises:
         ConfigError: If one does, or if ``ROS_DOMAIN_ID`` is not valid.
     """
-    domain = domain_id()
-    claim_node(f"/{INTEGRATOR}").close()
-    # Another machine of the domain, or a node with another name space, holds no claim here.
-    running = sorted(set(_listen()) & {f"/{name}" for name in NODES})
+    domain, space = domain_id(), f"/{namespace.strip('/')}".rstrip("/")
+    claim_node(f"{space}/{INTEGRATOR}").close()
+    # A node on another machine of the domain holds no claim here.
+    running = sorted(set(_listen()) & {f"{space}/{name}" for name in NODES})
     if running:
         raise ConfigError(
             f"ROS domain {domain} is in use: {', '.join(running)} run there already; end them, "
-            "or set ROS_DOMAIN_ID to another number"
+            "give this system a namespace, or set ROS_DOMAIN_ID to another number"
+        )
+
+
+def require_namespace(namespace: str) -> None:
+    """Check that ROS takes a namespace.
+
+    Raises:
+        ConfigError: If it does not.
+    """
+    if namespace and not _NAMESPACE.fullmatch(namespace):
+        raise ConfigError(
+            f"namespace is {namespace!r}: expected letters, digits and _ that do not begin with a "
+            "digit, parts divided by /, such as left or lab/left"
         )
 
 

@@ -7,11 +7,10 @@ started, and that includes an arm that does not answer, refuses its password or 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ndp_ros.arms.arm import ArmConfig
 from ndp_ros.arms.kortex.credentials import PASSWORD_VARIABLE, USERNAME_VARIABLE, Credentials
 from ndp_ros.bringup import (
     INTEGRATOR,
@@ -23,14 +22,17 @@ from ndp_ros.bringup import (
     require_checkpoint,
     require_free_domain,
     require_modules,
+    require_namespace,
     simulation,
 )
-from ndp_ros.checkpoint import Checkpoint
 from ndp_ros.config import from_mapping, load, param, parameters, to_mapping
 from ndp_ros.errors import ConfigError
 from ndp_ros.paths import find_checkpoint
 from ndp_ros.streaming.config import RuntimeConfig, options_of
 from ndp_ros.surroundings import Surroundings
+
+if TYPE_CHECKING:
+    from ndp_ros.checkpoint import Checkpoint
 
 _AUTO = "auto"
 _BUILTIN = "builtin"
@@ -122,6 +124,11 @@ class HardwareConfig:
         10, doc="Throws of the simulated arm; 0 brings it up alone.", minimum=0, maximum=100000
     )
     out: str = param("out", doc="Folder for the results of simulated throws.")
+    namespace: str = param("", doc="Namespace of all nodes and topics, such as left; empty: none.")
+
+    def __post_init__(self) -> None:
+        """Check the namespace."""
+        require_namespace(self.namespace)
 
     @property
     def backend(self) -> str:
@@ -179,13 +186,14 @@ def processes(config: HardwareConfig) -> list[ProcessSpec]:
                 "of a real one"
             )
         simulated = SimConfig(
-            name, rate=config.rate, throws=config.throws, record=False, out=config.out
-        )
+            name, rate=config.rate, throws=config.throws, record=False, out=config.out,
+            namespace=config.namespace,
+        )  # fmt: skip
         return simulation(simulated, preflight(simulated))
     saved = require_checkpoint(name)
     surroundings = Surroundings.named(saved.spec.task) if config.objects == "config" else None
     require_modules()
-    require_free_domain()
+    require_free_domain(config.namespace)
     if backend == "kortex":
         if config.rate > _KORTEX_RATE:
             raise ConfigError(
@@ -232,7 +240,7 @@ def _system(
     if config.objects == "config":
         seen = {"arm": arm, "task": saved.spec.task}
         specs.append(ProcessSpec(OBJECTS, seen, respawn=True, remappings=remappings))
-    return specs
+    return [replace(spec, namespace=config.namespace) for spec in specs]
 
 
 def _given(config: HardwareConfig, names: tuple[str, ...]) -> list[str]:
@@ -296,6 +304,7 @@ def _require_fit(backend: str, arm: str, options: dict[str, Any]) -> None:
 
         kind = Ros2ControlConfig
     else:
+        from ndp_ros.arms.arm import ArmConfig
         from ndp_ros.arms.mock import MockArm
 
         try:
@@ -328,6 +337,7 @@ def _reach(config: HardwareConfig, saved: Checkpoint) -> None:
     Raises:
         ArmError: If it cannot be driven now; the message says what to do.
     """
+    from ndp_ros.arms.arm import ArmConfig
     from ndp_ros.arms.kortex.arm import KortexArm
     from ndp_ros.arms.kortex.config import KortexConfig
 

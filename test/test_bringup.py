@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ from ros_support import claim_domain, die_with_the_test, tiny_checkpoint
 from ndp_ros import bringup, checkpoint, cli, simulation
 from ndp_ros.arms.arm import ArmConfig
 from ndp_ros.bringup import ProcessSpec, SimConfig
-from ndp_ros.domain import claim, domain_id
+from ndp_ros.domain import claim, claim_node, domain_id
 from ndp_ros.errors import ConfigError, StreamError
 from ndp_ros.observation import arm_observation
 
@@ -148,11 +150,50 @@ def test_a_domain_that_is_not_valid_is_refused(value: str) -> None:
 
 def test_a_domain_in_use_is_refused_until_it_is_free(tmp_path: Path, free_domain: int) -> None:
     config = sim(jaco_checkpoint(tmp_path / "good"), tmp_path)
-    held = claim("/integrator_node")
-    with pytest.raises(ConfigError, match=f"domain {free_domain} is in use"):
+    held = claim_node("/integrator_node")
+    with pytest.raises(ConfigError, match=f"ROS domain {free_domain}: node /integrator_node is in"):
         bringup.preflight(config)
+    bringup.preflight(dataclasses.replace(config, namespace="left"))
     held.close()
     bringup.preflight(config)
+
+
+def test_a_claim_is_this_user_s_alone_and_ends_with_its_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    code = (
+        "import sys, tempfile, time; tempfile.gettempdir = lambda: sys.argv[1];"
+        "from ndp_ros.domain import claim; held = claim('the arm'); print('held', flush=True);"
+        "time.sleep(600)"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ConfigError, match=f"the arm is in use by process {other.pid}"):
+            claim("the arm")
+    finally:
+        other.kill()
+        other.wait()
+    claim("the arm").close()
+    folder = tmp_path / f"ndp_ros-{os.geteuid()}"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o777)
+    with pytest.raises(ConfigError, match="not a folder of this user's alone"):
+        claim("the arm")
+
+
+def test_a_claim_waits_for_no_pipe_and_follows_no_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    (tmp_path / f"ndp_ros-{os.geteuid()}").symlink_to(tmp_path)
+    with pytest.raises(ConfigError, match="not a folder of this user's alone"):
+        claim("the arm")
 
 
 @pytest.mark.ros

@@ -47,6 +47,27 @@ def test_a_port_without_a_lock_stays_while_a_process_has_it_in_memory(tmp_path: 
     assert clear_leftovers(tmp_path) == ["fastdds_port7000", "sem.fastdds_port7000_mutex"]
 
 
+@pytest.mark.parametrize("prefix", ["fastdds", "fastrtps"])
+def test_files_of_both_versions_of_fast_dds_are_removed(tmp_path: Path, prefix: str) -> None:
+    make(tmp_path, f"{prefix}_port7411")
+    assert clear_leftovers(tmp_path)[0] == f"{prefix}_port7411"
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_of_another_user_is_opened_or_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fastdds_pipe_el")
+    (tmp_path / "fastdds_link_el").symlink_to("/dev/zero")
+    (tmp_path / "fastdds_folder_el").mkdir()
+    theirs = make(tmp_path, "fastdds_theirs")
+    if os.geteuid() == 0:
+        os.chown(theirs, 65534, 65534)
+    else:
+        theirs.chmod(0)
+    before = sorted(tmp_path.iterdir())
+    assert clear_leftovers(tmp_path) == []
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def names() -> set[str]:
     return {file.name for file in SHARED_MEMORY.iterdir()}
 

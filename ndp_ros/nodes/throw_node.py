@@ -133,7 +133,7 @@ class ThrowNode(Node):
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            if status.name.rpartition("/")[2] == self.config.integrator:
+            if f"/{status.name}" == self.resolve_service_name(self.config.integrator):
                 self._figures = {pair.key: pair.value for pair in status.values}
                 self._figures_at = self._when(message.header.stamp)
 

@@ -1,0 +1,72 @@
+"""What a launch file needs of the interpreter that reads it, and what it leaves to the nodes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ndp_ros import plan
+from ndp_ros.bringup import ProcessSpec, SimConfig, require_namespace
+from ndp_ros.errors import ConfigError
+from ndp_ros.hardware import HardwareConfig
+
+HEAVY = ("torch", "safetensors", "mujoco", "pinocchio", "gymnasium", "numpy", "matplotlib")
+
+
+def test_arguments_are_known_without_what_the_nodes_need() -> None:
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({HEAVY!r}));"
+        "from ndp_ros.plan import config_of; from ndp_ros.config import parameters;"
+        "print(len(parameters(config_of('sim'))), len(parameters(config_of('hardware'))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(int(n) > 5 for n in done.stdout.split())
+
+
+def test_an_error_of_the_nodes_interpreter_is_one_line() -> None:
+    with pytest.raises(ConfigError, match="no checkpoint folder /nowhere") as caught:
+        plan.ask(plan.SIM, SimConfig(checkpoint="/nowhere"))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="robot_ip is missing"):
+        plan.ask(plan.HARDWARE, HardwareConfig(hardware="kortex"))
+
+
+def test_an_interpreter_without_the_packages_is_named(tmp_path: Path, monkeypatch) -> None:
+    fake = tmp_path / "python3"
+    fake.write_text(
+        f"#!/bin/sh\nexec {sys.executable} -c \"import sys; sys.modules['safetensors'] = None; "
+        "import ndp_ros.plan as p; sys.exit(p.main(['sim']))\"\n"
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(ConfigError, match=r"ndp_ros\[train\].*activate its virtual environment"):
+        plan.ask(plan.SIM, SimConfig())
+
+
+def test_what_is_started_survives_the_way_through_the_pipe(monkeypatch, capsys) -> None:
+    spec = ProcessSpec(
+        "integrator_node", {"rate": 500.0}, environment={"A": "b"},
+        remappings=(("joint_states", "ndp/joint_states"),), namespace="left",
+    )  # fmt: skip
+    monkeypatch.setattr(plan, "plan", lambda kind, config: ([spec], "drives"))
+    monkeypatch.setattr(sys.stdin, "read", lambda: "{}", raising=False)
+    assert plan.main(["sim"]) == 0
+    answer = capsys.readouterr().out
+    done = subprocess.CompletedProcess([], 0, answer, "")
+    monkeypatch.setattr(plan.subprocess, "run", lambda *_, **__: done)
+    assert plan.ask(plan.SIM, SimConfig()) == ([spec], "drives")
+    assert "-r __ns:=/left" in " ".join(spec.command)
+    assert json.loads(answer)["notice"] == "drives"
+
+
+@pytest.mark.parametrize("namespace", ["1left", "a b", "left/", "a//b", "é", "-x"])
+def test_a_namespace_that_ros_refuses_is_refused(namespace) -> None:
+    with pytest.raises(ConfigError, match="namespace is"):
+        require_namespace(namespace)
+
+
+def test_a_namespace_has_parts() -> None:
+    for namespace in ("", "left", "/left", "lab/left_2"):
+        require_namespace(namespace)
