@@ -8,6 +8,8 @@ import functools
 import json
 import os
 import shutil
+import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +34,7 @@ from ndp_ros.training.claims import (
 from ndp_ros.training.comparison import Comparison, Probe, Row, Scale
 from ndp_ros.training.curves import area
 from ndp_ros.training.demonstrations import load, regroup
-from ndp_ros.training.executors import run_queue
+from ndp_ros.training.executors import _by_processes, run_queue
 from ndp_ros.training.experiment import METHODS, differences, make_spec, shipped
 from ndp_ros.training.reproduce import EXPERIMENTS, SCALES, Job, Queue, experiment, outcomes
 from ndp_ros.training.run import train
@@ -168,6 +170,20 @@ def test_a_part_of_the_queue_brings_what_it_needs(monkeypatch, tmp_path):
     assert names == ["row-0", "row-1"]
     with pytest.raises(TrainingError, match="rows"):
         Queue("script", "smoke", tmp_path, only=("rows",)).jobs()
+
+
+@pytest.mark.timeout(60)
+def test_the_queue_ends_when_its_last_workers_end_while_they_are_looked_at(monkeypatch):
+    look = BaseProcess.is_alive
+
+    def looked_at_slowly(worker: BaseProcess) -> bool:
+        alive = look(worker)
+        if alive:
+            worker.join(30.0)  # the pause of a busy machine between two looks
+        return alive
+
+    monkeypatch.setattr(BaseProcess, "is_alive", looked_at_slowly)
+    _by_processes(functools.partial(time.sleep, 0.0), 2)
 
 
 def test_submitit_works_through_the_same_queue(tmp_path):

@@ -58,8 +58,9 @@ def _by_processes(work: Callable[[], None], workers: int) -> None:
         with starting_what_ends_with_me():
             for worker in started:
                 worker.start()
-        while any(worker.is_alive() for worker in started):
-            wait([worker.sentinel for worker in started if worker.is_alive()])
+        # Looked at once a round: `wait` on an empty list would never return.
+        while alive := [worker.sentinel for worker in started if worker.is_alive()]:
+            wait(alive)
     finally:
         for worker in started:
             if worker.is_alive():
