@@ -205,7 +205,12 @@ def processes(config: HardwareConfig) -> list[ProcessSpec]:
                 "choose a checkpoint for the arm that is there, such as gen3"
             )
     options, environment = _options(config, saved.spec.arm, surroundings)
-    _runtime(config.runtime)
+    patience = _runtime(config.runtime).feedback_timeout
+    if backend == "kortex":
+        # The guard names lost feedback; the client gives the arm up no earlier.
+        from ndp_ros.arms.kortex.config import KortexConfig
+
+        options.setdefault("feedback_timeout", max(KortexConfig.feedback_timeout, patience))
     if backend == "kortex":
         if config.driver != _BUILTIN:
             from ndp_ros.arms.kortex import vendor

@@ -240,7 +240,16 @@ def test_one_command_makes_a_figure_and_goes_on_where_it_stopped(small, tmp_path
     assert [r["done"] for r in record["rows"]] == [2, 2, 2]
     assert all(r["result"]["last"]["episodes"] == 3 for r in record["runs"])
     assert len(record["rows"][0]["probes"]["five at once"]) == 2
-    assert record["claims"][0]["verdict"] in (claims.HELD, claims.NOT_HELD, claims.UNDECIDED)
+    (judged,) = record["claims"]
+    ndp, ppo = (
+        next(r[judged["figure"]] for r in record["rows"] if r["row"] == name)
+        for name in ("toy-ndp", "toy-ppo")
+    )
+    middle, low, high = judged["comparisons"][0]["interval"]
+    assert middle == pytest.approx(np.mean(ndp) - np.mean(ppo))
+    assert low < middle < high
+    verdict = claims.HELD if low > 0 else claims.NOT_HELD if high < 0 else claims.UNDECIDED
+    assert judged["verdict"] == verdict
     with (out / "fig5" / "runs.csv").open() as file:
         assert {row["status"] for row in csv.DictReader(file)} == {"done"}
 
