@@ -8,7 +8,7 @@ THROWS ?= 10
 RATE ?= 1000
 TESTS ?= test
 
-.PHONY: help sim test lint smoke setup clean
+.PHONY: help sim test lint smoke fuzz setup clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ lint: $(VENV)/.ready  ## ruff and mypy.
 smoke: $(VENV)/.ready  ## Every table and figure of the paper from a few hundred control steps, in out/smoke.
 	@rm -rf out/smoke
 	@$(BIN)/ndp reproduce all --scale smoke --runs out/smoke > /dev/null
+
+fuzz: $(VENV)/.ready  ## Random input to everything that reads from outside, for some minutes.
+	@NDP_FUZZ=3000 $(BIN)/python -m pytest -q -m fuzz --timeout 3600 test
 
 clean:  ## Remove everything that the other targets made.
 	rm -rf $(VENV) .venv-* build install log out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

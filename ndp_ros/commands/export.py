@@ -66,6 +66,7 @@ def main(args: argparse.Namespace) -> int:
     if not (args.run / CONFIG).is_file():
         raise TrainingError(f"{args.run} is no run directory: it has no {CONFIG}")
     require_folder(args.output, "--output")
+    _require_outside_runs(args.output)
     checkpoint.require_replaceable(args.output)
     curve = None
     if args.results:
@@ -85,6 +86,17 @@ def main(args: argparse.Namespace) -> int:
     if curve:
         _write_results(args.run, args.results, report, episodes, curve)
     return 0
+
+
+def _require_outside_runs(folder: Path) -> None:
+    """Refuse to write into a run: its training may write there at any time.
+
+    Raises:
+        TrainingError: If the folder is inside one.
+    """
+    for parent in folder.absolute().parents:
+        if (parent / CONFIG).is_file() and (parent / CHECKPOINTS).is_dir():
+            raise TrainingError(f"--output is inside the run {parent}: name a folder of its own")
 
 
 def _evaluate(saved: checkpoint.Checkpoint, args: argparse.Namespace) -> list[Episode]:

@@ -23,7 +23,7 @@ from ndp_ros.control.omega import Omega
 from ndp_ros.errors import ArmError, StreamError
 from ndp_ros.streaming.clock import Clock, Histogram, make_realtime
 from ndp_ros.streaming.config import StreamSpec
-from ndp_ros.streaming.follower import FAULTY, Follower
+from ndp_ros.streaming.follower import BRAKING, FAULTY, HOLDING, WAITING, Follower
 from ndp_ros.streaming.guard import BRAKE, FAULT, Guard
 from ndp_ros.streaming.layout import REQUESTS, SAFE_REQUESTS
 from ndp_ros.streaming.mailbox import Mailbox
@@ -44,6 +44,8 @@ _POSES_RATE = 200.0
 _STARTUP_TIMEOUT = 10.0
 _CLOSING_TIMEOUT = 3.0
 _REST_SPEED = 0.02
+_SETTLING = 1.0
+"""Time for an arm to come to rest after its setpoint has, before that is said anyway [s]."""
 
 
 class Streamer:
@@ -98,7 +100,7 @@ class Streamer:
         self._reading = JointState.zeros(info.dof)
         self._measured = self._confirmer.state if self._confirmer else self._reading
         self._still, self._still_since = np.full(info.dof, math.nan), 0.0
-        self._rejected = 0
+        self._rejected, self._settles_until = 0, 0.0
         self._asleep = _asleep()
         self._command = Command.zeros(info.dof, omega.mode)
         self._parent = os.getppid()
@@ -246,7 +248,7 @@ class Streamer:
                 phase, told = follower.phase, follower.reason
                 report.status()
             mailbox.publish_state(
-                read, measured.time, ticks, follower.sequence, follower.phase, vectors, setpoint
+                read, measured.time, ticks, follower.sequence, self._shown(read), vectors, setpoint
             )
             if ticks % self._every_sample == 0:
                 mailbox.append_sample(command.torque)
@@ -290,6 +292,17 @@ class Streamer:
             follower.offer(
                 mailbox.segment.value, mailbox.response(int(mailbox.segment["slot"])), now
             )
+
+    def _shown(self, now: float) -> int:
+        """Return the phase that is told: an arm brakes until it rests itself, not its setpoint."""
+        phase = self.follower.phase
+        if phase not in (HOLDING, WAITING):
+            self._settles_until = now + _SETTLING
+        elif now < self._settles_until:
+            if np.abs(self._measured.velocity[: self.info.n_arm]).max() > _REST_SPEED:
+                return BRAKING
+            self._settles_until = 0.0
+        return phase
 
     def _patient(self, began: int) -> bool:
         """Whether a simulated arm's clock stands still for a segment that is overdue."""
