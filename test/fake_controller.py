@@ -89,11 +89,12 @@ def main() -> None:
     for controller, joints, interface in (
         ("forward_position_controller", names[:-1][::-1], "position"),
         ("forward_effort_controller", names[:-1], "effort"),
-        ("other_controller", names[1:-1], "position"),
+        ("other_controller", names[1:-1], ""),
     ):
         node = Node(controller)
         node.declare_parameter("joints", joints)
-        node.declare_parameter("interface_name", interface)
+        if interface:
+            node.declare_parameter("interface_name", interface)
         node.create_subscription(Float64MultiArray, f"{controller}/commands", lambda _: None, 1)
         executor.add_node(node)
     with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):

@@ -32,7 +32,7 @@ JACO = ArmConfig.named("jaco")
 DOF = len(JACO.joint_names)
 HOME = np.array(JACO.home)
 DMP, DURATION, RATE = DmpConfig(n_basis=3), 0.2, 500.0
-PATIENCE = 20.0  # for a busy machine; nothing here takes more than a second on an idle one
+PATIENCE = 90.0  # for a busy machine; nothing here takes more than a second on an idle one
 
 
 def spec_for(arm: dict, **runtime) -> StreamSpec:

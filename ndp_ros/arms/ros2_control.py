@@ -117,8 +117,11 @@ class Bridge:
         self._order: list[int] | None = None if group else list(range(self._n))
         self._refusal = ""
         self._ask: Any = self.node.create_client(GetParameters, f"{name}/get_parameters")
-        self._question = GetParameters.Request(names=["joints", "interface_name"])
-        self._answer: Any = None
+        # One by one: who does not know a name answers nothing at all.
+        self._questions = [
+            GetParameters.Request(names=[name]) for name in ("joints", "interface_name")
+        ]
+        self._answers: list[Any] = []
         self._unheard_since = math.inf
         self._numbers = np.full(1 + 3 * len(self._joints), math.nan)
         self._next = 0.0
@@ -165,9 +168,9 @@ class Bridge:
         """Ask a group controller which joint each of its numbers is for; return what is wrong."""
         if self._order is not None or self._refusal:
             return self._refusal
-        if self._answer is None:
+        if not self._answers:
             if self._ask.service_is_ready():
-                self._answer = self._ask.call_async(self._question)
+                self._answers = [self._ask.call_async(q) for q in self._questions]
             elif self._settings.trust_order:
                 self._order = list(range(self._n))
                 return ""
@@ -176,11 +179,11 @@ class Bridge:
                 "order of its joints is not known: start it, or confirm that it is "
                 f"{', '.join(self._joints[: self._n])} (option trust_order)"
             )
-        if not self._answer.done():
+        if not all(answer.done() for answer in self._answers):
             return f"{self._controller} does not answer"
-        values = self._answer.result().values
-        names = list(values[0].string_array_value) if values else []
-        interface = values[1].string_value if len(values) > 1 else ""
+        joints, interfaces = (answer.result().values for answer in self._answers)
+        names = list(joints[0].string_array_value) if joints else []
+        interface = interfaces[0].string_value if interfaces else ""
         wanted = {"position": "position", "torque": "effort"}[self._mode]
         if sorted(names) != sorted(self._joints[: self._n]):
             self._refusal = (
