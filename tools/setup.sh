@@ -41,7 +41,7 @@ command -v c++ >/dev/null || command -v g++ >/dev/null || system g++ "to compile
 ldconfig -p 2>/dev/null | grep -q libOSMesa || system libosmesa6 "pictures without a screen" ||
     say "no libOSMesa: simulations run, without video. For video: sudo apt-get install libosmesa6"
 
-say "Python $version; the first run downloads 1 GB, or 4 GB where torch comes with CUDA, and takes some minutes"
+say "Python $version; the environment takes 2.2 GB, or 6 GB where torch comes with CUDA, and some minutes"
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 quiet="--quiet --disable-pip-version-check"
 log=$venv/setup.log
