@@ -1,6 +1,8 @@
 """The policy node: what it publishes, when it stays silent, which checkpoints it takes."""
 
+import hashlib
 import json
+import os
 import re
 import signal
 import time
@@ -204,6 +206,17 @@ def damage_nan(folder: Path) -> None:
     safetensors.numpy.save_file(tensors, folder / "model.safetensors")
 
 
+def change_tensor(folder: Path, name: str, value: float) -> None:
+    """Give a tensor another value, in a checkpoint that is sound as a file."""
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    tensors[name].flat[0] = value
+    data = safetensors.numpy.save(tensors)
+    (folder / "model.safetensors").write_bytes(data)
+    config = json.loads((folder / "config.json").read_text())
+    config["model_sha256"] = hashlib.sha256(data).hexdigest()
+    (folder / "config.json").write_text(json.dumps(config))
+
+
 def load_by_service(ros: Ros, path: str) -> tuple[bool, str]:
     request = LoadCheckpoint.Request(path=path)
     answer = ros.call(LoadCheckpoint, "policy_node/load_checkpoint", request)
@@ -234,6 +247,15 @@ def test_a_checkpoint_that_does_not_fit_is_refused_and_the_old_one_goes_on(
     model = bad["truncated"] / "model.safetensors"
     model.write_bytes(model.read_bytes()[:200])
 
+    for name in ("pipe", "nested"):
+        bad[name] = tmp_path / name
+        bad[name].mkdir()
+        (bad[name] / "model.safetensors").write_bytes(b"x")
+    os.mkfifo(bad["pipe"] / "config.json")
+    (bad["nested"] / "config.json").write_text("[" * 100_000)
+    bad["long"] = Path("x" * 300)
+    bad["variance"] = tiny_checkpoint(tmp_path / "variance")
+    change_tensor(bad["variance"], "normaliser.variance", -1.0)
     for name, path in bad.items():
         success, reason = load(system.ros, str(path))
         assert not success, name

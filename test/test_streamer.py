@@ -538,7 +538,6 @@ def test_the_clock_of_a_simulated_arm_waits_for_an_overdue_segment_but_not_for_e
             assert after - before < DURATION + 0.05
     rig.until(lambda: rig.phase("waiting"))
     assert rig.box.report()["reason"].startswith("starved")
-    assert rig.box.report()["missed"] > 0
     rig.ask("quit")
     assert rig.ended() == DONE
 

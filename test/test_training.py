@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import toy_task
 
-from ndp_ros import checkpoint
+from ndp_ros import checkpoint, cli
 from ndp_ros.errors import ConfigError, TrainingError
 from ndp_ros.training import experiment
 from ndp_ros.training.directory import read_config
@@ -484,3 +485,20 @@ def test_a_run_can_start_from_a_checkpoint_of_an_easier_task(tmp_path: Path) -> 
     with pytest.raises(TrainingError, match="networks"):
         train(toy(320, hidden=(8, 8), start_from=str(start)), tmp_path / "third", quiet=True)
     assert not (tmp_path / "third").exists()
+
+
+def test_observations_that_are_no_vector_are_refused_in_one_line(tmp_path, capsys, monkeypatch):
+    import gymnasium
+
+    class Pictures(toy_task.Toy):
+        def __init__(self, **kwargs) -> None:
+            super().__init__(**kwargs)
+            self.observation_space = gymnasium.spaces.Dict({"image": self.observation_space})
+
+    gymnasium.register("Pictures-v0", entry_point=lambda **kwargs: Pictures(**kwargs))
+    monkeypatch.chdir(tmp_path)
+    for method in ("ndp", "ppo", "sac"):
+        assert cli.main(["train", "toy_task:Pictures-v0", "--method", method]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert "every method here takes one vector of numbers" in said

@@ -211,7 +211,6 @@ class Streamer:
             mailbox.streamer_beat(began)
             self._listen(began, now)
             if simulated is not None and self._patient(began):
-                clock.missed += 1
                 mailbox.publish_state(
                     now, measured.time, clock.ticks, follower.sequence, follower.phase, vectors,
                     setpoint,
