@@ -269,7 +269,11 @@ def test_an_interrupt_at_any_moment_is_one_line_and_leaves_nothing(seconds, tmp_
     )  # fmt: skip
     time.sleep(seconds)
     os.killpg(process.pid, signal.SIGINT)
-    said = process.communicate(timeout=60)[1]
+    try:
+        said = process.communicate(timeout=60)[1]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     if process.returncode == -signal.SIGINT:
         assert seconds < 1.0, "only before the command has begun"
         return
