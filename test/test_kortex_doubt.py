@@ -229,7 +229,7 @@ def test_an_answer_that_never_came_costs_no_later_one(proxy):
         channel.close()
 
 
-@pytest.mark.parametrize("host", ["127.0.0..1", "a" * 70, "a..b", ".", "x y"])
+@pytest.mark.parametrize("host", ["127.0.0..1", "a" * 70, "a..b"])
 def test_a_host_that_is_no_address_is_one_line(host):
     for channel in (StreamChannel, DatagramChannel):
         with pytest.raises(Unreachable, match="no arm at"):

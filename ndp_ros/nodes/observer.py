@@ -65,7 +65,7 @@ class Observer:
         self._joints: dict[float, dict[str, Array]] = {}
         """Joint states that wait for the setpoint of their instant, by stamp."""
         self.foreign = 0
-        """Joint states so far that came with no setpoint: somebody else's."""
+        """Joint states so far that came with no setpoint of their instant."""
 
     @property
     def topics(self) -> tuple[str, ...]:

@@ -372,12 +372,13 @@ class PolicyNode(NdpNode):
             return Health(lifecycle.WARN, f"observation incomplete: {topics}", values)
         foreign = self._observer.foreign if self._observer is not None else 0
         if foreign != self._foreign:
-            self._foreign, values["foreign_joint_states"] = foreign, foreign
-            others = ", ".join(sorted(self._nodes_that_publish(JOINT_STATES)))
-            return Health(
-                lifecycle.WARN,
-                f"joint_states of somebody else are ignored (published by {others})", values,
-            )  # fmt: skip
+            self._foreign, values["joint_states_without_setpoint"] = foreign, foreign
+            # Those of our own arm, whose setpoint was lost on the way, are nothing to tell.
+            others = self._nodes_that_publish(JOINT_STATES) - self._nodes_that_publish(SETPOINT)
+            if others:
+                listed = ", ".join(sorted(others))
+                text = f"joint_states of somebody else are ignored (published by {listed})"
+                return Health(lifecycle.WARN, text, values)
         return Health(lifecycle.OK, "running", values)
 
     def _nodes_that_publish(self, topic: str) -> set[str]:

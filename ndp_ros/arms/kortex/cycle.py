@@ -243,7 +243,8 @@ class Cycle:
         n, reading = self._n, self._reading
         rows = [(actuator.position, actuator.velocity, actuator.torque) for actuator in actuators]
         columns = np.array(rows).T
-        reading.position[:n] = from_degrees(columns[0])
+        with np.errstate(invalid="ignore"):  # what is no number is not confirmed below
+            reading.position[:n] = from_degrees(columns[0])
         np.multiply(columns[1], DEGREE, out=reading.velocity[:n])
         # Measured against the direction in which torque is commanded.
         np.negative(columns[2], out=reading.effort[:n])
