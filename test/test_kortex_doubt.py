@@ -163,7 +163,7 @@ def test_a_gripper_whose_feedback_vanishes_is_named(proxy):
     arm = arm_behind(proxy, feedback_timeout=0.3)
     loop = Loop(arm)
     proxy.answer = feedback(lambda message: message.interconnect.ClearField("gripper_feedback"))
-    with pytest.raises(Unreachable, match="no feedback of the gripper"):
+    with pytest.raises(KortexError, match="no feedback of the gripper"):
         loop.run(5.0)
     arm.stop()
     assert proxy._emulator.control.do("state")["servoing"] == "SINGLE_LEVEL"

@@ -276,7 +276,7 @@ class Cycle:
             self.grip_rate += 0.1 * ((self.grip - before) / elapsed - self.grip_rate)
         silent = at - confirmer.gripper_time
         if silent > self._patience and confirmer.complete:
-            raise Unreachable(f"no feedback of the gripper for {silent:.2f} s: is its cable in?")
+            raise KortexError(f"no feedback of the gripper for {silent:.2f} s: is its cable in?")
         return confirmed
 
     def _why_it_left(self, error: WrongServoingMode) -> KortexError:
