@@ -57,7 +57,12 @@ def ask(kind: str, config: Any) -> tuple[list[ProcessSpec], str]:
         raise ConfigError(f"{python} cannot check the system: {error}") from error
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or [f"{python} ended without a word"]
-        raise ConfigError(said[-1])
+        hint = ""
+        if said[-1].startswith(("ModuleNotFoundError", "ImportError")):
+            hint = (
+                f" ({python} runs the nodes: activate its virtual environment before ros2 launch)"
+            )
+        raise ConfigError(said[-1] + hint)
     answer = json.loads(done.stdout.splitlines()[-1])
     specs = [
         ProcessSpec(**{**values, "remappings": tuple(tuple(r) for r in values["remappings"])})

@@ -25,7 +25,9 @@ def test_arguments_are_known_without_what_the_nodes_need() -> None:
     assert all(int(n) > 5 for n in done.stdout.split())
 
 
-def test_an_error_of_the_nodes_interpreter_is_one_line() -> None:
+def test_an_error_of_the_nodes_interpreter_is_one_line(monkeypatch) -> None:
+    # The nodes are started by python3 of the path, and so is this.
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
     with pytest.raises(ConfigError, match="no checkpoint folder /nowhere") as caught:
         plan.ask(plan.SIM, SimConfig(checkpoint="/nowhere"))
     assert "\n" not in str(caught.value)
