@@ -11,7 +11,7 @@ import errno
 from collections.abc import Iterable
 from typing import Self
 
-_LONG = 12
+_LONG = 24
 """A list of more than so many names is not listed; the nearest are."""
 _EXTRAS = {
     "mujoco": "sim", "pinocchio": "sim", "gymnasium": "sim", "imageio": "sim",

@@ -407,7 +407,10 @@ def test_duplicates_and_steps_backwards_are_refused(system: System) -> None:
         system.goal = HOME
         message = system.message()
         system.goal = None
+        first = int(message.sequence)
         system.output.publish(message)
+        # The topic keeps one message: the next must not replace this one.
+        system.ros.until(lambda n=first: int(system.figure("sequence")) == n, "the first of two")
         system.sequence -= back
         message = system.message()
         message.sequence -= 1
