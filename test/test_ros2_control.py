@@ -339,6 +339,23 @@ def test_joint_state_that_is_no_newer_than_the_last_is_no_news(bridge) -> None:
     assert heard(0.5, 0)[0] == 0.5
 
 
+def test_joint_states_are_news_though_the_clock_of_their_stamps_is_set(bridge) -> None:
+    message = JointStateMessage(name=list(bridge._joints))
+    position, ahead = np.array(HOME), {40: 3600.0, 60: 3600.0, 61: -20.0}
+    for n in range(120):
+        position[0] += 0.5 * 0.005
+        message.position = position.tolist()
+        steps = ahead.get(n, -20.0 if n > 61 else 0.0)
+        message.header.stamp = stamp_of(1_700_000_000.0 + 0.005 * n + steps)
+        time.sleep(0.005)
+        bridge._on_state(message)
+        state = bridge.loop.read(JointState.zeros(7))
+        assert state.position[0] == pytest.approx(position[0])
+        assert 0.0 <= time.monotonic() - state.time < 60.0
+        if n > 40:
+            assert bridge._velocity[0] == pytest.approx(0.5, abs=0.3)
+
+
 @pytest.mark.parametrize("topic", ["/joint_states", "joint_states"])
 def test_topic_where_the_caller_publishes_itself_is_refused(topic) -> None:
     options = {"joint_states": topic}

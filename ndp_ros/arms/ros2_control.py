@@ -36,6 +36,9 @@ Array = NDArray[np.float64]
 
 _PRIORITY = 60
 """SCHED_FIFO priority, where permitted: below the loop, above the nodes."""
+_LEAP = 500_000_000
+"""Difference between the stamps and the arrivals of joint states from which on their clock was
+set [ns]."""
 _DEAF = 0.5
 """Time for which nobody may listen to commands [s]."""
 _BRAKING = 0.1
@@ -107,7 +110,7 @@ class Bridge:
             topic = f"{settings.gripper_controller.rstrip('/')}/commands"
             self._fingers = self.node.create_publisher(Float64MultiArray, topic, newest)
         self.heard = False
-        self._stamp = 0
+        self._stamp = self._arrival = self._line = 0
         self._estimate = VelocityEstimate(len(self._joints))
         arm = from_mapping(ArmConfig, task["arm"])
         info = ArmInfo.from_config(arm, ("position",))
@@ -216,14 +219,12 @@ class Bridge:
         if not all(name in places for name in self._joints[: self._n]):
             return
         stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
-        # Who stamps nothing is believed. Else only what is newer than the last is news: a relay
-        # or a source that stands still would keep feedback alive for ever.
-        if 0 < stamp <= self._stamp:
+        arrival = time.monotonic_ns()
+        if not self._is_news(stamp, arrival):
             return
-        self._stamp = max(stamp, self._stamp)
         dof, numbers = len(self._joints), self._numbers
         numbers[:] = math.nan
-        numbers[0] = time.monotonic()
+        numbers[0] = arrival * 1e-9
         rows = (message.position, message.velocity, message.effort)
         for row, values in enumerate(rows):
             for joint, name in enumerate(self._joints):
@@ -232,12 +233,32 @@ class Bridge:
                     numbers[1 + row * dof + joint] = values[place]
         if self._mode == "position":
             velocity = numbers[1 + dof : 1 + 2 * dof]
-            at = stamp * 1e-9 if stamp else float(numbers[0])
-            self._estimate_velocities(numbers[1 : 1 + dof], at)
+            self._estimate_velocities(numbers[1 : 1 + dof], self._line * 1e-9)
             np.copyto(velocity, self._velocity, where=np.isnan(velocity))
         self.heard = True
         with contextlib.suppress(BlockingIOError):
             self._link.send(STATE + numbers.tobytes(), socket.MSG_DONTWAIT)
+
+    def _is_news(self, stamp: int, arrival: int) -> bool:
+        """Whether a joint state is newer than the last; move the time line on if it is.
+
+        What stamps nothing is believed. A relay or a source that repeats itself would keep
+        feedback alive for ever. A stamp that leaps is no reason to go deaf: its clock was set.
+
+        Args:
+            stamp: Of the message [ns]; 0 for none.
+            arrival: When it came, on the monotonic clock [ns].
+        """
+        elapsed, since = stamp - self._stamp, arrival - self._arrival
+        if stamp and not elapsed:
+            return False
+        if not stamp or abs(elapsed - since) > _LEAP:
+            elapsed = since
+        if elapsed <= 0:
+            return False
+        self._stamp, self._arrival = stamp, arrival
+        self._line += elapsed
+        return True
 
     def _estimate_velocities(self, position: Array, at: float) -> None:
         """Estimate velocities from positions; one that has jumped, or turned over, is no speed."""
