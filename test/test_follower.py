@@ -439,6 +439,33 @@ def test_a_retreat_leads_slowly_and_smoothly_to_where_the_arm_is() -> None:
     assert np.abs(rig.follower.setpoint[0] - stuck).max() < 2e-3
 
 
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_retreat_that_is_given_up_is_not_begun_again(begun: bool) -> None:
+    rig = Rig()
+    rig.follower.follow()
+    assert rig.offer(from_home(0.15, 0.03, 0.2))
+    for _ in range(60):
+        rig.tick()
+    rig.follower.trip("following_error")
+    while rig.follower.moving:
+        rig.tick()
+    if begun:
+        rig.follower.retreat(HOME)
+        for _ in range(20):
+            rig.tick()
+        assert rig.follower.moving
+    rig.follower.stay()
+    while rig.follower.moving:
+        before = rig.follower.setpoint.copy()
+        assert_continuous(before, rig.tick(), rig.T)
+    held = rig.follower.setpoint.copy()
+    rig.follower.retreat(HOME)
+    rig.tick()
+    assert np.array_equal(rig.follower.setpoint[:2], held[:2])
+    assert rig.follower.clear() == ""
+    assert not rig.follower.retreats
+
+
 @given(at=st.integers(5, 80), still=st.lists(st.floats(-0.5, 1.5), min_size=1, max_size=5))
 @settings(max_examples=25, deadline=None)
 def test_after_a_pause_the_motion_goes_on_slowed_as_the_arm_was(at, still) -> None:

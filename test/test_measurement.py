@@ -91,6 +91,17 @@ def test_an_unconfirmed_reading_does_not_refresh_the_age():
     assert readings.confirmer.rejected == AGREEING - 1
 
 
+def test_a_reading_from_the_future_is_not_believed_and_spoils_no_later_one():
+    readings = Readings()
+    state, now = readings.state, readings.reading.time
+    reading = JointState(state.position.copy(), state.velocity.copy(), state.effort.copy())
+    for ahead in (np.inf, 3600.0, np.nan):
+        reading.time = now + ahead
+        assert not readings.confirmer.confirm(reading, now)
+    assert state.time == now
+    assert readings.next()
+
+
 def test_a_jump_that_persists_is_believed():
     readings = Readings()
     for _ in range(AGREEING):

@@ -14,6 +14,8 @@ from pathlib import Path
 import ideal_arm
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ndp_ros.arms.arm import ArmConfig
 from ndp_ros.config import to_mapping
@@ -232,6 +234,8 @@ def test_it_brakes_stops_the_arm_and_exits_0_on_a_signal(rig, number: int) -> No
 def test_an_arm_that_does_not_come_to_rest_is_no_good_end(rig) -> None:
     rig.start({"creeps": 0.2})
     rig.process.send_signal(signal.SIGTERM)
+    rig.until(lambda: rig.box.report()["reason"] != "")
+    rig.ask("hold")
     assert rig.ended() == FAILED
     assert rig.last_calls() == [ideal_arm.STOP, ideal_arm.CLOSE]
     assert rig.box.report()["reason"] == "signal SIGTERM; not at rest within 3 s"
@@ -404,6 +408,62 @@ def test_an_arm_that_retreats_after_a_following_error_goes_slowly_where_it_rests
     rig.ask("follow")
 
 
+def retreating(rig: Rig) -> None:
+    """Have an arm begin a retreat that takes it many seconds."""
+    rig.start(
+        {"stuck_at": 1}, max_following_error=0.05, after_following_error="retreat",
+        velocity_margin=0.05,
+    )  # fmt: skip
+    rig.ask("follow")
+    rig.cue.touch()
+    rig.until(lambda: rig.send(0.2) or rig.phase("fault"))
+    rig.until(lambda: rig.box.state.load() and not rig.box.state["yd"].any())
+    rest = rig.commands()[-1]
+    rig.until(lambda: np.abs(rig.commands()[-1] - rest).max() > 1e-4)
+
+
+@pytest.mark.parametrize("kind", ["stop", "hold"])
+def test_an_arm_that_retreats_stops_when_it_is_asked_to(rig, kind: str) -> None:
+    retreating(rig)
+    rig.ask(kind)
+    rig.until(lambda: rig.box.state.load() and not rig.box.state["yd"].any())
+    held = rig.commands()[-1]
+    assert np.abs(held - HOME)[:6].max() > 0.02, "it is still on its way"
+    time.sleep(0.4)
+    assert np.array_equal(rig.commands()[-1], held)
+    assert rig.box.report()["fault"].startswith("following_error")
+
+
+def test_an_arm_that_retreats_ends_at_rest_when_it_is_asked_to(rig) -> None:
+    retreating(rig)
+    rig.ask("quit")
+    assert rig.ended() == DONE
+
+
+def test_an_arm_that_is_no_longer_measured_does_not_retreat(rig) -> None:
+    rig.start({"stuck_at": 1, "silent_at": 1}, max_following_error=0.05,
+              after_following_error="retreat")  # fmt: skip
+    rig.ask("follow")
+    rig.cue.touch()
+    rig.until(lambda: rig.send(0.2) or rig.phase("fault"))
+    rig.until(lambda: rig.box.state.load() and not rig.box.state["yd"].any())
+    held = rig.commands()[-1]
+    time.sleep(0.5)
+    assert np.array_equal(rig.commands()[-1], held)
+
+
+def test_an_arm_that_was_stopped_stays_where_it_is(rig) -> None:
+    rig.start({"stuck_at": 1}, after_following_error="retreat")
+    rig.ask("follow")
+    rig.cue.touch()
+    rig.until(lambda: rig.send(0.2) or np.abs(rig.commands()[-1] - HOME)[:6].max() > 0.1)
+    rig.ask("stop")
+    rig.until(lambda: rig.box.state.load() and not rig.box.state["yd"].any())
+    held = rig.commands()[-1]
+    time.sleep(0.5)
+    assert np.array_equal(rig.commands()[-1], held)
+
+
 @pytest.mark.parametrize("phase", ["holding", "waiting", "following"])
 def test_one_wrong_reading_of_any_joint_moves_nothing(rig, phase: str) -> None:
     rig.start({"wrong_at": 1, "wrong_by": 2.9}, max_following_error=0.1)
@@ -565,6 +625,59 @@ def test_every_request_is_answered_in_order_or_refused_however_many_come(rig) ->
     rig.ask("follow")
     rig.ask("hold")
     rig.until(lambda: rig.phase("holding"))
+
+
+KINDS = st.sampled_from(("follow", "hold", "stop", "clear_fault", "reset", "move"))
+ASKED = st.lists(st.tuples(KINDS, st.booleans()), min_size=1, max_size=40)
+
+
+def expected(kind: str, late: bool, fault: bool, answer: str) -> tuple[str, bool]:
+    """Return the words with which a request is refused, and whether a fault is latched then."""
+    if kind in ("hold", "stop"):
+        return "", fault or kind == "stop"
+    if late:
+        return "expired", fault
+    if kind == "reset":
+        return "no simulated arm", fault
+    if kind == "follow":
+        return "clear it first" if fault else "", fault
+    moving = "still being brought to rest" if fault and answer else ""
+    return moving, bool(moving)
+
+
+def test_requests_of_any_order_are_carried_out_in_order_or_refused(rig) -> None:
+    rig.start({"log": "", "cue": ""})
+
+    @settings(max_examples=40, deadline=None)
+    @given(batches=st.lists(st.tuples(ASKED, st.booleans()), min_size=1, max_size=4))
+    def check(batches) -> None:
+        fault, follows = rig.phase("fault"), rig.phase("waiting")
+        for asked, stalls in batches:
+            if stalls:
+                rig.process.send_signal(signal.SIGSTOP)
+            tickets = []
+            for kind, late in asked:
+                try:
+                    if kind == "move":
+                        rig.send(0.02)
+                    else:
+                        ticket = rig.box.request(kind, timeout=-1.0 if late else 600.0)
+                        tickets.append((kind, late, ticket))
+                except StreamError as error:
+                    assert "was not passed on" in str(error)
+            rig.process.send_signal(signal.SIGCONT)
+            for kind, late, ticket in tickets:
+                rig.until(lambda t=ticket: rig.box.answer(t) is not None)
+                answer = rig.box.answer(ticket)
+                refusal, fault = expected(kind, late, fault, answer)
+                assert (refusal in answer) if refusal else not answer
+                if not answer and kind != "clear_fault":
+                    follows = kind == "follow"
+        rest = "fault" if fault else "waiting" if follows else "holding"
+        rig.until(lambda: rig.phase(rest))
+        rig.until(lambda: rig.box.state.load() and not rig.box.state["yd"].any())
+
+    check()
 
 
 def test_a_motion_that_was_asked_for_too_long_ago_does_not_begin(rig) -> None:

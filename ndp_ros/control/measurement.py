@@ -90,17 +90,21 @@ class Confirmer:
         """Whether every joint has been confirmed, the gripper too."""
         return all(group.confirmed for group in self._groups)
 
-    def confirm(self, reading: JointState) -> bool:
+    def confirm(self, reading: JointState, now: float = math.inf) -> bool:
         """Judge a reading and take over in ``state`` what is confirmed of it.
 
         Args:
             reading: What the arm reports; a ``time`` that is not newer is no new reading.
+            now: The present on the clock of the readings [s]; one from the future is not
+                believed, because it would never grow old.
 
         Returns:
             Whether the arm's joints in it are confirmed.
         """
         at = reading.time
-        if not at > self._seen:
+        if not self._seen < at <= now:
+            if at > now:
+                self.reason = "its time is in the future"
             return False
         self._seen = at
         raw, base = self._raw, self._base

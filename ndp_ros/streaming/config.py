@@ -131,7 +131,8 @@ class RuntimeConfig:
         "hold",
         doc="Where an arm rests that was too far from its setpoint: hold keeps the last setpoint; "
         "retreat goes, at a tenth of the speed, to where the arm has been measured at rest for "
-        "0.25 s, so that it does not push against what is in its way.",
+        "0.25 s, so that it does not push against what is in its way; a hold, a stop or lost "
+        "feedback ends that.",
         choices=("hold", "retreat"),
     )
     on_overspeed: str = param("fault", doc="Arm too fast.", choices=POLICIES)

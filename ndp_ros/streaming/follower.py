@@ -54,7 +54,7 @@ class Follower:
             it was told to hold.
         refusal: Why a segment was refused last.
         accepted, dropped, refused, stretched: Segments so far.
-        retreats: Whether the arm goes, or has gone, elsewhere to rest after a fault.
+        retreats: Whether the arm has gone elsewhere to rest after a fault, or was kept from it.
     """
 
     def __init__(self, guard: Guard, config: RuntimeConfig, max_rows: int, max_basis: int) -> None:
@@ -132,6 +132,10 @@ class Follower:
         """Go slowly to rest at a position (dof,) while in fault, once for each fault."""
         if self.phase == FAULTY and not self.retreats:
             self._retreat, self.retreats = position.copy(), True
+
+    def stay(self) -> None:
+        """Give up a retreat, begun or not: brake, and rest here."""
+        self._retreat, self.retreats = None, self.phase == FAULTY
 
     def clear(self) -> str:
         """Unlatch a fault and hold; return why not, or nothing.
@@ -313,7 +317,9 @@ class Follower:
             self.reason = reason
         if self.phase in (FOLLOWING, BRAKING):
             self.phase = BRAKING
-        elif self.phase != FAULTY:
+        elif self.phase == FAULTY:
+            self.stay()
+        else:
             self.phase = WAITING if self._enabled else HOLDING
 
     def _slowed(self, place: float) -> None:

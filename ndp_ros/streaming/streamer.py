@@ -145,7 +145,7 @@ class Streamer:
         confirmer = self._confirmer
         if confirmer is None:
             return True
-        confirmed = confirmer.confirm(self._reading)
+        confirmed = confirmer.confirm(self._reading, time.monotonic())
         rejected = confirmer.rejected + self._reading.rejected
         if rejected != self._rejected:
             self._rejected = rejected
@@ -253,7 +253,7 @@ class Streamer:
                 mailbox.append_sample(command.torque)
             cost.add(monotonic() - began - (stepped - written))
             if self._retreats and follower.phase == FAULTY:
-                self._retreat(now)
+                self._retreat()
             if self._closing:
                 deadline = min(deadline, now + _CLOSING_TIMEOUT)
                 resting = resting + 1 if self._at_rest() else 0
@@ -319,7 +319,8 @@ class Streamer:
         elif kind == "follow":
             refusal = follower.follow()
         elif kind == "hold":
-            follower.hold()
+            # An end that has begun brakes already, and its reason stays.
+            follower.hold(follower.reason if self._closing else "")
         elif kind == "reset":
             if self._simulated is None:
                 refusal = f"{self._spec.arm} is no simulated arm: it cannot be reset"
@@ -332,6 +333,7 @@ class Streamer:
         elif kind == "stop":
             self.guard.hit_quietly("stop_requested")
             follower.trip("stop_requested")
+            follower.stay()
         elif kind == "clear_fault":
             refusal = self._astray() or follower.clear()
         else:
@@ -382,6 +384,7 @@ class Streamer:
             if torque:
                 raise _HardError(f"feedback_lost: {text}; torques need measurements")
             self._react(policy, text)
+            self.follower.stay()
         elif self.follower.phase != FAULTY or name == "following_error":
             if name == "following_error":
                 furthest = self._furthest(y - measured.position, self.guard.max_following_error)
@@ -407,10 +410,15 @@ class Streamer:
             )
         self.follower.reason = f"stalled: {why} for {pause * 1e3:.0f} ms"
 
-    def _retreat(self, now: float) -> None:
-        """Let an arm that is kept from its setpoint rest where it has come to rest instead."""
-        follower, position = self.follower, self._measured.position
+    def _retreat(self) -> None:
+        """Let an arm that is kept from its setpoint rest where it has come to rest instead.
+
+        It is at rest by the times of its measurements: one that grows old says nothing of now.
+        """
+        follower, position, now = self.follower, self._measured.position, self._measured.time
         if follower.retreats or follower.moving:
+            return
+        if not follower.fault.startswith("following_error"):
             return
         # Written so that a NaN begins anew.
         if not (np.abs(position - self._still) < _STILL_WITHIN).all():
