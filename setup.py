@@ -1,47 +1,83 @@
-"""Builds ndp_ros for colcon (ament_python) and for pip alike."""
+"""Build ndp_ros, for colcon (ament_python) and for pip."""
 
-import os
-import shlex
-import subprocess
-import sys
+import re
+import zlib
 from pathlib import Path
 
-from setuptools import find_packages, setup
-from setuptools.command.develop import develop
-from setuptools.command.install import install
+from setuptools import Extension, find_packages, setup
 
 NAME = "ndp_ros"
-MESSAGES = "ndp_interfaces"
+CORE = f"{NAME}/streaming/core.c"
 
 EXTRAS = {
     "sim": [
-        "mujoco~=3.3.0", "pin~=4.1", "gymnasium~=1.4",
-        "PyOpenGL", "imageio", "imageio-ffmpeg", "matplotlib",
+        "mujoco~=3.3.0",
+        "pin~=4.1",
+        "gymnasium~=1.4",
+        "PyOpenGL",
+        "imageio",
+        "imageio-ffmpeg",
+        "matplotlib",
     ],
-    # Meshes for the Jaco's looks. Not to be had for Python 3.13: labmaze has no wheel there.
+    # Meshes for the Jaco's appearance; its dependency labmaze has no wheel for Python 3.13.
     "looks": ["dm_control~=1.0.28; python_version < '3.13'"],
-    "train": ["torch~=2.13", "safetensors", "gymnasium~=1.4", "tensorboard", "matplotlib"],
+    "train": ["torch~=2.13", "safetensors", "gymnasium~=1.4", "tensorboard", "matplotlib", "scipy"],
     "metaworld": ["metaworld~=3.1"],
     "kortex": ["protobuf~=7.35"],
     "cluster": ["submitit~=1.5"],
-    # For machines without a ROS 2 installation; the messages are `pip install ./interfaces`.
+    # For machines without a ROS 2 installation: wheels of Jazzy or Kilted. The messages are
+    # `pip install ./interfaces ./interfaces/wheels/tf2_msgs`.
     "wheels": [
-        "ros-rclpy~=9.1", "ros-rmw-fastrtps-cpp", "ros-rmw-implementation", "ros-std-msgs",
-        "ros-sensor-msgs", "ros-geometry-msgs", "ros-trajectory-msgs", "ros-diagnostic-msgs",
-        "ros-std-srvs", "ros-lifecycle-msgs", "ros-rcl-interfaces",
+        "ros-rclpy>=7.1,<10",
+        "ros-rmw-fastrtps-cpp",
+        "ros-rmw-implementation",
+        "ros-std-msgs",
+        "ros-sensor-msgs",
+        "ros-geometry-msgs",
+        "ros-trajectory-msgs",
+        "ros-diagnostic-msgs",
+        "ros-std-srvs",
+        "ros-lifecycle-msgs",
+        "ros-rcl-interfaces",
+        "ros-rosgraph-msgs",
+        "ros-visualization-msgs",
     ],
-    # What `ndp bench train` measures beside.
-    "bench": ["stable-baselines3~=2.9"],
+    # Recordings of `record:=mcap`.
+    "bag": ["rosbags~=0.11.9"],
+    "docs": ["sphinx~=9.0", "myst-parser~=5.2", "furo", "sphinx-copybutton", "latex2mathml~=3.81"],
+    # Contestants of `ndp bench train` and `ndp bench dmp`; those that are missing are left out.
+    # movement-primitives imports pytransform3d and does not say so.
+    "bench": [
+        "stable-baselines3~=2.9",
+        "mp-pytorch~=0.1",
+        "movement-primitives~=0.9",
+        "pytransform3d~=3.17",
+    ],
+    "track": ["wandb~=0.31"],
+    "sweep": ["optuna~=5.0"],
+    "hub": ["huggingface_hub~=2.4"],
+    "onnx": ["onnx~=1.23", "onnxscript~=0.7", "onnxruntime~=1.32"],
+    "lerobot": ["pyarrow>=26"],
     "test": [
-        "stable-baselines3~=2.9", "moviepy", "pytest", "pytest-timeout", "pytest-xdist",
-        "hypothesis", "psutil", "ruff", "mypy", "types-PyYAML", "types-protobuf",
+        "stable-baselines3~=2.9",
+        "mcap",
+        "mcap-ros2-support",
+        "moviepy",
+        "pytest",
+        "pytest-timeout",
+        "pytest-xdist",
+        "hypothesis",
+        "psutil",
     ],
-}  # fmt: skip
-EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
+    "lint": ["ruff", "mypy", "types-PyYAML", "types-protobuf"],
+}
+_APART = ("wheels", "test", "lint", "docs")
+"""Extras that `all` leaves out: an alternative to an installed ROS, and tools."""
+EXTRAS["all"] = sorted({r for name, rs in EXTRAS.items() if name not in _APART for r in rs})
 
 
 def shared(*folders: str) -> list[tuple[str, list[str]]]:
-    """Return every file under the folders with its place in the share folder."""
+    """Return every file under the folders, grouped by its destination in the share folder."""
     found: dict[str, list[str]] = {}
     for folder in folders:
         for path in sorted(Path(folder).rglob("*")):
@@ -50,81 +86,60 @@ def shared(*folders: str) -> list[tuple[str, list[str]]]:
     return list(found.items())
 
 
-def build_messages(prefix: str | None) -> None:
-    """Build ``interfaces/`` into the same prefix when colcon builds this package.
-
-    colcon looks for no package inside another one, so it never sees the messages' folder.
-    Nothing is done for pip, nor where the messages come from another prefix.
-    """
-    if "COLCON" not in os.environ or prefix is None:
-        return
-    own = Path(prefix).resolve()
-    prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(":") if p]
-    others = {Path(p).resolve() for p in prefixes}
-    index = Path("share/ament_index/resource_index/packages") / MESSAGES
-    if any((other / index).exists() for other in others - {own}):
-        return
-    source = Path(__file__).resolve().parent / "interfaces"
-    build = own.parent.parent / "build" / NAME / "messages"
-    configure = [
-        "cmake", "-S", str(source), "-B", str(build), f"-DCMAKE_INSTALL_PREFIX={own}",
-        "-DCMAKE_BUILD_TYPE=Release", f"-DPython3_EXECUTABLE={sys.executable}",
-        *shlex.split(os.environ.get("CMAKE_ARGS", "")),
-    ]  # fmt: skip
-    # ROS names its prefixes for ament alone; handing them to CMake is what colcon does.
-    known = os.environ.get("CMAKE_PREFIX_PATH")
-    env = os.environ | {"CMAKE_PREFIX_PATH": ":".join(prefixes + ([known] if known else []))}
-    for command in configure, ["cmake", "--build", str(build), "-j2", "--target", "install"]:
-        subprocess.run(command, check=True, env=env)
-
-
-class Install(install):  # type: ignore[misc]
-    """Installs the messages as well, under colcon."""
-
-    def run(self) -> None:
-        """Run the command."""
-        build_messages(self.prefix)
-        super().run()
-
-
-class Develop(develop):  # type: ignore[misc]
-    """Installs the messages as well, under ``colcon build --symlink-install``."""
-
-    def run(self) -> None:
-        """Run the command."""
-        # colcon says where by way of sys.prefix here.
-        build_messages(self.prefix or sys.prefix)
-        super().run()
-
-
 setup(
     name=NAME,
-    version="0.1.0",
+    version=re.findall(r'^__version__ = "(.+)"$', Path(NAME, "__init__.py").read_text(), re.M)[0],
     description="Neural Dynamic Policies on a robot arm under ROS 2.",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     author="the ndp_ros authors",
+    project_urls={"Paper": "https://shikharbahl.github.io/neural-dynamic-policies/"},
     license="BSD-3-Clause",
+    license_files=["LICENSE"],
+    keywords=["robotics", "reinforcement learning", "dynamic movement primitives", "ROS 2"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13)),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     package_data={NAME: ["py.typed"]},
-    python_requires=">=3.11",
-    install_requires=["setuptools", "numpy", "PyYAML", "rich"],
+    # Without a compiler the loop runs in Python, to the same bits.
+    ext_modules=[
+        Extension(
+            f"{NAME}.streaming._core",
+            [CORE],
+            define_macros=[("SOURCE", f"{zlib.crc32(Path(CORE).read_bytes())}u")],
+            extra_compile_args=["-O2", "-std=c11", "-D_GNU_SOURCE", "-ffp-contract=off"],
+            optional=True,
+        )
+    ],
+    python_requires=">=3.11,<3.14",
+    install_requires=["setuptools", "numpy", "PyYAML", "rich", "shtab"],
     extras_require=EXTRAS,
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
-        # pip installs console scripts into bin/ alone, where `ros2 run` does not look.
+        # pip installs console scripts into bin/ only, where `ros2 run` does not look.
         (f"lib/{NAME}", sorted(str(path) for path in Path("scripts").iterdir() if path.is_file())),
         *shared("launch", "config", "models"),
     ],
     entry_points={
         "console_scripts": [
             "ndp = ndp_ros.cli:main",
+            "chunk_node = ndp_ros.nodes.chunk_node:main",
             "policy_node = ndp_ros.nodes.policy_node:main",
             "integrator_node = ndp_ros.nodes.integrator_node:main",
             "objects_node = ndp_ros.nodes.objects_node:main",
-            "throw_node = ndp_ros.nodes.throw_node:main",
+            "description_node = ndp_ros.nodes.description_node:main",
+            "episode_node = ndp_ros.nodes.episode_node:main",
+            "record_node = ndp_ros.nodes.record_node:main",
+            "run_policy_node = ndp_ros.nodes.run_policy_node:main",
             "viewer_node = ndp_ros.nodes.viewer_node:main",
         ]
     },
-    cmdclass={"install": Install, "develop": Develop},
     zip_safe=False,
 )

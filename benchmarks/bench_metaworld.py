@@ -1,4 +1,4 @@
-"""Meta-World's steps per second: the stock environment, the fast one, the task on top of it.
+"""Measure Meta-World's steps per second: stock environment, fast environment, task on top.
 
 Stock and fast play the same episodes with the same random actions, in turn and 100 steps
 at a time, so that a busy machine slows both alike. Every observation, reward and success
@@ -20,33 +20,38 @@ import platform
 import sys
 import time
 from importlib.metadata import version
+from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+from ndp_ros.processes import SINGLE_THREADED
+
+os.environ.update(SINGLE_THREADED)
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ndp_ros.errors import NdpError, TaskError
-from ndp_ros.tasks.metaworld import MetaWorld
-from ndp_ros.tasks.metaworld_config import HORIZON, REWARDS
-from ndp_ros.tasks.metaworld_registry import TASKS
-from ndp_ros.tasks.metaworld_scene import draw_goal, make_simulation
+from ndp_ros.tasks.metaworld.config import HORIZON, REWARDS
+from ndp_ros.tasks.metaworld.environment import MetaWorld
+from ndp_ros.tasks.metaworld.registry import TASKS
+from ndp_ros.tasks.metaworld.scene import draw_goal, make_simulation
 
 TURN = 100
+Array = NDArray[np.float64]
 
 
-def native_action(rng, obs):
-    """Return a native action: random, and half of the time towards the object."""
+def native_action(rng: np.random.Generator, obs: Array) -> NDArray[np.float32]:
+    """Return a native action (4,): random, in half of the calls towards the object."""
     action = rng.uniform(-1, 1, 4)
     if rng.random() < 0.5:
         action[:3] = np.clip(10 * (obs[4:7] - obs[:3]), -1, 1)
     return action.astype(np.float32)
 
 
-def compare(task, reward, episodes):
-    """Return the speeds of stock and fast, and how many steps differed."""
+def compare(task: str, reward: str, episodes: int) -> dict[str, Any]:
+    """Return the speeds of the stock and the fast environment and the number of unequal steps."""
     stock, fast = make_simulation(task, reward, stock=True), make_simulation(task, reward)
-    seconds = {"reset": [], "step": []}  # a row per turn: stock, fast
+    seconds: dict[str, list[tuple[float, float]]] = {"reset": [], "step": []}
+    # a row per turn: stock, fast
     differ = 0
     for episode in range(episodes):
         start = time.process_time()
@@ -70,7 +75,7 @@ def compare(task, reward, episodes):
                 spent[1] += time.process_time_ns() - start
                 same = np.array_equal(obs, fast_obs) and expected == [value, info["success"]]
                 differ += int(not same)
-            seconds["step"].append([t / TURN / 1e9 for t in spent])
+            seconds["step"].append((spent[0] / TURN / 1e9, spent[1] / TURN / 1e9))
     stock.close()
     fast.close()
     steps, resets = np.array(seconds["step"]), np.array(seconds["reset"])
@@ -88,8 +93,8 @@ def compare(task, reward, episodes):
     }
 
 
-def task_speed(task, episodes, **arguments):
-    """Return the control steps per second of the task with its resets."""
+def task_speed(task: str, episodes: int, **arguments: Any) -> int:
+    """Return the control steps per second of a task, resets included."""
     env = MetaWorld(task, **arguments)
     rng = np.random.default_rng(0)
     speeds = []
@@ -103,12 +108,13 @@ def task_speed(task, episodes, **arguments):
     return round(float(np.median(speeds)))
 
 
-def main():
+def main() -> int:
     """Run the comparison and print one JSON object; return the exit status."""
     parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], epilog=__doc__.split("\n\n", 2)[2],
+        description=__doc__.splitlines()[0],
+        epilog=__doc__.split("\n\n", 2)[2],
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument("--tasks", nargs="+", default=["push"], help="names, or all")
     parser.add_argument("--rewards", nargs="+", default=["v2"], choices=REWARDS)
     parser.add_argument("--episodes", type=int, default=4, help="episodes of 500 steps each")
@@ -117,18 +123,19 @@ def main():
     tasks = list(TASKS) if arguments.tasks == ["all"] else arguments.tasks
     if arguments.episodes < 1:
         parser.error(f"--episodes is {arguments.episodes}: at least 1")
-    result = {
+    result: dict[str, Any] = {
         "machine": {"cpus": os.cpu_count(), "arch": platform.machine()},
         "versions": {name: version(name) for name in ("metaworld", "mujoco", "numpy")},
         "tasks": {},
-    }  # fmt: skip
+    }
     differ = 0
     try:
         for task in tasks:
             if task not in TASKS:
                 raise TaskError.choice("task", task, (*TASKS, "all"))
         for number, task in enumerate(tasks, 1):
-            row = result["tasks"][task] = {}
+            row: dict[str, Any] = {}
+            result["tasks"][task] = row
             for reward in arguments.rewards:
                 print(
                     f"{number}/{len(tasks)} {task} {reward}", end=" ", file=sys.stderr, flush=True

@@ -2,9 +2,9 @@
 
     python benchmarks/kortex_throws.py --throws 10 --rate 1000 --json
 
-For each throw the emulated arm is put into a start state with the cube in its hand, taken,
-told to follow for the length of an episode, and given back. The emulator's physics says
-where the cube came to rest, and its record which commands ever arrived.
+For each throw the emulated arm is reset with the cube in its hand, follows the policy for the
+length of an episode, and is released. The place of the cube comes from the emulator's physics, the
+commands from its record.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 _PATIENCE = 60.0
 _EPISODE = 2.0
 _FLIGHT = 1.0
-"""Time that a cube has to come to rest once the arm holds again [s]."""
+"""Time for the cube to come to rest once the arm holds again [s]."""
 
 
 def main() -> int:
@@ -36,20 +36,21 @@ def main() -> int:
     parser.add_argument("--checkpoint", default="gen3_throw")
     parser.add_argument("--runtime", default="emulator", help="as of ndp run")
     parser.add_argument(
-        "--patient", action="store_true",
-        help="physics goes forward with each command and the loop waits for each answer, for a "
-        "machine that stands still at times",
-    )  # fmt: skip
+        "--patient",
+        action="store_true",
+        help="each command advances the physics and the loop waits for each answer, for a machine "
+        "with scheduling pauses",
+    )
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
     os.environ.setdefault("ROS_DOMAIN_ID", "77")
 
-    from ndp_ros.arms.kortex.emulator.config import EmulatorConfig
-    from ndp_ros.arms.kortex.emulator.process import EmulatorProcess
+    from ndp_ros.emulator.config import EmulatorConfig
+    from ndp_ros.emulator.process import EmulatorProcess
 
-    # An arm that shares its processors with everything else has to be patient.
+    # An arm that shares its processors with everything else needs longer time-outs.
     cycle = 1.0 / args.rate if args.patient else 0.0
     watchdog = 1.8 if args.patient else 0.5
     config = EmulatorConfig(port=0, udp_port=0, scene="throw-gen3", watchdog=watchdog, cycle=cycle)
@@ -62,13 +63,20 @@ def main() -> int:
         record = emulator.control.do("record")
         slipped = emulator.control.do("state")["slipped"]
     result: dict[str, Any] = {
-        "throws": args.throws, "in_bin": sum(t["in_bin"] for t in throws), "rate_hz": args.rate,
-        "command_mode": args.command_mode, "checkpoint": args.checkpoint, "patient": args.patient,
-        "commands": record["frames"], "refused": record["refused"],
+        "throws": args.throws,
+        "in_bin": sum(t["in_bin"] for t in throws),
+        "rate_hz": args.rate,
+        "command_mode": args.command_mode,
+        "checkpoint": args.checkpoint,
+        "patient": args.patient,
+        "commands": record["frames"],
+        "refused": record["refused"],
         "max_step_rad": record["max_step"],
-        "max_velocity_rad_s": record["max_velocity"], "max_torque_n_m": record["max_torque"],
-        "emulator_slipped_s": slipped, "each": throws,
-    }  # fmt: skip
+        "max_velocity_rad_s": record["max_velocity"],
+        "max_torque_n_m": record["max_torque"],
+        "emulator_slipped_s": slipped,
+        "each": throws,
+    }
     print(f"{result['in_bin']} of {args.throws} in the bin", file=sys.stderr)
     if args.json:
         print(json.dumps(result))
@@ -76,7 +84,7 @@ def main() -> int:
 
 
 class Thrower:
-    """The running system, and a node that asks it to throw."""
+    """The running system, and a node that requests throws."""
 
     def __init__(self, emulator: Any, args: argparse.Namespace) -> None:
         import rclpy
@@ -99,14 +107,20 @@ class Thrower:
         self.node.create_subscription(
             DmpParameters, "ndp/dmp_parameters", self._on_segment, qos.PARAMETERS
         )
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "ndp_ros.cli", "run", "--robot-ip", emulator.host,
-             "--port", str(emulator.port), "--udp-port", str(emulator.udp_port),
-             "--rate", str(args.rate), "--command-mode", args.command_mode,
-             "--checkpoint", args.checkpoint, "--follow-for", str(_EPISODE),
-             "--runtime", args.runtime, "--options",
-             json.dumps({"feedback_timeout": 2.0, "lockstep": args.patient})],
-        )  # fmt: skip
+        options = {
+            "robot-ip": emulator.host,
+            "port": emulator.port,
+            "udp-port": emulator.udp_port,
+            "rate": args.rate,
+            "command-mode": args.command_mode,
+            "checkpoint": args.checkpoint,
+            "follow-for": _EPISODE,
+            "runtime": args.runtime,
+            "unreachable-after": 2.0,
+        }
+        given = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        given.append("--lockstep" if args.patient else "--no-lockstep")
+        self.process = subprocess.Popen([sys.executable, "-m", "ndp_ros.cli", "run", *given])
         self.until(lambda: self.state == "holding", "an arm that holds")
 
     def _on_status(self, message: Any) -> None:
@@ -122,11 +136,11 @@ class Thrower:
 
     @property
     def state(self) -> str:
-        """What the arm does, as ``ndp/status`` says."""
+        """State of the arm in the last ``ndp/status``."""
         return self.status.state if self.status is not None else ""
 
     def throw(self, seed: int) -> dict[str, Any]:
-        """Make one throw from a start state and return what came of it."""
+        """Make one throw from a start state; return its result and figures."""
         control = self.emulator.control
         self.transition("deactivate")
         control.do("reset", seed=seed)
@@ -137,7 +151,7 @@ class Thrower:
         self.until(self.follow, "an arm that may follow")
         self.until(lambda: self.state in ("following", "fault", "stopped"), "motion")
         self.until(lambda: self.state in ("holding", "fault", "stopped"), "the end of the motion")
-        told = f"{self.state} {self.status.reason}".strip()
+        end_state = f"{self.state} {self.status.reason}".strip()
         end = time.monotonic() + _FLIGHT
         self.until(lambda: time.monotonic() > end, "the cube's rest")
         poses = control.do("objects")
@@ -148,15 +162,22 @@ class Thrower:
         guard = {k: int(v) for k, v in self.figures.items() if k.startswith("guard_")}
         print(
             f"throw {seed}: {'in the bin' if in_bin else 'NOT in the bin'}, "
-            f"{gap[0] * 100:+.0f} {gap[1] * 100:+.0f} cm off; {told}; {figures} {guard}",
+            f"{gap[0] * 100:+.0f} {gap[1] * 100:+.0f} cm off; {end_state}; {figures} {guard}",
             file=sys.stderr,
         )
-        return {"seed": seed, "in_bin": in_bin, "gap": gap.tolist(), "end": told, **figures,
-                "guard": guard, "lateness_us_p99": float(self.figures["lateness_us_p99"]),
-                "cost_us_p50": float(self.figures["cost_us_p50"])}  # fmt: skip
+        return {
+            "seed": seed,
+            "in_bin": in_bin,
+            "gap": gap.tolist(),
+            "end": end_state,
+            **figures,
+            "guard": guard,
+            "lateness_us_p99": float(self.figures["lateness_us_p99"]),
+            "cost_us_p50": float(self.figures["cost_us_p50"]),
+        }
 
     def follow(self) -> bool:
-        """Let the arm follow; clears a fault that a pause of the machine has left."""
+        """Let the arm follow; a fault that a pause of the machine has left is cleared first."""
         from std_srvs.srv import SetBool, Trigger
 
         if self.state == "fault":
@@ -175,19 +196,19 @@ class Thrower:
 
     def call(self, kind: Any, name: str, request: Any) -> Any:
         """Call a service of the integrator."""
-        client = self.node.create_client(kind, f"integrator_node/{name}")
+        client: Any = self.node.create_client(kind, f"integrator_node/{name}")
         self.until(client.service_is_ready, name)
         future = client.call_async(request)
         self.until(future.done, f"an answer of {name}")
         self.node.destroy_client(client)
         return future.result()
 
-    def until(self, condition: Any, what: str) -> None:
+    def until(self, condition: Any, awaited: str) -> None:
         """Spin until a condition holds."""
         end = time.monotonic() + _PATIENCE
         while not condition():
             if time.monotonic() > end or self.process.poll() is not None:
-                raise SystemExit(f"there was no {what}; the arm is {self.state}")
+                raise SystemExit(f"there was no {awaited}; the arm is {self.state}")
             self.executor.spin_once(timeout_sec=0.05)
 
     def close(self) -> None:

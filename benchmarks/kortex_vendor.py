@@ -1,12 +1,12 @@
-"""What a Kortex cycle costs this package's client and Kinova's own, in one run.
+"""Measure the cost of a Kortex cycle to this package's client and to Kinova's own, in one run.
 
-Both command six joints of one emulated arm and read three values of each joint, in
-short batches that take turns, so that a busy machine changes both alike. A cycle is
-counted from filling the command to decoded feedback, the arm's answer included.
+Both command six joints of one emulated arm and read three values of each joint, in short batches
+that take turns, so that a busy machine affects both alike. A cycle lasts from filling the command
+to decoded feedback, the arm's answer included.
 
-Kinova's package ``kortex_api`` must be installed for the interpreter that runs its side.
-Its generated messages have protobuf's compiled backend up to 3.20 alone, and that needs
-Python 3.10 or older: give such an interpreter with ``--vendor-python`` for its best figure.
+Kinova's package ``kortex_api`` must be installed for the interpreter that runs its side. Its
+generated messages use protobuf's compiled backend only up to 3.20, which needs Python 3.10 or
+older: give such an interpreter with ``--vendor-python`` for its best figure.
 
     python benchmarks/kortex_vendor.py --vendor-python ~/vendor/bin/python --json
 
@@ -15,7 +15,7 @@ Progress goes to standard error; with ``--json`` standard output ends with one J
 
 from __future__ import annotations
 
-# The vendor's side runs this file with another interpreter: the standard library alone up here.
+# The vendor's side runs this file with another interpreter: only the standard library up here.
 import argparse
 import json
 import os
@@ -24,6 +24,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 HOST = "127.0.0.1"
 N = 6
@@ -32,7 +34,7 @@ TIMEOUT = 10.0
 PROTOBUF = "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"
 
 
-def batch(cycle, n, rate):
+def batch(cycle: Callable[[], object], n: int, rate: float) -> tuple[list[float], float]:
     """Return wall times of n cycles [us] and the mean CPU time of one [us]."""
     walls, period = [], 1.0 / rate if rate else 0.0
     cycle()
@@ -48,7 +50,7 @@ def batch(cycle, n, rate):
     return walls, 1e6 * (time.process_time() - cpu) / n
 
 
-def vendor(port):
+def vendor(port: int) -> None:
     """Measure the vendor's client: for each line ``n rate`` of input a line of JSON."""
     try:
         from kortex_api.autogen.client_stubs.BaseCyclicClientRpc import BaseCyclicClient
@@ -81,10 +83,9 @@ def vendor(port):
         command.actuators.add(position=actuator.position, flags=1)
     position = [actuator.position for actuator in command.actuators]
     backend = f"{google.protobuf.__version__} {api_implementation.Type()}"
-    said = {"python": platform.python_version(), "protobuf": backend}
-    print(json.dumps(said), flush=True)
+    print(json.dumps({"python": platform.python_version(), "protobuf": backend}), flush=True)
 
-    def cycle():
+    def cycle() -> list[tuple[float, float, float]]:
         command.frame_id = command.frame_id % 65535 + 1
         for i in range(N):
             actuator = command.actuators[i]
@@ -105,33 +106,35 @@ def vendor(port):
 class Worker:
     """The vendor's client in a process of its own."""
 
-    def __init__(self, interpreter, port):
+    def __init__(self, interpreter: str, port: int) -> None:
         self._process = subprocess.Popen(
             [interpreter, __file__, "--vendor", str(port)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         self.about = self._read()
 
-    def _read(self):
+    def _read(self) -> Any:
+        assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             raise SystemExit("the vendor's side ended without an answer")
         return json.loads(line)
 
-    def batch(self, n, rate):
+    def batch(self, n: int, rate: float) -> Any:
         """Measure one batch."""
+        assert self._process.stdin is not None
         self._process.stdin.write(f"{n} {rate}\n")
         self._process.stdin.flush()
         return self._read()
 
-    def close(self):
+    def close(self) -> None:
         """End the process."""
-        self._process.stdin.close()
-        self._process.wait(10.0)
-        self._process.stdout.close()
+        self._process.communicate(timeout=10.0)
 
 
-def row(batches):
+def row(batches: list[tuple[list[float], float]]) -> dict[str, Any]:
     """Return the figures of one client [us]."""
     walls = [wall for walls, _ in batches for wall in walls]
     return {
@@ -143,7 +146,7 @@ def row(batches):
     }
 
 
-def compare(interpreter, cycles, rate):
+def compare(interpreter: str, cycles: int, rate: float) -> dict[str, dict[str, Any]]:
     """Return the figures of both clients against one emulated arm."""
     import google.protobuf
     import numpy as np
@@ -152,9 +155,9 @@ def compare(interpreter, cycles, rate):
     from ndp_ros.arms.kortex.client import KortexClient
     from ndp_ros.arms.kortex.codes import ServoingMode
     from ndp_ros.arms.kortex.credentials import Credentials
-    from ndp_ros.arms.kortex.emulator.config import EmulatorConfig
-    from ndp_ros.arms.kortex.emulator.process import EmulatorProcess
     from ndp_ros.arms.kortex.wire import CyclicRequest
+    from ndp_ros.emulator.config import EmulatorConfig
+    from ndp_ros.emulator.process import EmulatorProcess
 
     config = EmulatorConfig(port=0, udp_port=0, watchdog=10.0, control_grace=0.0)
     with EmulatorProcess(config) as process:
@@ -169,13 +172,14 @@ def compare(interpreter, cycles, rate):
         position = np.array([a.position for a in client.feedback().actuators])
         request, datagrams = CyclicRequest(N), client.datagrams
 
-        def cycle():
+        def cycle() -> list[tuple[float, float, float]]:
             request.position[:], request.velocity[:], request.torque[:] = position, 0.0, 0.0
             feedback = datagrams.exchange(request, TIMEOUT)
+            assert feedback is not None, f"no answer within {TIMEOUT:g} s"
             return [(a.position, a.velocity, a.torque) for a in feedback.actuators]
 
         sides = {"ours": lambda n: batch(cycle, n, rate), "vendor": lambda n: worker.batch(n, rate)}
-        found = {name: [] for name in sides}
+        found: dict[str, list[tuple[list[float], float]]] = {name: [] for name in sides}
         try:
             for turn in range(max(1, cycles // BATCH)):
                 for name, measure in sides.items():
@@ -195,7 +199,7 @@ def compare(interpreter, cycles, rate):
     return rows
 
 
-def main():
+def main() -> int:
     """Compare both clients and print the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -216,9 +220,13 @@ def main():
     rows = compare(args.vendor_python, args.cycles, args.rate)
     share = round(rows["ours"]["median_us"] / rows["vendor"]["median_us"], 2)
     result = {
-        "machine": platform.machine(), "cpus": os.cpu_count(), "load": round(os.getloadavg()[0], 1),
-        "rate": args.rate, **rows, "ours_over_vendor": share,
-    }  # fmt: skip
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1),
+        "rate": args.rate,
+        **rows,
+        "ours_over_vendor": share,
+    }
     for name in ("ours", "vendor"):
         print(f"{name:7} {rows[name]}", file=sys.stderr)
     print(f"ours / vendor, medians: {share}", file=sys.stderr)

@@ -4,8 +4,11 @@ Without robot_ip the simulated arm does. ``--show-args`` explains the arguments,
 docs/hardware.md what to do before the first start.
 """
 
-from ndp_ros.launching import description
+from launch.launch_description import LaunchDescription
+
+from ndp_ros.bringup.launch import description
 
 
-def generate_launch_description():
+def generate_launch_description() -> LaunchDescription:
+    """Return the actions that ``ros2 launch`` runs."""
     return description("hardware")

@@ -3,8 +3,11 @@
 Ends by itself once all throws are made; ``--show-args`` explains the arguments.
 """
 
-from ndp_ros.launching import description
+from launch.launch_description import LaunchDescription
+
+from ndp_ros.bringup.launch import description
 
 
-def generate_launch_description():
+def generate_launch_description() -> LaunchDescription:
+    """Return the actions that ``ros2 launch`` runs."""
     return description("sim")

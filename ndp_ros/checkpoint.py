@@ -1,10 +1,10 @@
-"""The checkpoint folder: what a policy is, its numbers, and where they come from.
+"""The checkpoint folder: specification, tensors and origin of a policy.
 
 ::
 
     <folder>/config.json         schema, specification, provenance, digest of the numbers
     <folder>/model.safetensors   weights and normaliser, float32
-    <folder>/README.md           what it is and how it was made, for people (optional)
+    <folder>/README.md           a card for people (optional)
 
 Loading executes nothing that the folder contains and needs no torch.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import stat
@@ -25,13 +26,18 @@ from typing import Any
 import numpy as np
 import safetensors
 import safetensors.numpy
+import yaml
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from ndp_ros.config import from_mapping, read_file, to_mapping
+from ndp_ros.config import from_mapping, param, to_mapping
 from ndp_ros.errors import CheckpointError, ConfigError, describe
+from ndp_ros.files import read_file
+from ndp_ros.observation import JOINT_FIELDS, field_slice
+from ndp_ros.paths import find_checkpoint
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.policies.layout import OBSERVATION_CLIP, VARIANCE, Layout, Tensors
+from ndp_ros.policies.policy import Policy
 from ndp_ros.policies.spec import PolicySpec
 
 SCHEMA = 1
@@ -41,6 +47,28 @@ CARD = "README.md"
 
 _FLOATS = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
 """Types of numbers that are read, beside BF16."""
+_WIDEST = 8
+"""Bytes of the widest of these types."""
+_LARGEST_CONFIG = 1 << 22
+_LARGEST_HEADER = 1 << 20
+_LARGEST_MODEL = 1 << 30
+"""Sizes up to which a file or a part of it is read [bytes]."""
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """Task on which a policy was trained, as its checkpoint records it."""
+
+    task: str = param(doc="Short name of the task, or its gymnasium id.")
+    method: str = param(doc="Training method.")
+    k: int | None = param(None, doc="Control steps per action of the method.")
+    preset: str = param("default", doc="Named configuration of the task; empty for none.")
+    task_options: tuple[str, ...] = param((), doc="Further options, name=value each.")
+
+    def option(self, name: str) -> Any:
+        """Return the value of a further option, None if it was not given."""
+        pairs = (option.partition("=") for option in self.task_options)
+        return next((yaml.safe_load(value) for key, _, value in pairs if key == name), None)
 
 
 @dataclass(frozen=True)
@@ -48,7 +76,7 @@ class Checkpoint:
     """A loaded and validated checkpoint.
 
     Attributes:
-        spec: What rebuilds the policy.
+        spec: Specification, from which the policy is built.
         tensors: Every tensor by name, float32, finite, of the right shape.
         provenance: Commit, seed, samples, evaluation, command: plain data.
         digest: SHA-256 of the numbers, in hexadecimal.
@@ -61,7 +89,7 @@ class Checkpoint:
 
     @property
     def id(self) -> str:
-        """A short name that tells this checkpoint from every other one."""
+        """Short name of this checkpoint, distinct from every other one."""
         return f"{self.spec.task}-{self.spec.method}-{self.digest[:12]}"
 
     def require_arm(self, arm: str, joint_names: Sequence[str]) -> None:
@@ -78,6 +106,22 @@ class Checkpoint:
                 f"this {arm} has {list(joint_names)}"
             )
 
+    def trained_on(self) -> TaskRecord:
+        """Return the task on which the policy was trained.
+
+        Raises:
+            CheckpointError: If the record of the training is damaged.
+        """
+        config = self.provenance.get("config")
+        record = config if isinstance(config, dict) else {}
+        names = ("method", "k", "preset", "task_options")
+        known = {name: record[name] for name in names if record.get(name) is not None}
+        values = {"method": self.spec.method, **known, "task": self.spec.task}
+        try:
+            return from_mapping(TaskRecord, values, "record of the checkpoint's training")
+        except ConfigError as error:
+            raise CheckpointError(str(error)) from error
+
 
 def save(
     folder: str | Path,
@@ -87,11 +131,11 @@ def save(
     card: str | None = None,
     extra: Mapping[str, bytes] | None = None,
 ) -> Path:
-    """Write a checkpoint folder; a reader sees the old one or the new one, nothing between.
+    """Write a checkpoint folder atomically: a reader sees the old one or the new one.
 
     Args:
         folder: Where to write; an existing checkpoint there is replaced.
-        spec: What rebuilds the policy.
+        spec: Specification, from which the policy is built.
         tensors: Every tensor of ``Layout(spec).tensors``; stored as float32.
         provenance: Plain data that JSON can hold.
         card: Text for people.
@@ -140,13 +184,14 @@ def load(folder: str | Path) -> Checkpoint:
     if not found:
         raise CheckpointError(f"no checkpoint folder {folder}")
     config = _read_config(folder)
-    data = _read(folder / MODEL)
-    digest = hashlib.sha256(data).hexdigest()
-    tensors = _parse(data, folder / MODEL)
     try:
         spec = from_mapping(PolicySpec, config["spec"], source=str(folder / CONFIG))
     except ConfigError as error:
         raise CheckpointError(str(error)) from error
+    numbers = sum(math.prod(shape) for shape in Layout(spec).tensors.values())
+    data = _read(folder / MODEL, _LARGEST_HEADER + _WIDEST * numbers)
+    digest = hashlib.sha256(data).hexdigest()
+    tensors = _parse(data, folder / MODEL)
     _check_tensors(spec, tensors, str(folder))
     if digest != config["model_sha256"]:
         raise CheckpointError(f"{folder / MODEL} is not the file that {CONFIG} was written with")
@@ -154,24 +199,45 @@ def load(folder: str | Path) -> Checkpoint:
     return Checkpoint(spec, tensors, config["provenance"], digest)
 
 
-def require_replaceable(folder: Path) -> None:
-    """Check that a checkpoint in a folder would take nothing else's place.
+def load_policy(name: str | os.PathLike[str]) -> Policy:
+    """Load a trained policy; torch is not needed.
+
+    Args:
+        name: Checkpoint folder, run directory (its best checkpoint), or the name of a checkpoint
+            that ships with the package.
 
     Raises:
-        CheckpointError: If it would.
+        ConfigError: If there is no such checkpoint; the message lists the shipped ones.
+        CheckpointError: If it is damaged.
+
+    Example:
+        >>> policy = load_policy("jaco_throw")
+        >>> g, w = policy.parameters({f.name: [0.0] * f.size for f in policy.spec.observation})
+        >>> g.shape, w.shape
+        ((7,), (7, 5))
+    """
+    loaded = load(find_checkpoint(name if isinstance(name, str) else Path(name)))
+    return Policy(loaded.spec, loaded.tensors)
+
+
+def require_replaceable(folder: Path) -> None:
+    """Check that a checkpoint written to a folder replaces nothing but a checkpoint.
+
+    Raises:
+        CheckpointError: If the folder holds something else.
     """
     if folder.is_dir() and any(folder.iterdir()) and not is_checkpoint(folder):
         raise CheckpointError(f"{folder} holds something else: name a new folder")
 
 
 def is_checkpoint(path: str | Path) -> bool:
-    """Return whether a path looks like a checkpoint folder."""
+    """Return whether a folder has a file of a checkpoint."""
     return (Path(path) / CONFIG).is_file() or (Path(path) / MODEL).is_file()
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, largest: int) -> bytes:
     try:
-        return read_file(path)
+        return read_file(path, min(largest, _LARGEST_MODEL))
     except OSError as error:
         raise CheckpointError(f"cannot read {describe(error)}") from error
 
@@ -179,7 +245,7 @@ def _read(path: Path) -> bytes:
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     try:
-        config = json.loads(_read(path).decode("utf-8"))
+        config = json.loads(_read(path, _LARGEST_CONFIG).decode("utf-8"))
     except (ValueError, RecursionError) as error:
         problem = "nested too deeply" if isinstance(error, RecursionError) else error
         raise CheckpointError(f"{path} is no JSON: {problem}") from error
@@ -216,13 +282,19 @@ def _check_tensors(spec: PolicySpec, tensors: Tensors, where: str) -> None:
     if (tensors[VARIANCE] < 0.0).any():
         worst = float(tensors[VARIANCE].min())
         raise CheckpointError(f"{where}: tensor {VARIANCE} holds {worst:g}, expected 0 or more")
+    for f in spec.observation:
+        seen = tensors[VARIANCE][field_slice(spec.observation, f.name)]
+        if f.name in JOINT_FIELDS and not seen.any():
+            raise CheckpointError(
+                f"{where}: tensor {VARIANCE} is 0 for every {f.name}: joints that never moved"
+            )
 
 
 def _parse(data: bytes, path: Path) -> dict[str, NDArray[np.float32]]:
     """Return the tensors of a file in single precision.
 
     Raises:
-        CheckpointError: If it is damaged, or holds what is not read here.
+        CheckpointError: If it is damaged or holds another type of numbers.
     """
     try:
         entries = safetensors.deserialize(data)
@@ -246,10 +318,10 @@ def _parse(data: bytes, path: Path) -> dict[str, NDArray[np.float32]]:
 
 
 def _try_out(spec: PolicySpec, tensors: Tensors, where: str) -> None:
-    """Run the policy on plausible and on extreme observations.
+    """Run the policy once on plausible and on extreme observations.
 
     Raises:
-        CheckpointError: If anything that comes out is not finite in single precision.
+        CheckpointError: If an output is not finite in single precision.
     """
     policy = ArrayPolicy(spec, tensors)
     spread = np.sqrt(policy.variance) * OBSERVATION_CLIP

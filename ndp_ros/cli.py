@@ -1,13 +1,13 @@
-"""The ``ndp`` command: a table of subcommands, each in a module that is imported when used.
+"""The ``ndp`` command: dispatch to subcommands, each in a module that is imported on use.
 
-A subcommand's module has ``configure(parser)``, which adds arguments and an epilogue with
-examples, and ``main(args) -> int``, which returns the exit status. Anything that goes
-wrong on purpose is an :class:`~ndp_ros.errors.NdpError` and ends in one line and status 2.
+A subcommand's module provides ``configure(parser)``, which adds its arguments and an epilogue with
+examples, and ``main(args)``, which returns the exit status. Where the work loads much,
+``configure`` is in a module of its own, so that ``--help`` answers at once. An
+:class:`~ndp_ros.errors.NdpError` ends the command with one line on standard error and status 2.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import errno
 import importlib
@@ -18,35 +18,60 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, NoReturn
 
 from ndp_ros import __version__
+from ndp_ros.commands.arguments import OneLineParser, did_you_mean
 from ndp_ros.errors import NdpError, describe
+from ndp_ros.processes import SINGLE_THREADED
 
 INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
+"""Exit status after Ctrl-C, as in shells."""
 
 
 @dataclass(frozen=True)
 class Subcommand:
-    """One row of the table: where a subcommand lives and what it is for."""
+    """The module of a subcommand, its summary for ``--help``, and the module of its options."""
 
     module: str
     summary: str
+    options: str = ""
+
+    def configure(self, parser: OneLineParser) -> None:
+        """Add the arguments."""
+        importlib.import_module(self.options or self.module).configure(parser)
 
 
 SUBCOMMANDS = {
     "train": Subcommand("ndp_ros.commands.train", "train a policy on a task"),
-    "eval": Subcommand("ndp_ros.commands.evaluate", "measure a checkpoint's success"),
-    "export": Subcommand("ndp_ros.commands.export", "ship a run's checkpoint with its figures"),
-    "collect": Subcommand("ndp_ros.commands.collect", "write down what an expert does"),
-    "plot": Subcommand("ndp_ros.commands.plot", "draw learning curves of runs"),
+    "sweep": Subcommand("ndp_ros.commands.sweep", "search options of a run with Optuna"),
+    "config": Subcommand("ndp_ros.commands.config", "print a run's values and their sources"),
+    "eval": Subcommand(
+        "ndp_ros.commands.evaluate",
+        "measure a checkpoint's success",
+        "ndp_ros.commands.evaluate_options",
+    ),
+    "export": Subcommand(
+        "ndp_ros.commands.export",
+        "ship a run's checkpoint with its figures",
+        "ndp_ros.commands.export_options",
+    ),
+    "hub": Subcommand("ndp_ros.commands.hub", "push and pull checkpoints"),
+    "collect": Subcommand(
+        "ndp_ros.commands.collect",
+        "write down what an expert does",
+        "ndp_ros.commands.collect_options",
+    ),
+    "plot": Subcommand("ndp_ros.commands.plot", "draw runs, recordings, checkpoints, a field"),
     "reproduce": Subcommand("ndp_ros.commands.reproduce", "remake a table or figure of the paper"),
     "check": Subcommand("ndp_ros.commands.check", "check YAML files and checkpoints"),
-    "sim": Subcommand("ndp_ros.simulation", "run a checkpoint under ROS 2 in simulation"),
+    "sim": Subcommand("ndp_ros.commands.sim", "run a checkpoint under ROS 2 in simulation"),
     "run": Subcommand("ndp_ros.commands.run", "run a checkpoint under ROS 2 on a real arm"),
-    "emulate": Subcommand("ndp_ros.arms.kortex.emulate", "emulate a Kortex arm on this machine"),
+    "follow": Subcommand("ndp_ros.commands.follow", "let a running arm follow, or hold"),
+    "top": Subcommand("ndp_ros.commands.top", "watch running systems in the terminal"),
+    "emulate": Subcommand("ndp_ros.commands.emulate", "emulate a Kortex arm on this machine"),
     "bench": Subcommand("ndp_ros.commands.bench", "measure speed and timing"),
+    "doctor": Subcommand("ndp_ros.commands.doctor", "say what works here and what to do"),
+    "completion": Subcommand("ndp_ros.commands.completion", "complete ndp in a shell"),
 }
 
 _EPILOG = """examples:
@@ -60,16 +85,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status.
 
     Args:
-        argv: Arguments without the program's name; ``None`` for those of the process.
+        argv: Arguments without the name of the program; ``None`` for those of the process.
     """
-    sys.stdout = sys.stdout or _Closed()
+    sys.stdout = sys.stdout or _ClosedOutput()
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     try:
-        status = _run(argv)
+        status = _dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
+        return status
     except BrokenPipeError:
-        # Whoever read the output has seen enough.
-        status = 1
+        status = 1  # the reader, such as head, has closed the pipe
     except OSError as error:
         status = _fail("", f"cannot write to standard output ({describe(error)})")
     except SystemExit:
@@ -77,39 +102,36 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             raise
         status = _fail("", "cannot write to standard output")
-    else:
-        return status
-    # What could not be written would be tried again when the interpreter ends.
+    # Python would try to write the rest of the buffer again when it exits.
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return status
 
 
-def _run(argv: Sequence[str] | None) -> int:
-    """Run the subcommand; what goes wrong with it is one line, output that is closed is not."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser()
-    name = next((a for a in arguments if not a.startswith("-")), None)
-    if name not in SUBCOMMANDS or arguments[0] != name:
-        parser.parse_args(arguments)  # prints --help or --version, or says what is wrong
-        parser.print_help(sys.stderr)
-        return 2
-    for library in ("OMP", "OPENBLAS", "MKL"):
-        # Products of a few thousand numbers lose by being split.
-        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
-    before = signal.signal(signal.SIGTERM, _interrupt)
+def _dispatch(arguments: list[str]) -> int:
+    """Run the subcommand that the arguments name, and report its errors in one line.
+
+    Raises:
+        BrokenPipeError: If the reader of standard output has closed it.
+        SystemExit: After ``--help``, ``--version`` or a wrong command line.
+    """
+    name = arguments[0] if arguments else ""
+    if name not in SUBCOMMANDS:
+        parser = _top_level_parser()
+        if name and not name.startswith("-"):
+            parser.error(f"{name!r} is no command{did_you_mean([name], SUBCOMMANDS)}")
+        parser.parse_args(arguments)  # exits after --help, --version and any error
+        parser.error(f"options come after the command: ndp COMMAND {name}")
+    command = SUBCOMMANDS[name]
+    description = f"{command.summary[:1].upper()}{command.summary[1:]}."
+    for variable, value in SINGLE_THREADED.items():
+        os.environ.setdefault(variable, value)
+    before = signal.signal(signal.SIGTERM, _raise_interrupt)
     try:
-        module = importlib.import_module(SUBCOMMANDS[name].module)
-        summary = SUBCOMMANDS[name].summary
-        subparser = OneLineParser(
-            prog=f"ndp {name}",
-            description=f"{summary[:1].upper()}{summary[1:]}.",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        module.configure(subparser)
-        status = module.main(subparser.parse_args(arguments[1:]))
-        return int(status)
+        parser = OneLineParser(f"ndp {name}", description)
+        command.configure(parser)
+        given = parser.parse_args(arguments[1:])
+        return int(importlib.import_module(command.module).main(given))
     except NdpError as error:
         return _fail(name, str(error))
     except KeyboardInterrupt as error:
@@ -122,28 +144,12 @@ def _run(argv: Sequence[str] | None) -> int:
         signal.signal(signal.SIGTERM, before)
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """A parser that answers bad input with one line and exit status 2."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong and where help is."""
-        line = " ".join(message.split())
-        self.exit(2, f"{self.prog}: {line} (see {self.prog} --help)\n")
-
-    def _print_message(self, message: str, file: Any = None) -> None:
-        """Write help and errors; an output that takes nothing is no success."""
-        (file or sys.stderr).write(message)
-        (file or sys.stderr).flush()
-
-
-def _parser() -> argparse.ArgumentParser:
+def _top_level_parser() -> OneLineParser:
+    """Return the parser of ``ndp`` itself, which lists the subcommands."""
     width = max(map(len, SUBCOMMANDS))
     rows = [f"  {name:<{width}}  {command.summary}" for name, command in SUBCOMMANDS.items()]
     parser = OneLineParser(
-        prog="ndp",
-        description="Neural Dynamic Policies for robot arms.\n\ncommands:\n" + "\n".join(rows),
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "ndp", "Neural Dynamic Policies for robot arms.\n\ncommands:\n" + "\n".join(rows), _EPILOG
     )
     parser.add_argument("--version", action="version", version=f"ndp_ros {__version__}")
     parser.add_argument(
@@ -153,25 +159,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _fail(name: str, message: str, status: int = 2) -> int:
+    """Print one line on standard error and return the exit status."""
     with contextlib.suppress(OSError):
         sys.stderr.write(f"{f'ndp {name}'.strip()}: {' '.join(message.split())}\n")
         sys.stderr.flush()
     return status
 
 
-class _Closed(io.TextIOBase):
-    """Standard output of a process that has none: whoever writes to it is told."""
+class _ClosedOutput(io.TextIOBase):
+    """A stand-in for the standard output of a process that has none."""
 
     def write(self, text: str) -> int:
-        """Refuse.
-
-        Raises:
-            OSError: Always.
-        """
+        """Raise OSError, so that the command does not seem to succeed."""
         raise OSError(errno.EBADF, "standard output is closed")
 
 
-def _interrupt(_: int, __: FrameType | None) -> None:
+def _raise_interrupt(_: int, __: FrameType | None) -> None:
     raise KeyboardInterrupt("terminated")
 
 

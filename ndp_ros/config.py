@@ -1,9 +1,9 @@
-"""Configuration: frozen dataclasses, the one source for YAML, CLI and ROS parameters.
+"""Configuration: frozen dataclasses, the one source for YAML, command line and ROS parameters.
 
-A configuration class is a frozen dataclass whose fields are made by :func:`param`.
-From the field alone follow the YAML schema (:func:`load`), the command-line flags
-(:func:`add_arguments`) and the ROS parameter descriptors (``nodes``), so that a
-name, a unit, a bound or a sentence is written once.
+A configuration class is a frozen dataclass whose fields are made by :func:`param`. The YAML schema
+(:func:`load`), the flags (:func:`add_arguments`) and the descriptors of ROS parameters
+(``nodes/parameters``) follow from the fields, so that name, unit, bounds and documentation are
+written once.
 """
 
 from __future__ import annotations
@@ -11,19 +11,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import errno
 import math
-import os
-import stat
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
-from ndp_ros.errors import ConfigError, describe
+from ndp_ros.errors import ConfigError
+from ndp_ros.files import merged, read_yaml
+from ndp_ros.paths import share
 
 Config = TypeVar("Config")
 
@@ -37,27 +34,31 @@ def param(
     maximum: float | None = None,
     choices: Sequence[Any] | None = None,
 ) -> Any:
-    """Return a dataclass field that carries its documentation and its bounds.
+    """Return a dataclass field with documentation and bounds.
 
     Args:
-        default: Default value; without one the field must be given.
-        doc: One sentence on what the parameter does.
+        default: Default value; without one the field is required.
+        doc: Its effect in one sentence.
         unit: SI unit, such as ``"rad/s"``; empty for a pure number.
-        minimum: Smallest value allowed, for each element of a tuple.
-        maximum: Largest value allowed, for each element of a tuple.
-        choices: Every value allowed.
+        minimum: Smallest allowed value, for each element of a tuple.
+        maximum: Largest allowed value, for each element of a tuple.
+        choices: All allowed values.
     """
     metadata = {
-        "doc": doc, "unit": unit, "minimum": minimum, "maximum": maximum, "choices": choices,
-    }  # fmt: skip
+        "doc": doc,
+        "unit": unit,
+        "minimum": minimum,
+        "maximum": maximum,
+        "choices": choices,
+    }
     if default is dataclasses.MISSING:
         return dataclasses.field(metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
-class Parameter:
-    """One field of a configuration class, as YAML, CLI and ROS see it."""
+class Field:
+    """One field of a configuration class, as YAML, command line and ROS see it."""
 
     name: str
     type: Any
@@ -74,7 +75,7 @@ class Parameter:
         return self.default is dataclasses.MISSING
 
     def describe(self) -> str:
-        """Return doc, unit, bounds and choices as one sentence for ``--help``."""
+        """Return documentation, unit, choices and bounds in one line, as in ``--help``."""
         notes = [f"[{self.unit}]"] if self.unit else []
         if self.choices is not None:
             notes.append("one of " + ", ".join(map(str, self.choices)))
@@ -86,39 +87,83 @@ class Parameter:
 
 
 def _number(bound: float) -> str:
-    """Return a bound as it is read best; a whole number keeps all its digits."""
+    """Return a bound as text; a whole number keeps all its digits."""
     return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
-def parameters(cls: type) -> list[Parameter]:
-    """Return the parameters of a configuration class in the order they are written."""
+def fields_of(cls: type) -> list[Field]:
+    """Return the fields of a configuration class in their order of declaration."""
     hints = typing.get_type_hints(cls)
     return [
-        Parameter(name=f.name, type=hints[f.name], default=f.default, **_metadata(f))
+        Field(name=f.name, type=hints[f.name], default=f.default, **_metadata(f))
         for f in dataclasses.fields(cls)
     ]
 
 
-def from_mapping(cls: type[Config], values: Mapping[str, Any], source: str = "") -> Config:
-    """Build a configuration from plain values and check every one of them.
+def is_config(kind: Any) -> bool:
+    """Return whether a field's type is a configuration class, nested in its own."""
+    return dataclasses.is_dataclass(kind) and isinstance(kind, type)
+
+
+def leaves(cls: type, defaults: Any = None) -> list[Field]:
+    """Return all parameters, those of nested classes beside the others: flags, ROS parameters.
+
+    A name that several nested classes share is one parameter, which sets the field in each.
 
     Args:
         cls: The configuration class.
-        values: Plain values as YAML or JSON hold them; lists become tuples and
-            mappings become nested configuration classes.
-        source: Where the values come from, named in errors.
+        defaults: A configuration whose values replace the class's defaults.
+    """
+    found: dict[str, Field] = {}
+    for p in fields_of(cls):
+        if defaults is not None:
+            p = dataclasses.replace(p, default=getattr(defaults, p.name))
+        inner = leaves(p.type, None if p.required else p.default) if is_config(p.type) else [p]
+        for leaf in inner:
+            found.setdefault(leaf.name, leaf)
+    return list(found.values())
+
+
+def nest(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values by the names of :func:`leaves` as the mapping that :func:`from_mapping` takes.
+
+    Other names are left out.
+    """
+    nested: dict[str, Any] = {}
+    for p in fields_of(cls):
+        if not is_config(p.type):
+            nested |= {p.name: values[p.name]} if p.name in values else {}
+        elif inner := nest(p.type, values):
+            nested[p.name] = inner
+    return nested
+
+
+def changed(config: Any) -> dict[str, Any]:
+    """Return the plain values that differ from the defaults of their class, by name."""
+    names = [p.name for p in fields_of(type(config)) if getattr(config, p.name) != p.default]
+    return {name: value for name, value in to_mapping(config).items() if name in names}
+
+
+def from_mapping(cls: type[Config], values: Mapping[str, Any], source: str = "") -> Config:
+    """Build a configuration from plain values and check each of them.
+
+    Args:
+        cls: The configuration class.
+        values: Plain values as in YAML or JSON; lists become tuples, and mappings become nested
+            configuration classes.
+        source: Origin of the values, named in errors.
 
     Raises:
-        ConfigError: On an unknown or missing name, a wrong type or a value out of
-            bounds; the message lists what is allowed.
+        ConfigError: On an unknown or missing name, a wrong type or a value out of bounds; the
+            message lists the allowed ones.
     """
     where = f"{source}: " if source else ""
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where}expected a mapping for {cls.__name__}, got {values!r}")
-    known = {p.name: p for p in parameters(cls)}
+    known = {p.name: p for p in fields_of(cls)}
     for name in values:
         if name not in known:
-            raise ConfigError.choice(f"{where}parameter", name, known)
+            raise ConfigError.choice(f"{where}option", name, known)
     missing = [p.name for p in known.values() if p.required and p.name not in values]
     if missing:
         raise ConfigError(f"{where}{cls.__name__} needs {', '.join(missing)}")
@@ -126,7 +171,7 @@ def from_mapping(cls: type[Config], values: Mapping[str, Any], source: str = "")
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
-    """Return a configuration as plain values that JSON and YAML can hold."""
+    """Return a configuration as plain values for JSON or YAML."""
 
     def plain(value: Any) -> Any:
         if dataclasses.is_dataclass(value):
@@ -138,60 +183,6 @@ def to_mapping(config: Any) -> dict[str, Any]:
     return typing.cast(dict[str, Any], plain(config))
 
 
-def read_file(path: str | Path, largest: int = 1 << 30) -> bytes:
-    """Return what a regular file holds; nothing else is opened or waited for.
-
-    Raises:
-        OSError: If it cannot be read, is no regular file, or is larger than ``largest`` [bytes].
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except ValueError as error:  # a null byte
-        raise OSError(errno.EINVAL, str(error), str(path)) from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        if status.st_size > largest:
-            raise OSError(errno.EFBIG, f"it is larger than {largest} bytes", str(path))
-        return file.read()
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file.
-
-    Raises:
-        ConfigError: If the file is missing, is no YAML, holds no mapping or a name twice.
-    """
-    try:
-        values = yaml.load(read_file(path).decode("utf-8"), _Loader)
-    except OSError as error:
-        raise ConfigError(f"cannot read {describe(error)}") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        problem = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not YAML: {problem}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds {type(values).__name__}, expected a mapping")
-    return values
-
-
-class _Loader(yaml.SafeLoader):
-    """A loader that takes no name twice, of which the first would be lost without a word."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        names = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in names:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"{key.value} is there twice: leave one out",
-                        problem_mark=key.start_mark,
-                    )
-                names.add(key.value)
-        return node
-
-
 def load(
     cls: type[Config], path: str | Path | None = None, overrides: Mapping[str, Any] | None = None
 ) -> Config:
@@ -200,48 +191,87 @@ def load(
     Args:
         cls: The configuration class.
         path: YAML file; ``None`` for the defaults.
-        overrides: Values that win over the file, by name.
+        overrides: Values by name that replace those of the file.
 
     Raises:
         ConfigError: As in :func:`from_mapping`.
     """
     values = read_yaml(path) if path is not None else {}
-    return from_mapping(cls, {**values, **(overrides or {})}, source=str(path or ""))
+    return from_mapping(cls, merged(values, overrides or {}), source=str(path or ""))
+
+
+def load_named(
+    cls: type[Config],
+    folder: str,
+    name: str,
+    kind: str,
+    overrides: Mapping[str, Any] | None = None,
+) -> Config:
+    """Build a configuration from ``config/<folder>/<name>.yaml``.
+
+    Args:
+        cls: The configuration class.
+        folder: Folder of the files of its kind.
+        name: Name of the file without its suffix.
+        kind: Name of the kind, for the message.
+        overrides: As in :func:`load`.
+
+    Raises:
+        ConfigError: If there is no such file, or as in :func:`from_mapping`.
+    """
+    files = {path.stem: path for path in sorted(share(f"config/{folder}").glob("*.yaml"))}
+    if name not in files:
+        raise ConfigError.choice(kind, name, files)
+    return load(cls, files[name], overrides)
 
 
 def add_arguments(parser: argparse.ArgumentParser, cls: type, skip: Sequence[str] = ()) -> None:
-    """Add one ``--flag`` per parameter of a configuration class.
+    """Add one ``--flag`` per parameter of a configuration class, in one group for each class.
 
-    Flags that are not given stay out of the namespace, so that
-    :func:`from_arguments` can tell them from a YAML file's values.
+    Flags that are not given stay out of the namespace, so that :func:`from_arguments` can tell
+    them from a YAML file's values.
     """
-    group = parser.add_argument_group(f"{cls.__name__} parameters")
-    for p in parameters(cls):
-        if p.name in skip or dataclasses.is_dataclass(p.type):
-            continue
+    _add_group(parser, cls, set(skip))
+
+
+def _add_group(parser: argparse.ArgumentParser, cls: type, taken: set[str]) -> None:
+    """Add the flags of a class whose names are not taken yet, then those of nested classes."""
+    group = parser.add_argument_group(f"{cls.__name__} options")
+    fields = [p for p in fields_of(cls) if p.name not in taken]
+    for p in (p for p in fields if not is_config(p.type)):
+        taken.add(p.name)
         shown = "" if p.required else f" (default: {p.default})"
         flag = "--" + p.name.replace("_", "-")
         help_text = (p.describe() + shown).replace("%", "%%")
         if p.type is bool:
             group.add_argument(
-                flag, dest=p.name, action=argparse.BooleanOptionalAction,
-                default=argparse.SUPPRESS, help=help_text,
-            )  # fmt: skip
+                flag,
+                dest=p.name,
+                action=argparse.BooleanOptionalAction,
+                default=argparse.SUPPRESS,
+                help=help_text,
+            )
         else:
             many = {"nargs": "+"} if typing.get_origin(p.type) is tuple else {}
             group.add_argument(
-                flag, dest=p.name, default=argparse.SUPPRESS, help=help_text,
-                metavar=(p.unit or p.name).upper(), **many,  # type: ignore[arg-type]
-            )  # fmt: skip
+                flag,
+                dest=p.name,
+                default=argparse.SUPPRESS,
+                help=help_text,
+                metavar=(p.unit or p.name).upper(),
+                **many,  # type: ignore[arg-type]
+            )
+
+    for p in fields:
+        if is_config(p.type):
+            _add_group(parser, p.type, taken)
 
 
 def from_arguments(
     cls: type[Config], namespace: argparse.Namespace, path: str | Path | None = None
 ) -> Config:
     """Build a configuration from parsed flags over an optional YAML file."""
-    names = {p.name for p in parameters(cls)}
-    given = {name: value for name, value in vars(namespace).items() if name in names}
-    return load(cls, path, given)
+    return load(cls, path, nest(cls, vars(namespace)))
 
 
 def _metadata(f: dataclasses.Field[Any]) -> dict[str, Any]:
@@ -249,7 +279,7 @@ def _metadata(f: dataclasses.Field[Any]) -> dict[str, Any]:
     return {key: f.metadata.get(key, "" if key in ("doc", "unit") else None) for key in keys}
 
 
-def _convert(p: Parameter, value: Any, where: str) -> Any:
+def _convert(p: Field, value: Any, where: str) -> Any:
     value = _cast(p.type, value, f"{where}{p.name}")
     for item in value if isinstance(value, tuple) else (value,):
         if p.choices is not None and item not in p.choices:
@@ -263,10 +293,10 @@ def _convert(p: Parameter, value: Any, where: str) -> Any:
 
 
 def _whole(value: Any) -> int:
-    """Return a whole number exactly, also one that is written as 1e6.
+    """Return a whole number exactly, even if it is written as 1e6.
 
     Raises:
-        ValueError: If it is none, or if a float cannot tell it from its neighbours.
+        ValueError: If it is not whole, or too large for a float to represent exactly.
     """
     if isinstance(value, int):
         return value
@@ -280,10 +310,14 @@ def _whole(value: Any) -> int:
 
 
 def _cast(kind: Any, value: Any, name: str) -> Any:
-    """Turn a plain value into the annotated type, or say why it does not fit."""
+    """Convert a plain value to the annotated type.
+
+    Raises:
+        ConfigError: If it does not fit.
+    """
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
+        if (value is None or value == "") and type(None) in args:
             return None
         return _cast(next(a for a in args if a is not type(None)), value, name)
     if origin is tuple:
@@ -294,7 +328,7 @@ def _cast(kind: Any, value: Any, name: str) -> Any:
             raise ConfigError(f"{name} has {len(value)} values, expected {len(args)}")
         kinds = [inner] * len(value) if inner is not None else list(args)
         return tuple(_cast(k, v, name) for k, v in zip(kinds, value, strict=True))
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+    if is_config(kind):
         return value if isinstance(value, kind) else from_mapping(kind, value, source=name)
     if kind is bool:
         if isinstance(value, bool):

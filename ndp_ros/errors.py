@@ -1,27 +1,44 @@
-"""Every error that this package raises on purpose, with one root.
+"""Errors of this package, with one root.
 
-A message says what was given, what is allowed and, where it helps, what to do:
-the command line prints it as one line and exits with status 2.
+A message names the offending value, the allowed ones and, where it helps, the remedy; the command
+line prints it as one line and exits with status 2.
 """
 
 from __future__ import annotations
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Self
 
 _LONG = 24
-"""A list of more than so many names is not listed; the nearest are."""
+"""Longest list of names in a message; of a longer one only the nearest are named."""
 _EXTRAS = {
-    "mujoco": "sim", "pinocchio": "sim", "gymnasium": "sim", "imageio": "sim",
-    "imageio_ffmpeg": "sim", "OpenGL": "sim", "matplotlib": "sim", "torch": "train",
-    "safetensors": "train", "tensorboard": "train", "metaworld": "metaworld",
-    "google": "kortex", "submitit": "cluster", "stable_baselines3": "bench",
-}  # fmt: skip
-"""Which extra of this package brings a module."""
-_ROS = ("rclpy", "ndp_interfaces", "std_msgs", "sensor_msgs", "geometry_msgs", "trajectory_msgs",
-        "diagnostic_msgs", "lifecycle_msgs", "std_srvs", "rcl_interfaces")  # fmt: skip
+    "sim": (
+        "mujoco",
+        "pinocchio",
+        "gymnasium",
+        "imageio",
+        "imageio_ffmpeg",
+        "OpenGL",
+        "matplotlib",
+    ),
+    "train": ("torch", "safetensors", "tensorboard"),
+    "metaworld": ("metaworld",),
+    "kortex": ("google",),
+    "cluster": ("submitit",),
+    "bench": ("stable_baselines3",),
+    "track": ("wandb",),
+    "sweep": ("optuna",),
+    "hub": ("huggingface_hub",),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "lerobot": ("pyarrow",),
+}
+"""Modules that each extra of this package installs."""
+_ROS = re.compile(r"rclpy|ndp_interfaces|rcl_interfaces|\w+_msgs|std_srvs")
+"""Modules of a ROS 2 installation."""
 
 
 class NdpError(Exception):
@@ -32,9 +49,9 @@ class NdpError(Exception):
         """Return an error for a value outside a closed list.
 
         Args:
-            name: What the value is, as the user knows it.
-            value: The value that was given.
-            allowed: Every value that would have been accepted.
+            name: Name of the value, as the user knows it.
+            value: The given value.
+            allowed: All allowed values.
         """
         names = [str(item) for item in allowed]
         near = difflib.get_close_matches(str(value), names, 3)
@@ -58,6 +75,14 @@ class SegmentError(NdpError):
     """DMP parameters that cannot become a segment for this arm."""
 
 
+class RejectedError(SegmentError):
+    """A message that does not fit; ``reason`` is one of ``REASONS`` of ``nodes/messages.py``."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(f"{reason}: {text}")
+        self.reason = reason
+
+
 class ArmError(NdpError):
     """An arm that cannot be reached, refuses a command or reports a fault."""
 
@@ -70,24 +95,37 @@ class TrainingError(NdpError):
     """A training run that cannot start, go on or be resumed."""
 
 
+class LockedError(NdpError):
+    """A file that another process has locked.
+
+    Attributes:
+        holder: Number of that process, or ``unknown``.
+    """
+
+    def __init__(self, path: Path, holder: str) -> None:
+        super().__init__(f"{path} is locked by process {holder}")
+        self.holder = holder
+
+
 class StreamError(NdpError):
     """The streaming process or its shared memory is missing, damaged or in use."""
 
 
 def describe(error: BaseException) -> str:
-    """Return what the system, a parser or an import says, in one line with what to do.
+    """Return an error of the system, a parser or an import in one line, with its remedy.
 
     Args:
-        error: Anything that is no :class:`NdpError`.
+        error: Any error but an :class:`NdpError`.
     """
     if isinstance(error, ModuleNotFoundError):
         module = (error.name or "").partition(".")[0]
-        if module in _ROS:
+        if _ROS.fullmatch(module):
             return (
                 f"needs ROS 2 ({module}): source its setup.bash, or pip install 'ndp_ros[wheels]'"
             )
-        if module in _EXTRAS:
-            return f"needs the module {module}: pip install 'ndp_ros[{_EXTRAS[module]}]'"
+        for extra, modules in _EXTRAS.items():
+            if module in modules:
+                return f"needs the module {module}: pip install 'ndp_ros[{extra}]'"
         return f"needs the Python module {error.name}, which is not installed"
     if isinstance(error, OSError):
         reason = error.strerror or str(error) or type(error).__name__

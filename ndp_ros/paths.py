@@ -1,7 +1,7 @@
-"""Where the configuration, the models and the checkpoints lie.
+"""Locate the configuration, model and checkpoint files that ship with the package.
 
-The same relative names work in a source tree, after ``pip install`` and after
-``colcon build``: the last two put the folders into ``share/ndp_ros``.
+Names relative to the share folder are the same in a source tree, after ``pip install`` and after
+``colcon build``; the last two install the files to ``share/ndp_ros``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SOURCE = Path(__file__).resolve().parent.parent
 
 
 def share_roots() -> list[Path]:
-    """Return the folders that are searched for ``config/`` and ``models/``, best first."""
+    """Return the folders that are searched for ``config/`` and ``models/``, in order."""
     prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
     roots = [_SOURCE] if (_SOURCE / "models").is_dir() else []
     roots += [Path(prefix) / "share" / "ndp_ros" for prefix in (*prefixes, sys.prefix)]
@@ -27,10 +27,10 @@ def share(relative: str) -> Path:
     """Return the path of a file or folder that ships with the package.
 
     Args:
-        relative: For example ``"config/arms/jaco.yaml"`` or ``"models/jaco.xml"``.
+        relative: Its name in the share folder, such as ``"config/arms/jaco.yaml"``.
 
     Raises:
-        ConfigError: If no root has it.
+        ConfigError: If it is not installed.
     """
     for root in share_roots():
         if (root / relative).exists():
@@ -40,29 +40,30 @@ def share(relative: str) -> Path:
 
 
 def find_checkpoint(name: str | Path) -> Path:
-    """Return a checkpoint's folder, given as a path, as a run, or as the name of one that ships.
+    """Return the folder of a checkpoint.
 
-    Of a run it is the best of its checkpoints.
+    Args:
+        name: A checkpoint folder, a run directory (its best checkpoint is taken), or the name of a
+            checkpoint that ships, such as ``"jaco_throw"``.
 
     Raises:
-        ConfigError: If it is neither; the message lists those that ship.
+        ConfigError: If there is no such checkpoint; the message lists those that ship.
     """
     try:
         if str(name) and Path(name).is_dir():
             best = Path(name) / "checkpoints" / "best"
-            if best.is_dir() and not (Path(name) / "config.json").exists():
-                return best.resolve()
-            return Path(name).resolve()
+            is_run = best.is_dir() and not (Path(name) / "config.json").exists()
+            return (best if is_run else Path(name)).resolve()
     except (OSError, ValueError) as error:
         raise ConfigError(f"no checkpoint {describe(error)}") from error
-    shipped: dict[str, Path] = {}
-    for root in reversed(share_roots()):
-        shipped |= {
-            path.parent.name: path.parent for path in root.glob("models/checkpoints/*/config.json")
-        }
+    shipped = {
+        path.parent.name: path.parent
+        for root in reversed(share_roots())
+        for path in root.glob("models/checkpoints/*/config.json")
+    }
     if str(name) in shipped:
         return shipped[str(name)]
     listed = ", ".join(sorted(shipped)) or "none"
     if not str(name):
-        raise ConfigError(f"no name of a checkpoint: name a folder, or one that ships ({listed})")
+        raise ConfigError(f"checkpoint is '': name a folder, or one that ships ({listed})")
     raise ConfigError(f"no checkpoint folder {name}, and none of that name ships (those: {listed})")

@@ -1,4 +1,4 @@
-"""Fixtures that more than one file uses."""
+"""Fixtures shared by several test files."""
 
 import os
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ settings.load_profile("fuzz" if "NDP_FUZZ" in os.environ else "suite")
 
 draws = pytest.mark.skipif(
     not (os.environ.get("DISPLAY") or find_library("OSMesa") or find_library("EGL")),
-    reason="this machine has neither a screen nor libOSMesa nor libEGL",
+    reason="no screen, libOSMesa or libEGL to render with",
 )
 
 
 @pytest.fixture
 def ros(tmp_path: Path) -> Iterator[Ros]:
-    """Return a ROS domain of this test's own; everything in it ends with the test."""
+    """Return a ROS domain for one test; all of its processes end with the test."""
     pytest.importorskip("rclpy", reason="needs ROS 2 (or its wheels)")
     with ros_system(tmp_path) as system:
         yield system

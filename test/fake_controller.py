@@ -70,9 +70,11 @@ class Controllers(Node):
     def tick(self) -> None:
         message = JointState(
             # A broadcaster keeps to an order of its own.
-            name=self.names[::-1], position=self.position[::-1], velocity=self.velocity[::-1],
+            name=self.names[::-1],
+            position=self.position[::-1],
+            velocity=self.velocity[::-1],
             effort=self.effort[::-1],
-        )  # fmt: skip
+        )
         message.header.stamp = self.get_clock().now().to_msg()
         self.states.publish(message)
         bare = JointState(name=self.names[: self.n], position=self.position[: self.n])

@@ -1,4 +1,4 @@
-"""An arm that is at once where it is told to be, writes down what it was told, and fails on cue.
+"""An arm that follows every command at once, logs it, and fails on cue.
 
 The streamer process loads it as ``hardware: ideal_arm:make``.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ndp_ros.arms.arm import ArmConfig, ArmInfo, Command, JointState
+from ndp_ros.control.arm import ArmConfig, ArmInfo, Command, JointState
 from ndp_ros.control.omega import Identity
 from ndp_ros.errors import ArmError
 
@@ -53,11 +53,11 @@ class IdealArm:
             wrong_by: By so much [rad].
             wrong_first: By how much the first reading of all is wrong [rad].
             restless: By how much every reading differs from the one before [rad].
-            creeps: What its first joint measures on top of that, whatever it is told [rad/s].
+            creeps: How fast its first joint moves, whatever it is commanded [rad/s].
         """
         self._info = ArmInfo.from_config(config, ("position",))
         self._at = np.array(config.home)
-        self._measured_at = time.monotonic()
+        self._measured_at = self._began = time.monotonic()
         self._log = Path(log).open("ab", buffering=0) if log else None  # noqa: SIM115
         self._fail_at, self._stuck_at, self._silent_at, self._nan_at, self._wrong_at = (
             at if at >= 0 else 1 << 60 for at in (fail_at, stuck_at, silent_at, nan_at, wrong_at)
@@ -69,7 +69,7 @@ class IdealArm:
         self._brakes_after = brakes_after
         self._creeps = creeps
         self._velocity = np.zeros_like(self._at)
-        self._told_at = 0.0
+        self._commanded_at = 0.0
         self._writes = 0
         self._cued = 0
 
@@ -81,6 +81,7 @@ class IdealArm:
             self._measured_at = time.monotonic()
         out.position[:] = self._at if self._cued < self._nan_at else np.nan
         self._reads += 1
+        out.position[0] += self._creeps * (self._measured_at - self._began)
         out.position += self._wrong_first if self._reads == 1 else 0.0
         out.position += self._restless * (self._reads % 2)
         if self._cued >= self._wrong_at:
@@ -88,7 +89,7 @@ class IdealArm:
             if joint < len(out.position) and not rest:
                 out.position[joint] += self._wrong_by
             self._wrong += 1
-        braked = time.monotonic() - self._told_at > self._brakes_after
+        braked = time.monotonic() - self._commanded_at > self._brakes_after
         out.velocity[:] = 0.0 if braked else self._velocity
         out.velocity[0] += self._creeps
         out.effort[:] = 0.0
@@ -107,7 +108,7 @@ class IdealArm:
         if self._cued < self._stuck_at:
             self._at[:] = command.position
             self._velocity[:] = command.velocity
-        self._told_at = time.monotonic()
+        self._commanded_at = time.monotonic()
         self._note(WRITE, command.position)
 
     def stop(self) -> None:
@@ -126,5 +127,7 @@ def make(config: ArmConfig, *, task: str, command_mode: str, rate: float, seed: 
 
 
 def read_log(path: Path, dof: int) -> np.ndarray:
-    """Return one row per call: kind, time, position (dof,)."""
-    return np.frombuffer(path.read_bytes()).reshape(-1, 2 + dof)
+    """Return one row per call: kind, time, position (dof,); a row half written is left out."""
+    width = 2 + dof
+    values = np.frombuffer(path.read_bytes())
+    return values[: values.size // width * width].reshape(-1, width)

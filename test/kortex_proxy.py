@@ -10,9 +10,9 @@ from typing import Any
 
 from kortex_support import HOST
 
-from ndp_ros.arms.kortex.emulator.process import EmulatorProcess
 from ndp_ros.arms.kortex.schema import MESSAGES, METHODS_BY_UID
 from ndp_ros.arms.kortex.wire import StreamReader, decode_frame, delimit, encode_frame
+from ndp_ros.emulator.process import EmulatorProcess
 
 Bend = Callable[[str, Any, bytes], list[bytes] | None]
 """Gets a method, a frame's header and its payload; returns what goes on instead; None: as it is."""
@@ -34,7 +34,7 @@ class Proxy:
         self.request: Bend | None = None
         self.commands: list[Any] = []
         self._ends: list[socket.socket] = []
-        self._emulator = emulator
+        self.emulator = emulator
         self._tcp = self._keep(socket.create_server((HOST, 0)))
         self._near = self._keep(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         self._near.bind((HOST, 0))
@@ -56,7 +56,7 @@ class Proxy:
     def _accept(self) -> None:
         while True:
             near = self._keep(self._tcp.accept()[0])
-            far = self._keep(socket.create_connection((HOST, self._emulator.port)))
+            far = self._keep(socket.create_connection((HOST, self.emulator.port)))
             for source, sink, way in ((near, far, "request"), (far, near, "reply")):
                 source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 pipe = (self._pipe, source, sink, way)

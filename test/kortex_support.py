@@ -10,15 +10,15 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from ndp_ros.arms.arm import ArmConfig, ArmInfo, Command, JointState
 from ndp_ros.arms.kortex.arm import KortexArm
 from ndp_ros.arms.kortex.client import KortexClient
 from ndp_ros.arms.kortex.config import KortexConfig
 from ndp_ros.arms.kortex.credentials import Credentials
-from ndp_ros.arms.kortex.emulator.config import EmulatorConfig, NetworkConfig
-from ndp_ros.arms.kortex.emulator.process import EmulatorProcess
 from ndp_ros.arms.kortex.errors import KortexError
 from ndp_ros.config import to_mapping
+from ndp_ros.control.arm import ArmConfig, ArmInfo, Command, JointState
+from ndp_ros.emulator.config import EmulatorConfig, NetworkConfig
+from ndp_ros.emulator.process import EmulatorProcess
 
 HOST = "127.0.0.1"
 # test_kortex_vendor.py runs the same tests with the vendor's client.
@@ -72,13 +72,20 @@ def log_in(emulator: EmulatorProcess, password: str = "admin") -> KortexClient:
     )
 
 
-def make_arm(emulator: EmulatorProcess, rate: float = RATE, **settings: object) -> KortexArm:
-    patient = {"reply_timeout": 0.1, "feedback_timeout": 5.0, "timeout": 10.0}
+def make_arm(
+    emulator: EmulatorProcess,
+    rate: float = RATE,
+    credentials: Credentials | None = None,
+    **settings: object,
+) -> KortexArm:
+    patient = {"reply_timeout": 0.1, "unreachable_after": 5.0, "service_timeout": 10.0}
     config = KortexConfig(
-        robot_ip=HOST, port=emulator.port, udp_port=emulator.udp_port,
+        robot_ip=HOST,
+        port=emulator.port,
+        udp_port=emulator.udp_port,
         **{**patient, "driver": DRIVER, **settings},
-    )  # fmt: skip
-    arm = KortexArm(ARM, config, rate)
+    )
+    arm = KortexArm(ARM, config, rate, credentials)
     _arms.append(arm)
     return arm
 

@@ -57,15 +57,26 @@ class Ros:
 
     def start(self, module: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Start ``python -m module`` in this domain."""
-        env = os.environ | {
-            "ROS_DOMAIN_ID": str(self.domain), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1",
-            "RCUTILS_LOGGING_USE_STDOUT": "0", "ROS_PYTHON_CHECK_FIELDS": "1",
-        } | environment  # fmt: skip
+        env = (
+            os.environ
+            | {
+                "ROS_DOMAIN_ID": str(self.domain),
+                "OMP_NUM_THREADS": "1",
+                "PYTHONUNBUFFERED": "1",
+                "RCUTILS_LOGGING_USE_STDOUT": "0",
+                "ROS_PYTHON_CHECK_FIELDS": "1",
+            }
+            | environment
+        )
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments], env=env, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+            [sys.executable, "-m", module, *arguments],
+            env=env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
             preexec_fn=die_with_the_test,
-        )  # fmt: skip
+        )
         lines = self.output[process.pid] = []
 
         def drain() -> None:
@@ -171,9 +182,15 @@ def tiny_checkpoint(folder: Path, seed: int = 1, **changes: Any) -> Path:
     from ndp_ros.policies import PolicySpec, initial_tensors
 
     values: dict[str, Any] = {
-        "method": "ndp", "task": "throw", "arm": "planar", "joint_names": ("a", "b"),
-        "observation": arm_observation(2, ["cube"]), "control_dt": 0.02, "k": 5,
-        "action_scale": (0.05, 0.15), "hidden": (8, 8),
-    }  # fmt: skip
+        "method": "ndp",
+        "task": "throw",
+        "arm": "planar",
+        "joint_names": ("a", "b"),
+        "observation": arm_observation(2, ["cube"]),
+        "control_dt": 0.02,
+        "k": 5,
+        "action_scale": (0.05, 0.15),
+        "hidden": (8, 8),
+    }
     spec = PolicySpec(**(values | changes))
     return checkpoint.save(folder, spec, initial_tensors(spec, seed), {"seed": seed})

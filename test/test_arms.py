@@ -10,9 +10,10 @@ import mujoco
 import numpy as np
 import pytest
 
-from ndp_ros.arms.arm import Arm, ArmConfig, ArmInfo, Command, JointState, SimulatedArm
 from ndp_ros.arms.mock import MockArm
-from ndp_ros.arms.mujoco import SCENES, MujocoArm, load_model, mesh_folder, physics_timestep
+from ndp_ros.arms.mujoco import MujocoArm, physics_timestep
+from ndp_ros.arms.scenes import SCENES, load_scene, mesh_folder
+from ndp_ros.control.arm import Arm, ArmConfig, ArmInfo, Command, JointState, SimulatedArm
 from ndp_ros.control.omega import Identity, InverseDynamics, Omega
 from ndp_ros.control.rigid_body import RigidBody
 from ndp_ros.errors import ArmError
@@ -23,7 +24,7 @@ DT = 0.002
 
 @dataclasses.dataclass
 class Backend:
-    """What the contract needs to know of a backend."""
+    """A backend, as far as the contract needs to know it."""
 
     arm: Arm
     omega: Callable[[ArmInfo], Omega]
@@ -293,20 +294,21 @@ def test_an_unknown_scene_names_those_there_are():
 
 def test_a_moving_bin_moves_within_its_region():
     arm = MujocoArm(JACO, scene="throw-moving")
-    scene = SCENES["throw-moving"]
+    region = SCENES["throw-moving"].placement("bin")
     places = []
     for seed in range(5):
         arm.reset(seed)
         places.append(arm.objects()["bin"][:3])
     places = np.array(places)
-    assert np.all(places >= np.array(scene.bin_low) - 1e-9)
-    assert np.all(places <= np.array(scene.bin_high) + 1e-9)
+    assert np.all(places >= np.array(region.low) - 1e-9)
+    assert np.all(places <= np.array(region.high) + 1e-9)
     assert np.ptp(places[:, 0]) > 0.01 and np.ptp(places[:, 1]) > 0.01
 
 
 @pytest.mark.skipif(mesh_folder() is None, reason="dm_control's meshes are not installed")
 def test_meshes_change_nothing_but_the_looks():
-    plain, shown = load_model("models/throw.xml"), load_model("models/throw.xml", meshes=True)
+    plain = load_scene(SCENES["throw"], JACO)
+    shown = load_scene(SCENES["throw"], JACO, meshes=True)
     assert shown.nmesh > 0 == plain.nmesh
     assert np.array_equal(plain.body_mass, shown.body_mass)
     assert np.array_equal(plain.body_inertia, shown.body_inertia)

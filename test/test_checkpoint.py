@@ -9,18 +9,27 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from ndp_ros import checkpoint
+from ndp_ros import checkpoint, load_policy
+from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.errors import CheckpointError
-from ndp_ros.observation import arm_observation
+from ndp_ros.nodes.phi import Phi
+from ndp_ros.observation import arm_observation, field_slice, observation_size
 from ndp_ros.policies import PolicySpec, initial_tensors
+from ndp_ros.policies.layout import VARIANCE
 
 
 def make_spec(method: str = "ndp", **changes: object) -> PolicySpec:
     values = {
-        "method": method, "task": "throw", "arm": "jaco", "joint_names": ("a", "b"),
-        "observation": arm_observation(2, ["cube"]), "control_dt": 0.05,
-        "k": 1 if method == "ppo" else 5, "action_scale": (0.05, 0.15), "hidden": (8, 8),
-    }  # fmt: skip
+        "method": method,
+        "task": "throw",
+        "arm": "jaco",
+        "joint_names": ("a", "b"),
+        "observation": arm_observation(2, ["cube"]),
+        "control_dt": 0.05,
+        "k": 1 if method == "ppo" else 5,
+        "action_scale": (0.05, 0.15),
+        "hidden": (8, 8),
+    }
     return PolicySpec(**{**values, **changes})
 
 
@@ -34,9 +43,14 @@ def rewrite(folder: Path, tensors: dict[str, np.ndarray]) -> None:
     (folder / checkpoint.MODEL).write_bytes(safetensors.numpy.save(tensors))
 
 
-@pytest.mark.parametrize("method", ["ndp", "ppo", "ppo-multi"])
-def test_what_is_saved_is_what_is_loaded(tmp_path: Path, method: str) -> None:
-    spec = make_spec(method)
+SEGMENTS = {"noise": "segment", "curves": 3, "dmp": DmpConfig(n_basis=4, forcing="free")}
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"), [("ndp", {}), ("ndp", SEGMENTS), ("ppo", {}), ("ppo-multi", {})]
+)
+def test_what_is_saved_is_what_is_loaded(tmp_path: Path, method: str, changes: dict) -> None:
+    spec = make_spec(method, **changes)
     tensors = initial_tensors(spec, 3)
     loaded = checkpoint.load(checkpoint.save(tmp_path / "x", spec, tensors, {"seed": 3}))
     assert loaded.spec == spec
@@ -44,6 +58,27 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path, method: str) -> None:
     assert loaded.tensors.keys() == tensors.keys()
     for name, value in tensors.items():
         np.testing.assert_array_equal(loaded.tensors[name], value)
+
+
+def test_a_policy_that_draws_segments_yields_goal_and_weights_on_the_robot(tmp_path: Path) -> None:
+    spec = make_spec(**SEGMENTS)
+    rng = np.random.default_rng(0)
+    tensors = {n: rng.uniform(0.1, 0.7, a.shape) for n, a in initial_tensors(spec, 1).items()}
+    folder = str(checkpoint.save(tmp_path / "drawn", spec, tensors))
+    obs = rng.normal(size=observation_size(spec.observation))
+    g, w = Phi(folder, "jaco")(obs)
+    segment = load_policy(folder).segment(obs)
+    np.testing.assert_allclose(g, segment.g, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(w, segment.w, rtol=1e-4, atol=1e-4)
+    assert np.abs(w).max() > 0.1
+    assert segment.config.forcing == "free"
+    # Executed from the observed setpoint they are the displacements that the policy learnt with.
+    y0 = obs[field_slice(spec.observation, "setpoint")]
+    yd0 = obs[field_slice(spec.observation, "setpoint_velocity")]
+    ends = spec.control_dt * np.arange(1, spec.k + 1)
+    y = segment.bind(y0, yd0).setpoints(ends)[:, 0]
+    expected = y0 + np.cumsum(load_policy(folder).actions(obs), axis=0)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_ids_differ_when_numbers_differ(tmp_path: Path) -> None:
@@ -140,6 +175,7 @@ def test_numbers_of_another_checkpoint_are_refused(saved: Path) -> None:
         ({"spec": None}, "no spec"),
         ({"spec": {"method": "magic"}}, "needs task"),
         ({"model_sha256": None}, "no model_sha256"),
+        ({"padding": "x" * (80 << 20)}, "larger than 4194304 bytes"),
     ],
 )
 def test_a_wrong_configuration_is_refused(
@@ -149,6 +185,50 @@ def test_a_wrong_configuration_is_refused(
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(CheckpointError, match=message):
         checkpoint.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"action_scale": [1e300, 0.1]}, r"action_scale is 1e\+300"),
+        ({"control_dt": 1e-4}, "control_dt is 0.0001"),
+        ({"joint_names": ["a", "a"]}, "joint_names has a name twice: a, a"),
+        ({"hidden": [10**9, 10**9]}, "shape"),
+    ],
+)
+def test_a_specification_that_no_arm_can_follow_is_refused(
+    saved: Path, change: dict[str, object], message: str
+) -> None:
+    path = saved / checkpoint.CONFIG
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "spec": {**config["spec"], **change}}))
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.load(saved)
+
+
+def test_a_model_larger_than_its_specification_is_not_read(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (saved / checkpoint.MODEL).open("ab") as file:
+        file.truncate(80 << 20)
+    monkeypatch.setattr("safetensors.deserialize", None)  # reached by nothing
+    with pytest.raises(CheckpointError, match="larger than"):
+        checkpoint.load(saved)
+
+
+def test_a_variance_of_joints_that_never_moved_is_refused(saved: Path) -> None:
+    tensors = initial_tensors(make_spec(), 1)
+    tensors[VARIANCE][:] = 0.0
+    rewrite(saved, tensors)
+    with pytest.raises(CheckpointError, match="0 for every position"):
+        checkpoint.load(saved)
+
+
+def test_an_object_that_never_moved_has_a_variance_of_zero(tmp_path: Path) -> None:
+    spec = make_spec()
+    tensors = initial_tensors(spec, 1)
+    tensors[VARIANCE][field_slice(spec.observation, "object/cube")] = 0.0
+    checkpoint.load(checkpoint.save(tmp_path / "still", spec, tensors))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '"x"'])

@@ -1,7 +1,9 @@
-"""The command line answers everything: figures on request, one clear line on bad input."""
+"""The command line: figures on request, and one clear line for bad input."""
 
 import dataclasses
+import io
 import json
+import re
 import resource
 import shlex
 import subprocess
@@ -12,22 +14,48 @@ import pytest
 import yaml
 
 from ndp_ros import checkpoint, cli
-from ndp_ros.config import to_mapping
+from ndp_ros.commands import bench as bench_several
+from ndp_ros.commands import bench_stream as bench
+from ndp_ros.commands import bench_train as benchmark
+from ndp_ros.commands import doctor
+from ndp_ros.commands.arguments import OneLineParser, paint
+from ndp_ros.config import fields_of, to_mapping
+from ndp_ros.errors import ConfigError
 from ndp_ros.observation import arm_observation
 from ndp_ros.paths import find_checkpoint, share
 from ndp_ros.policies import PolicySpec, initial_tensors
-from ndp_ros.streaming import bench
-from ndp_ros.training import benchmark
+from ndp_ros.training.config import PpoConfig, RunConfig
 from ndp_ros.training.evaluation import summarise, wilson
-from ndp_ros.training.experiment import RunConfig, shipped
+from ndp_ros.training.experiments import shipped
 from ndp_ros.training.rollouts import Rollouts
 
 TOY = "toy_task:Toy-v0"
 TRAIN = [
-    "train", TOY, "--preset", "", "--samples", "320", "--environments", "2", "--workers", "1",
-    "--batch-size", "80", "--minibatches", "2", "--epochs", "1", "--hidden", "8", "8",
-    "--checkpoint-every", "2", "--evaluation-episodes", "2", "--quiet",
-]  # fmt: skip
+    "train",
+    TOY,
+    "--preset",
+    "",
+    "--samples",
+    "320",
+    "--environments",
+    "2",
+    "--workers",
+    "1",
+    "--batch-size",
+    "80",
+    "--minibatches",
+    "2",
+    "--epochs",
+    "1",
+    "--hidden",
+    "8",
+    "8",
+    "--checkpoint-every",
+    "2",
+    "--evaluation-episodes",
+    "2",
+    "--quiet",
+]
 
 
 def ndp(*arguments: object) -> int:
@@ -39,10 +67,16 @@ def ndp(*arguments: object) -> int:
 
 def toy_checkpoint(folder: Path, **changes: object) -> Path:
     values = {
-        "method": "ndp", "task": TOY, "arm": "toy", "joint_names": ("left", "right"),
-        "observation": arm_observation(2, ["goal"]), "control_dt": 0.05, "k": 5,
-        "action_scale": (0.05, 0.1), "hidden": (8, 8),
-    }  # fmt: skip
+        "method": "ndp",
+        "task": TOY,
+        "arm": "toy",
+        "joint_names": ("left", "right"),
+        "observation": arm_observation(2, ["goal"]),
+        "control_dt": 0.05,
+        "k": 5,
+        "action_scale": (0.05, 0.1),
+        "hidden": (8, 8),
+    }
     spec = PolicySpec(**{**values, **changes})
     return checkpoint.save(
         folder, spec, initial_tensors(spec, 0), {"config": {"preset": "", "task_options": []}}
@@ -62,8 +96,8 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     return err
 
 
-def test_help_is_there_for_every_command_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("train", "eval", "plot", "check"):
+def test_every_command_has_help_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("train", "config", "eval", "plot", "check"):
         assert ndp(name, "--help") == 0
         assert "examples:" in capsys.readouterr().out
     assert ndp("--help") == 0
@@ -71,7 +105,7 @@ def test_help_is_there_for_every_command_with_examples(capsys: pytest.CaptureFix
     assert all(name in out for name in cli.SUBCOMMANDS)
 
 
-def test_help_keeps_names_as_they_are_written(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_keeps_the_case_of_names(capsys: pytest.CaptureFixture[str]) -> None:
     for name, words in (("check", "Check YAML files"), ("sim", "under ROS 2 in simulation")):
         assert ndp(name, "--help") == 0
         assert words in capsys.readouterr().out
@@ -89,14 +123,42 @@ def test_help_keeps_names_as_they_are_written(capsys: pytest.CaptureFixture[str]
         (["stream", "--seconds", "nan"], "'nan' is not a positive number of seconds"),
     ],
 )
-def test_a_benchmark_refuses_what_it_cannot_measure(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str],
+def test_a_benchmark_refuses_values_that_it_cannot_measure(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     for module in (benchmark, bench):
         monkeypatch.setattr(module, "main", lambda _: pytest.fail("a measurement"))
     assert ndp("bench", *arguments) == 2
     assert message in one_line(capsys)
+
+
+def test_benchmarks_that_fail_are_named_and_the_result_is_printed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runs = {"wire": ["wire", "--cycles", "0"]}
+    assert bench_several.run_several(runs, as_json=True) == 1, "its ratio is not there"
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == {"wire": {"failed": "exit status 2"}}
+    assert "no figure" in shown.err
+
+
+def test_a_ratio_that_falls_short_is_seen() -> None:
+    results = {
+        name: {"speed_up": {"forward": 30.0, "gradients": 20.0}} for name in ("throw", "digits")
+    }
+    row = {"loop": "compiled", "cost_us": {"p50": 5.0}}
+    good = {
+        "dmp": results,
+        "stream": {"rows": [row]},
+        "stream_python": {"rows": [{**row, "cost_us": {"p50": 100.0}}]},
+        "wire": {"over_floor": 4.0},
+    }
+    assert [ratio(good) >= least for _, ratio, least in bench_several.LEAST] == [True] * 5
+    slow = {**good, "stream_python": {"rows": [row]}, "wire": {"over_floor": 13.0}}
+    assert [ratio(slow) >= least for _, ratio, least in bench_several.LEAST][3:] == [False] * 2
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -133,21 +195,24 @@ def test_a_wrong_command_line_exits_2(
         (["train", TOY, "--bogus", "1"], "unrecognized arguments"),
         (["eval", "nowhere"], "none of that name ships (those: faucet_open, gen3_throw"),
         (["eval", "nowhere", "--episodes", "0"], "not a positive whole number"),
-        (["plot", "nowhere", "-o", "x.png"], "nowhere is no run directory"),
+        (["plot", "nowhere", "-o", "x.png"], "nowhere is no run, recording or 'field'"),
         (["check", "missing.yaml"], "missing.yaml: there is no such file or folder"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert ndp(*arguments) == 2
     assert message in one_line(capsys)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_in_place_of_a_checkpoint_stands_for_its_best(
+def test_a_run_directory_stands_for_its_best_checkpoint(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -156,7 +221,7 @@ def test_a_run_in_place_of_a_checkpoint_stands_for_its_best(
     assert "run/checkpoints/best/config.json: No such file" in one_line(capsys)
 
 
-def test_a_shipped_checkpoint_goes_by_its_name(
+def test_a_shipped_checkpoint_is_found_by_its_name(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -164,12 +229,12 @@ def test_a_shipped_checkpoint_goes_by_its_name(
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["task"] == "pick"
 
 
-def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
+def test_flags_override_the_file_and_the_file_the_defaults(tmp_path: Path) -> None:
     from ndp_ros.commands import train
 
     path = tmp_path / "mine.yaml"
     path.write_text("seed: 3\nk: 4\nppo: {clip: 0.3, epochs: 7}\ndmp: {n_basis: 4}\n")
-    parser = cli.OneLineParser()
+    parser = OneLineParser()
     train.configure(parser)
     config = train.read_config(
         parser.parse_args([TOY, "--config", str(path), "--k", "2", "--epochs", "5"])
@@ -182,12 +247,12 @@ def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) 
 def train_config(*arguments: str) -> RunConfig:
     from ndp_ros.commands import train
 
-    parser = cli.OneLineParser()
+    parser = OneLineParser()
     train.configure(parser)
     return train.read_config(parser.parse_args(arguments))
 
 
-def test_task_options_are_taken_over_by_name_from_what_ships_the_file_and_the_flags(
+def test_task_options_are_merged_by_name_from_shipped_experiment_file_and_flags(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "mine.yaml"
@@ -200,13 +265,33 @@ def test_task_options_are_taken_over_by_name_from_what_ships_the_file_and_the_fl
         "throw", "--config", str(path), "--task-options", "moving_bin=true", "horizon=1.6"
     )
     assert several.task_options == (
-        "moving_bin=true", "horizon=1.6", "latency=0.01", "limit_cost=0.3"
-    )  # fmt: skip
+        "moving_bin=true",
+        "horizon=1.6",
+        "latency=0.01",
+        "limit_cost=0.3",
+    )
 
 
 def test_a_shipped_experiment_on_top_of_another_is_the_same_in_studies_and_as_a_file() -> None:
-    path = str(share("config/experiments/throw-moving-ndp.yaml"))
-    assert train_config("throw", "--config", path) == shipped("throw", "ndp", "throw-moving-ndp")
+    path = str(share("config/experiments/throw-moving.yaml"))
+    assert train_config("throw", "--config", path) == shipped("throw", "ndp", "throw-moving")
+
+
+def test_the_noise_of_an_ndp_brings_the_values_that_were_tuned_for_it(tmp_path: Path) -> None:
+    segment, action = train_config("throw"), train_config("throw", "--noise", "action")
+    assert (segment.noise, segment.k, segment.ppo.clip) == ("segment", 10, 0.2)
+    assert (action.noise, action.k, action.ppo.clip) == ("action", 5, 0.1)
+    assert action == shipped("throw", "ndp", noise="action")
+    assert train_config("throw", "--method", "ppo-multi").k == 5
+    path = tmp_path / "mine.yaml"
+    path.write_text("noise: action\n")
+    assert train_config("throw", "--config", str(path)) == action
+    path.write_text("methods: {ndp: {}}\nnoises: {segment: {k: 17}}\n")
+    assert train_config("throw", "--config", str(path)).k == 17
+    assert train_config("throw", "--config", str(path), "--noise", "action").k == 5
+    path.write_text("methods: {ndp: {}}\nnoises: {pink: {}}\n")
+    with pytest.raises(ConfigError, match=r"noises: 'pink' is not one of \[action, segment\]"):
+        train_config("throw", "--config", str(path))
 
 
 def test_the_file_of_a_run_that_left_out_a_shipped_option_gives_its_configuration_again(
@@ -218,7 +303,7 @@ def test_the_file_of_a_run_that_left_out_a_shipped_option_gives_its_configuratio
     assert train_config("throw", "--config", str(path)) == config
 
 
-def test_an_interrupted_run_says_the_command_that_goes_on_with_it(
+def test_an_interrupted_run_prints_the_command_that_continues_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collect, stop = Rollouts.collect, 3
@@ -231,7 +316,7 @@ def test_an_interrupted_run_says_the_command_that_goes_on_with_it(
     monkeypatch.setattr(Rollouts, "collect", interrupted)
     out, early = tmp_path / "a run", tmp_path / "early"
     assert ndp(*TRAIN, "--out", out) == cli.INTERRUPTED
-    command = shlex.split(one_line(capsys).partition("go on with: ")[2])
+    command = shlex.split(one_line(capsys).partition("resume with: ")[2])
     stop = 0
     assert ndp(*TRAIN, "--out", early) == cli.INTERRUPTED
     assert one_line(capsys) == f"ndp train: interrupted before the first checkpoint of {early}\n"
@@ -244,18 +329,18 @@ def test_an_interrupted_run_says_the_command_that_goes_on_with_it(
     assert saved.provenance["samples"] == 320
 
 
-def test_no_two_commands_of_the_page_on_training_write_to_one_folder(
+def test_commands_of_the_page_on_training_write_to_different_folders(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from ndp_ros.commands import train
 
     root = Path(__file__).parents[1]
     monkeypatch.chdir(root)
-    page = (root / "docs" / "training.md").read_text(encoding="utf-8")
+    page = (root / "docs" / "training.md").read_text(encoding="utf-8").replace("\\\n", "")
     folders = []
     for line in page.splitlines():
         if line.startswith("ndp train "):
-            parser = cli.OneLineParser()
+            parser = OneLineParser()
             train.configure(parser)
             args = parser.parse_args(shlex.split(line, comments=True)[2:])
             folders.append(args.out or Path("runs") / train.read_config(args).name)
@@ -263,11 +348,60 @@ def test_no_two_commands_of_the_page_on_training_write_to_one_folder(
     assert len(set(folders)) == len(folders), folders
 
 
+EXPERIMENTS = sorted(share("config/experiments").glob("*.yaml"))
+
+
 def test_every_shipped_experiment_is_sound() -> None:
-    folder = Path(cli.__file__).parent.parent / "config" / "experiments"
-    paths = sorted(folder.glob("*.yaml"))
-    if paths:
-        assert ndp("check", *paths) == 0
+    assert ndp("check", *EXPERIMENTS) == 0
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_value_of_a_shipped_experiment_is_explained_beside_it(path: Path) -> None:
+    named = re.compile(r" *(base|task|method|methods|[a-z0-9-]+: {}|- )")
+    lines = [line for line in path.read_text().splitlines() if re.search(r"[:=] *[^ :]+$", line)]
+    assert [line for line in lines if "#" not in line and not named.match(line)] == []
+
+
+def test_later_layers_win_and_only_listed_methods_have_shipped_values(tmp_path: Path) -> None:
+    (tmp_path / "common.yaml").write_text("learners: {ppo: {k: 2, ppo: {clip: 0.3, epochs: 7}}}\n")
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "base: common\nsamples: 9\nk: 3\nlearners: {ppo: {ppo: {clip: 0.2}}}\n"
+        "methods: {ndp: {ppo: {gamma: 0.5}}, dyn-e: {samples: 8}}\n"
+    )
+    ndp_run = train_config(TOY, "--config", str(path), "--epochs", "4")
+    assert (ndp_run.samples, ndp_run.k) == (9, 3)
+    assert (ndp_run.ppo.clip, ndp_run.ppo.epochs, ndp_run.ppo.gamma) == (0.2, 4, 0.5)
+    dyn_e = train_config(TOY, "--config", str(path), "--method", "dyn-e")
+    assert (dyn_e.samples, dyn_e.ppo) == (8, PpoConfig())
+    assert train_config(TOY, "--config", str(path), "--method", "ppo").samples == 600_000
+
+
+def test_config_prints_each_value_in_force_and_its_source(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("ppo: {epochs: 7}\n")
+    flags = ["--config", mine, "--task-options", "horizon=1", "--clip", "0.2"]
+    assert ndp("config", "throw", "--method", "vices", *flags, "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    expected = {
+        "samples": (2_000_000, "throw.yaml"),
+        "k": (1, "row vices of methods.py"),
+        "method.impedance": ("joints", "row vices of methods.py"),
+        "init_log_std": (-0.5, "throw.yaml, learners.ppo"),
+        "ppo.schedule": ("linear", "common.yaml, learners.ppo"),
+        "ppo.epochs": (7, str(mine)),
+        "ppo.clip": (0.2, "command line"),
+        "ppo.gamma": (0.99, "default"),
+        "task_options.horizon": ("1", "command line"),
+        "task_options.latency": ("0.02", "throw.yaml"),
+    }
+    assert {name: (rows[name]["value"], rows[name]["source"]) for name in expected} == expected
+    assert ndp("config", "throw", "--changed") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["goal_gain", "0.2", "throw.yaml,", "methods.ndp"] in lines
+    assert all(line[-1] != "default" for line in lines)
 
 
 def test_eval_ends_with_one_json_object(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -286,7 +420,7 @@ def test_eval_ends_with_one_json_object(run: Path, capsys: pytest.CaptureFixture
     assert seeds == [7, 8, 9]
 
 
-def test_eval_says_the_same_twice(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_eval_is_deterministic(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reports = []
     for _ in range(2):
         ndp("eval", run / "checkpoints" / "best", "--episodes", 3, "--json")
@@ -294,7 +428,7 @@ def test_eval_says_the_same_twice(run: Path, capsys: pytest.CaptureFixture[str])
     assert reports[0] == reports[1]
 
 
-def test_eval_films_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_eval_writes_a_video_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = toy_checkpoint(tmp_path / "c")
     video = tmp_path / "film.mp4"
     assert ndp("eval", folder, "--episodes", 1, "--video", video) == 0
@@ -313,14 +447,17 @@ def test_eval_films_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["--seed", "-1"], "'-1' is not a whole number from 0 on"),
     ],
 )
-def test_eval_refuses_what_it_could_not_write_before_any_episode(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str], message: str,
-) -> None:  # fmt: skip
+def test_eval_refuses_outputs_that_it_cannot_write_before_the_first_episode(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
     from ndp_ros.commands import evaluate
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(evaluate, "run_episode", lambda *_: pytest.fail("an episode"))
+    monkeypatch.setattr(evaluate, "measure", lambda *_: pytest.fail("an episode"))
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     toy_checkpoint(tmp_path / "c")
@@ -329,14 +466,14 @@ def test_eval_refuses_what_it_could_not_write_before_any_episode(
     assert {p.name for p in tmp_path.iterdir()} == {"c", "folder", "file"}
 
 
-def test_eval_makes_the_folders_of_what_it_writes(tmp_path: Path) -> None:
+def test_eval_creates_the_folders_of_its_outputs(tmp_path: Path) -> None:
     each = tmp_path / "new" / "folder" / "each.jsonl"
     assert ndp("eval", toy_checkpoint(tmp_path / "c"), "--episodes", 1, "--each", each) == 0
     assert json.loads(each.read_text())["seed"] == 0
 
 
 @pytest.mark.parametrize(("flag", "name"), [("--each", "each.jsonl"), ("--video", "film.mp4")])
-def test_a_full_disk_costs_eval_the_file_and_not_the_figures(
+def test_eval_prints_its_figures_even_if_the_disk_is_full(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, name: str
 ) -> None:
     folder, out = toy_checkpoint(tmp_path / "c"), tmp_path / "out"
@@ -354,12 +491,12 @@ def test_a_full_disk_costs_eval_the_file_and_not_the_figures(
     assert not list(out.iterdir())
 
 
-def test_no_name_of_a_checkpoint_is_refused_with_those_that_ship(
+def test_an_empty_checkpoint_name_is_refused_with_those_that_ship(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert ndp("eval", "") == 2
-    assert "no name of a checkpoint: name a folder, or one that ships (faucet" in one_line(capsys)
+    assert "checkpoint is '': name a folder, or one that ships (faucet" in one_line(capsys)
 
 
 @pytest.mark.parametrize(
@@ -371,14 +508,14 @@ def test_no_name_of_a_checkpoint_is_refused_with_those_that_ship(
         ({"observation": arm_observation(2, ["bin"])}, "observation of the checkpoint"),
     ],
 )
-def test_eval_refuses_a_checkpoint_of_something_else(
+def test_eval_refuses_a_checkpoint_for_another_arm_or_task(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, object], message: str
 ) -> None:
     assert ndp("eval", toy_checkpoint(tmp_path / "c", **changes), "--episodes", 1) == 2
     assert message in one_line(capsys)
 
 
-def test_check_finds_what_is_wrong_and_keeps_going(
+def test_check_reports_each_fault_and_continues(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good = toy_checkpoint(tmp_path / "good")
@@ -394,7 +531,7 @@ def test_check_finds_what_is_wrong_and_keeps_going(
     assert "clip is -1" in captured.err
 
 
-def test_check_refuses_a_file_it_cannot_tell(
+def test_check_refuses_a_file_of_unknown_kind(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "x.yaml").write_text("colour: blue\n")
@@ -410,13 +547,16 @@ def test_check_refuses_a_file_it_cannot_tell(
         ({}, {"preset": "nix"}, "preset: 'nix' is not one of"),
         ({}, {"task_options": 5}, "task_options is 5, expected a list"),
         ({}, {"task_options": ["laetncy=0.02"]}, "laetncy"),
-        ({}, {"method": "vices"}, "k is None, expected int"),
+        ({}, {"method": "vices-low-freq"}, "k is None, expected int"),
     ],
 )
 def test_check_and_eval_refuse_a_checkpoint_that_fits_no_task(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], of_spec: dict[str, object],
-    of_training: dict[str, object], message: str,
-) -> None:  # fmt: skip
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    of_spec: dict[str, object],
+    of_training: dict[str, object],
+    message: str,
+) -> None:
     shipped = checkpoint.load(find_checkpoint("jaco_throw"))
     spec = dataclasses.replace(shipped.spec, **of_spec)
     training = {"task_options": ["latency=0.02"], **of_training}
@@ -426,7 +566,7 @@ def test_check_and_eval_refuse_a_checkpoint_that_fits_no_task(
         assert message in one_line(capsys)
 
 
-def test_check_finds_sound_what_ships(capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_accepts_the_shipped_checkpoints(capsys: pytest.CaptureFixture[str]) -> None:
     assert ndp("check", find_checkpoint("jaco_throw"), find_checkpoint("gen3_throw")) == 0
 
 
@@ -435,15 +575,18 @@ def test_check_finds_sound_what_ships(capsys: pytest.CaptureFixture[str]) -> Non
     [
         ("x.yaml", "task: throw\ntask_options: [laetncy=0.02]\nmethod: ndp\n", "'laetncy'"),
         ("x.yaml", "task: juggle\nmethod: ndp\n", "'juggle' is not one of"),
-        ("experiments/throw-ndp.yaml", "task_options: [laetncy=0.02]\n", "'laetncy'"),
+        ("throw.yaml", "task_options: [laetncy=0.02]\nmethods: {ppo: {}}\n", "'laetncy'"),
+        ("x.yaml", "learners: {ppo: {ppo: {clip: -1}}}\nmethods: {ndp: {}}\n", "clip is -1"),
+        ("x.yaml", "methods: {npd: {}}\n", "'npd' is not one of [ndp"),
+        ("x.yaml", "learners: {sarsa: {}}\nmethods: {}\n", "'sarsa' is not one of [ppo"),
+        ("x.yaml", "methods: {ndp: 3}\n", "methods.ndp is 3, expected a mapping"),
         ("x.yaml", "k: 5\nmethod: ndp\nk: 7\n", "k is there twice"),
         ("x.yaml", "method: ndp\nppo: {clip: 0.1, clip: 0.2}\n", "clip is there twice"),
     ],
 )
-def test_check_refuses_an_experiment_that_could_not_be_meant(
+def test_check_refuses_an_experiment_with_wrong_or_repeated_names(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str, message: str
 ) -> None:
-    (tmp_path / "experiments").mkdir()
     (tmp_path / name).write_text(text)
     assert ndp("check", tmp_path / name) == 2
     assert message in one_line(capsys)
@@ -457,7 +600,7 @@ def test_check_refuses_an_experiment_that_could_not_be_meant(
         ("floor: -0.5\n", "surroundings of a task"),
     ],
 )
-def test_check_tells_a_file_by_the_names_in_it(
+def test_check_recognises_a_file_by_its_names(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, what: str
 ) -> None:
     (tmp_path / "x.yaml").write_text(text)
@@ -465,7 +608,7 @@ def test_check_tells_a_file_by_the_names_in_it(
     assert f"sound {what}" in capsys.readouterr().out
 
 
-def test_plot_draws_a_picture_and_says_where_curves_end(
+def test_plot_draws_a_picture_and_prints_the_ends_of_its_curves(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     picture = tmp_path / "curve.png"
@@ -493,7 +636,7 @@ def test_wilson_interval_by_hand() -> None:
     assert wilson(10, 10)[1] == pytest.approx(1.0)
 
 
-def test_a_summary_takes_means_and_the_worst_of_maxima() -> None:
+def test_a_summary_has_means_and_the_largest_of_maxima() -> None:
     episodes = [
         {"success": True, "seed": 0, "max_joint_speed": 3.0, "miss": float("inf"), "saturation": 0},
         {"success": False, "seed": 1, "max_joint_speed": 1.0, "miss": 0.5, "saturation": 1},
@@ -503,3 +646,84 @@ def test_a_summary_takes_means_and_the_worst_of_maxima() -> None:
     assert summary["max_joint_speed"] == 3.0
     assert summary["saturation"] == 0.5
     assert summary["miss"] == 0.5
+
+
+def test_a_misspelt_command_or_option_is_answered_by_the_nearest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert ndp("trian") == 2
+    assert "'trian' is no command: did you mean train? (see ndp --help)" in one_line(capsys)
+    assert ndp("train", "throw", "--sedd", "3") == 2
+    assert "did you mean --seed or --seeds?" in one_line(capsys)
+
+
+def test_help_fits_on_a_screen_and_help_all_names_every_option(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert ndp("train", "--help") == 0
+    short = capsys.readouterr().out
+    assert short.count("\n") <= 60
+    assert "--learning-rate " not in short.partition("examples:")[0]
+    assert ndp("train", "--help-all") == 0
+    whole = capsys.readouterr().out
+    assert all(f"--{p.name.replace('_', '-')}" in whole for p in fields_of(PpoConfig))
+
+
+@pytest.mark.parametrize("name", cli.SUBCOMMANDS)
+def test_help_loads_nothing_heavy(name: str) -> None:
+    code = (
+        "import sys; from ndp_ros.cli import SUBCOMMANDS as S; from ndp_ros.commands.arguments "
+        f"import OneLineParser as P; p = P({name!r}); S[{name!r}].configure(p); p.format_help();"
+        "heavy = {'torch', 'mujoco', 'pinocchio', 'matplotlib', 'rclpy', 'optuna', 'onnx'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert paint("x", "red", Terminal()) == "\033[31mx\033[0m"
+    assert paint("x", "red", io.StringIO()) == "x"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert paint("x", "red", Terminal()) == "x"
+
+
+def test_the_doctor_says_what_is_broken_and_what_to_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = doctor.has_module
+    monkeypatch.setattr(doctor, "has_module", lambda name: name != "torch" and there(name))
+    assert ndp("doctor", "--json") == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report["broken"] == ["extra train"]
+    found = {one["name"]: one for one in report["checks"]}
+    assert found["extra train"]["advice"] == "pip install 'ndp_ros[train]'"
+    assert {"python", "drawing", "real time", "cores", "shared memory"} <= found.keys()
+    assert all(one["advice"] for one in found.values() if one["state"] != doctor.OK)
+
+
+def test_the_shell_completes_commands_options_and_checkpoints(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert ndp("completion", "bash") == 0
+    script = tmp_path / "ndp.bash"
+    script.write_text(capsys.readouterr().out)
+
+    def completed(*words: str) -> list[str]:
+        code = (
+            f"source {script}; COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1};"
+            "_shtab_ndp; printf '%s\\n' \"${COMPREPLY[@]}\""
+        )
+        run = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=False)
+        return run.stdout.split()
+
+    assert completed("ndp", "doc") == ["doctor"]
+    assert "--learning-rate" in completed("ndp", "train", "throw", "--lea")
+    assert "jaco_throw" in completed("ndp", "eval", "jaco_t")

@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 
 from ndp_ros.errors import ConfigError
 from ndp_ros.streaming import clock as clock_module
-from ndp_ros.streaming.clock import BINS, Clock, Histogram, bin_edges, quantile
+from ndp_ros.streaming.clock import BINS, Clock, Histogram, bin_edges, quantile, worst_of
 
 
 class FakeTime:
-    """Time that passes by sleeping, by looking, and when told."""
+    """Time that passes by sleeping, by reading it, and on request."""
 
     def __init__(self, oversleep: int = 0, look: int = 40) -> None:
         self.now, self._oversleep, self._look = 1_000_000_007, oversleep, look
+        self.slept = 0
 
     def monotonic_ns(self) -> int:
         self.now += self._look
@@ -28,6 +29,7 @@ class FakeTime:
     def sleep(self, duration: float) -> None:
         assert duration > 0.0
         self.now += round(duration * 1e9) + self._oversleep
+        self.slept += round(duration * 1e9)
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
 def test_every_duration_is_counted_in_the_bin_whose_edges_hold_it(duration: int) -> None:
     histogram = Histogram()
     histogram.add(duration)
-    place = histogram.counts.index(1)
+    place = list(histogram.counts).index(1)
     edges = [0.0, *bin_edges(), math.inf]
     assert edges[place] <= duration * 1e-9 * (1 + 1e-12)
     assert duration * 1e-9 < edges[place + 1] * (1 + 1e-12)
@@ -62,6 +64,33 @@ def test_quantile_is_within_a_bin_of_the_true_one(durations: list[int], share: f
     true = sorted(durations)[max(0, math.ceil(share * len(durations)) - 1)] * 1e-9
     assert true / 1.26 - 128e-9 <= histogram.quantile(share) <= true * 1.26 + 128e-9
     assert histogram.quantile(1.0) <= histogram.worst * 1e-9
+
+
+def test_the_longest_of_an_interval_is_not_one_from_before_it() -> None:
+    before, interval = Histogram(), Histogram()
+    before.add(20_000_000)
+    interval.add(50_000)
+    worst = worst_of(interval.counts, before.worst * 1e-9, before.worst * 1e-9)
+    assert 50e-6 <= worst <= 50e-6 * 1.26
+    assert worst_of(interval.counts, 40e-6, 50e-6) == 50e-6, "exact if it is the longest of all"
+    assert worst_of([0] * BINS, 1.0, 1.0) == 0.0
+
+
+def test_tick_and_busy_wait_leave_a_tenth_of_the_period_idle() -> None:
+    fake = FakeTime(oversleep=70_000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clock_module, "time", fake)
+        clock = Clock(5000.0)
+        clock.start()
+        for _ in range(300):
+            clock.wait()
+            fake.now += 100_000
+        assert fake.slept > 0
+        for _ in range(100):
+            before = fake.slept
+            clock.wait()
+            fake.now += 100_000
+            assert fake.slept - before >= 15_000, "of 200 us, although sleeps end 70 us late"
 
 
 def test_quantile_of_nothing_is_zero() -> None:

@@ -6,20 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from ndp_ros.arms.arm import ArmConfig
-from ndp_ros.config import (
-    add_arguments,
-    from_arguments,
-    from_mapping,
-    load,
-    param,
-    read_yaml,
-    to_mapping,
-)
+from ndp_ros.config import add_arguments, from_arguments, from_mapping, load, param, to_mapping
+from ndp_ros.control.arm import ArmConfig
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.errors import ConfigError
+from ndp_ros.files import layers, read_yaml
 from ndp_ros.observation import ObservationField, arm_observation, assemble, field_slice
 from ndp_ros.policies.spec import PolicySpec
+from ndp_ros.streaming.config import RuntimeConfig
 
 
 @dataclass(frozen=True)
@@ -124,10 +118,18 @@ def test_an_unknown_preset_lists_the_presets():
 def test_an_arm_whose_lists_differ_in_length_is_refused():
     with pytest.raises(ConfigError, match="upper has 1 values for 2 joints"):
         ArmConfig(
-            name="x", joint_names=("a", "b"), gripper=False, lower=(0, 0), upper=(1,),
-            max_velocity=(1, 1), max_acceleration=(1, 1), max_torque=(1, 1),
-            max_torque_rate=(1, 1), home=(0, 0), model="models/x.xml",
-        )  # fmt: skip
+            name="x",
+            joint_names=("a", "b"),
+            gripper=False,
+            lower=(0, 0),
+            upper=(1,),
+            max_velocity=(1, 1),
+            max_acceleration=(1, 1),
+            max_torque=(1, 1),
+            max_torque_rate=(1, 1),
+            home=(0, 0),
+            model="models/x.xml",
+        )
 
 
 def test_the_observation_keeps_the_order_of_its_fields():
@@ -141,3 +143,33 @@ def test_the_observation_keeps_the_order_of_its_fields():
 def test_a_missing_observation_is_named():
     with pytest.raises(ConfigError, match="object/cube"):
         assemble([ObservationField("object/cube", 3)], {})
+
+
+def test_values_of_a_file_lie_over_those_of_its_base(tmp_path):
+    (tmp_path / "general.yaml").write_text("rate: 500\nkernel: linear\nppo: {lr: 1, steps: 2}\n")
+    (tmp_path / "middle.yaml").write_text("base: general\nrate: 600\n")
+    (tmp_path / "own.yaml").write_text("base: middle\npath: x\nppo: {lr: 3}\n")
+    assert read_yaml(tmp_path / "own.yaml") == {
+        "rate": 600,
+        "kernel": "linear",
+        "path": "x",
+        "ppo": {"lr": 3, "steps": 2},
+    }
+    assert [path.stem for path, _ in layers(tmp_path / "own.yaml")] == ["general", "middle", "own"]
+
+
+def test_a_file_of_one_s_own_builds_on_one_that_ships(tmp_path):
+    own = tmp_path / "mine.yaml"
+    own.write_text("base: runtime/hardware\nvelocity_margin: 0.5\n")
+    config = load(RuntimeConfig, own)
+    assert config == RuntimeConfig.named("hardware", velocity_margin=0.5)
+
+
+def test_a_base_that_is_missing_or_circular_is_refused(tmp_path):
+    (tmp_path / "one.yaml").write_text("base: two\n")
+    (tmp_path / "two.yaml").write_text("base: one\n")
+    with pytest.raises(ConfigError, match=r"one\.yaml is its own base"):
+        read_yaml(tmp_path / "one.yaml")
+    (tmp_path / "two.yaml").write_text("base: three\n")
+    with pytest.raises(ConfigError, match=r"two\.yaml: base: 'three' is not one of \[one\]"):
+        read_yaml(tmp_path / "one.yaml")

@@ -16,18 +16,22 @@ from matplotlib.figure import Figure
 from ndp_ros import cli
 from ndp_ros.config import to_mapping
 from ndp_ros.errors import TrainingError
+from ndp_ros.paper.figures import FIG8
+from ndp_ros.pictures.style import METHOD_COLOURS, Look, looks
+from ndp_ros.training.config import PpoConfig, RunConfig
+from ndp_ros.training.curve_pictures import draw_band
 from ndp_ros.training.curves import (
     Curve,
+    area,
     band,
     bands,
     bootstrap,
-    draw_band,
     interquartile_mean,
     read_curve,
 )
-from ndp_ros.training.experiment import RunConfig
-from ndp_ros.training.figures import FIG8
-from ndp_ros.training.ppo import PpoConfig
+from ndp_ros.training.methods import METHODS
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
 @pytest.mark.parametrize(
@@ -65,12 +69,38 @@ def test_the_interval_holds_the_mean_and_shrinks_with_agreement() -> None:
     assert np.ptp(bootstrap(narrow), axis=0).max() < np.ptp(bootstrap(wide), axis=0).min()
 
 
+def test_areas_are_means_of_the_curve_from_nothing_at_the_start():
+    assert area([(10.0, 1.0), (20.0, 1.0)], 20.0) == pytest.approx(0.75)
+    assert area([(10.0, 1.0), (20.0, 1.0)], 10.0) == pytest.approx(0.5)
+    assert area([(10.0, 0.5), (20.0, 0.5)], 15.0) == pytest.approx((2.5 + 2.5) / 15)
+    # Nothing is credited to the time before there is a policy.
+    assert area([(10.0, 1.0), (20.0, 1.0)], 20.0, start=8.0) == pytest.approx((1.0 + 10.0) / 20)
+    assert area([(10.0, 1.0), (20.0, 1.0)], 20.0, start=12.0) == pytest.approx(0.75)
+
+
 def test_a_band_ends_where_the_shortest_run_ends() -> None:
-    long = Curve("a", 0, np.array([0.0, 10.0]), np.array([0.0, 1.0]))
+    long = Curve("a", 0, np.array([0.0, 4.0, 10.0]), np.array([0.0, 0.6, 1.0]))
     short = Curve("a", 1, np.array([2.0, 6.0]), np.array([0.0, 0.0]))
     joined = band([long, short])
-    assert (joined.x[0], joined.x[-1]) == (2.0, 6.0)
-    assert joined.middle[-1] == pytest.approx(0.3)
+    assert joined.x.tolist() == [2.0, 4.0, 6.0]
+    assert joined.middle == pytest.approx([0.0, 0.3, 0.3])
+
+
+def test_nothing_is_interpolated_between_two_evaluations() -> None:
+    curve = Curve("a", 0, np.array([0.0, 10.0]), np.array([0.0, 1.0]))
+    axes = Figure().subplots()
+    draw_band(axes, band([curve, curve]), "a", Look("blue"))
+    assert {line.get_drawstyle() for line in axes.lines} == {"steps-post"}
+
+
+def test_the_curves_of_single_seeds_are_drawn_where_they_are_few() -> None:
+    x = np.array([0.0, 1.0])
+    drawn = []
+    for seeds in (3, 9):
+        axes = Figure().subplots()
+        draw_band(axes, band([Curve("a", n, x, x * n) for n in range(seeds)]), "a", Look("blue"))
+        drawn.append(len(axes.lines))
+    assert drawn == [1 + 3, 1]
 
 
 def test_labels_make_groups() -> None:
@@ -141,18 +171,30 @@ def test_a_run_that_has_just_begun_is_left_out_of_the_picture_with_a_note(
 def test_a_curve_of_one_point_is_seen(seeds: int) -> None:
     axes = Figure().subplots()
     point = [Curve("a", n, np.array([5.0]), np.array([0.2 * n])) for n in range(seeds)]
-    draw_band(axes, band(point), "a", 0)
+    draw_band(axes, band(point), "a", Look("blue"))
     line, _, (interval,) = axes.containers[0].lines
     assert line.get_marker() == "o"
     assert np.ptp(interval.get_segments()[0][:, 1]) > 0.0 or seeds == 1
 
 
-def test_no_two_of_forty_curves_look_the_same() -> None:
-    axes = Figure().subplots()
-    x = np.array([0.0, 1.0])
-    for number in range(40):
-        draw_band(axes, band([Curve("a", 0, x, x)]), "a", number)
-    assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == 40
+@pytest.mark.parametrize("label", ["curve {}", "throw ndp, n {}", "ndp{}, throw ppo"])
+def test_no_two_of_forty_curves_look_the_same(label: str) -> None:
+    found = looks([label.format(n) for n in range(40)])
+    assert len({(look.colour, look.line) for look in found.values()}) == 40
+
+
+def test_a_method_has_one_colour_in_every_picture() -> None:
+    both = looks(["throw ndp", "throw ppo", "throw ppo, ppo.clip 0.1"])
+    other = looks(["vices (3)", "PPO-multi, wider", "NDP", "default"])
+    assert both["throw ndp"].colour == other["NDP"].colour == METHOD_COLOURS["ndp"]
+    assert both["throw ppo, ppo.clip 0.1"].colour == both["throw ppo"].colour
+    assert other["PPO-multi, wider"].colour == METHOD_COLOURS["ppo-multi"]
+    assert {look.colour for look in other.values()} <= set(METHOD_COLOURS.values())
+
+
+def test_every_method_has_a_colour_of_its_own() -> None:
+    assert set(METHODS) <= METHOD_COLOURS.keys()
+    assert len({METHOD_COLOURS[name] for name in METHODS}) == len(METHODS)
 
 
 def test_a_study_of_runs_with_one_evaluation_has_markers(
@@ -170,9 +212,9 @@ def test_a_long_title_is_broken_into_lines_that_fit(tmp_path: Path) -> None:
     run, picture = a_run(tmp_path / "run", (10, 0.5)), tmp_path / "x.svg"
     title = "success of " + "many words " * 20
     assert cli.main(["plot", str(run), "-o", str(picture), "--title", title]) == 0
-    lines = [t for t in re.findall("<!-- (.*) -->", picture.read_text()) if "words" in t]
+    lines = [t for t in re.findall(">([^<]*)</", picture.read_text()) if "words" in t]
     assert len(lines) > 1
-    assert max(map(len, lines)) <= 55
+    assert max(map(len, lines)) <= 62
 
 
 @pytest.mark.parametrize(
@@ -186,9 +228,12 @@ def test_a_long_title_is_broken_into_lines_that_fit(tmp_path: Path) -> None:
     ],
 )
 def test_plot_refuses_what_it_could_not_write_and_names_the_option(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str], message: str,
-) -> None:  # fmt: skip
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
     monkeypatch.chdir(tmp_path)
     a_run(tmp_path / "run", (10, 0.5))
     assert cli.main(["plot", "run", *arguments]) == 2
@@ -201,3 +246,12 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         read_curve(tmp_path, "eval_success")
     with pytest.raises(TrainingError, match="is not one of"):
         read_curve(tmp_path, "eval_beauty")
+
+
+@pytest.mark.parametrize(
+    "config", sorted(RESULTS.glob("*/config.yaml")), ids=lambda path: path.parent.name
+)
+def test_the_curve_of_every_result_that_ships_is_read(config: Path) -> None:
+    figure = "eval_success" if config.parent.name != "mt50_ndp" else "holdout_error"
+    curve = read_curve(config.parent, figure)
+    assert len(curve.y) > 5

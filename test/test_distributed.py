@@ -1,4 +1,4 @@
-"""One run over several processes computes what one process computes."""
+"""A run over several ranks computes the numbers of a run in one process."""
 
 import os
 import subprocess
@@ -13,26 +13,57 @@ from ndp_ros.training.run import train
 
 HERE = Path(__file__).parent
 TORCHRUN = [
-    sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1",
-    "--nproc-per-node", "2", "-m", "ndp_ros.cli",
-]  # fmt: skip
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--standalone",
+    "--local-addr",
+    "127.0.0.1",
+    "--nproc-per-node",
+    "2",
+    "-m",
+    "ndp_ros.cli",
+]
 
 
 def torchrun(*arguments: str) -> subprocess.CompletedProcess:
     lonely = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
-        [*TORCHRUN, *arguments], env=os.environ | lonely | {"PYTHONPATH": path},
-        capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
+        [*TORCHRUN, *arguments],
+        env=os.environ | lonely | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
 
 
-def test_two_ranks_make_the_run_of_one_process_and_go_on_with_it(tmp_path):
+def test_two_ranks_resume_a_run_with_the_numbers_of_one_process(tmp_path):
     flags = [
-        "--environments", "4", "--workers", "1", "--hidden", "16", "16", "--checkpoint-every", "2",
-        "--evaluation-episodes", "4", "--preset=", "--batch-size", "160", "--minibatches", "4",
-        "--epochs", "2", "--task-options", "noise=0.01", "--quiet", "--out", str(tmp_path / "two"),
-    ]  # fmt: skip
+        "--environments",
+        "4",
+        "--workers",
+        "1",
+        "--hidden",
+        "16",
+        "16",
+        "--checkpoint-every",
+        "2",
+        "--evaluation-episodes",
+        "4",
+        "--preset=",
+        "--batch-size",
+        "160",
+        "--minibatches",
+        "4",
+        "--epochs",
+        "2",
+        "--task-options",
+        "noise=0.01",
+        "--quiet",
+        "--out",
+        str(tmp_path / "two"),
+    ]
     train(toy(320, workers=1, task_options=("noise=0.01",)), tmp_path / "two", quiet=True)
     done = torchrun("train", TOY, "--samples", "960", *flags, "--resume")
     assert done.returncode == 0, done.stderr
@@ -43,17 +74,35 @@ def test_two_ranks_make_the_run_of_one_process_and_go_on_with_it(tmp_path):
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_an_environment_that_fails_on_any_rank_ends_the_run_in_one_line(rank, tmp_path):
     done = torchrun(
-        "train", TOY, "--samples", "960", "--environments", "2", "--workers", "1", "--preset=",
-        "--batch-size", "80", "--minibatches", "4", "--quiet", "--evaluation-episodes", "0",
-        "--out", str(tmp_path / "run"),
-        "--task-options", "break_after=3", "break_how=raise", f"break_rank='{rank}'",
-    )  # fmt: skip
+        "train",
+        TOY,
+        "--samples",
+        "960",
+        "--environments",
+        "2",
+        "--workers",
+        "1",
+        "--preset=",
+        "--batch-size",
+        "80",
+        "--minibatches",
+        "4",
+        "--quiet",
+        "--evaluation-episodes",
+        "0",
+        "--out",
+        str(tmp_path / "run"),
+        "--task-options",
+        "break_after=3",
+        "break_how=raise",
+        f"break_rank='{rank}'",
+    )
     assert done.returncode != 0
     assert "the toy broke" in done.stderr
 
 
-@pytest.mark.parametrize("extra", [["--method", "sac"], ["--seeds", "0", "1"]])
-def test_torchrun_is_refused_where_it_would_do_nothing(extra, monkeypatch, capsys):
+@pytest.mark.parametrize("extra", [["--method", "dyn-e"], ["--seeds", "0", "1"]])
+def test_torchrun_is_refused_for_other_learners_and_several_seeds(extra, monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert cli.main(["train", TOY, *extra]) == 2
-    assert "torchrun is for one run by PPO" in capsys.readouterr().err
+    assert "torchrun runs one training by PPO" in capsys.readouterr().err

@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from ndp_ros.dmp.basis import normalised_kernels
-from ndp_ros.dmp.config import KERNELS, DmpConfig
+from ndp_ros.dmp.config import FORCINGS, KERNELS, DmpConfig
 from ndp_ros.dmp.layer import DmpLayer
+from ndp_ros.dmp.learned_alpha import ALPHA_RANGE
 from ndp_ros.dmp.segment import Segment
 from ndp_ros.errors import ConfigError
 
 PRESETS = ("default", "paper", "released")
+SYSTEMS = [*map(DmpConfig.preset, PRESETS), DmpConfig(forcing="free")]
 FEW, MANY = 5, 40  # rows on either side of the change of memory layout
 
 
@@ -52,10 +54,9 @@ def test_layer_and_its_gradients_equal_the_unrolled_recursion(kernel):
         assert torch.allclose(a, b, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("config", SYSTEMS, ids=[*PRESETS, "free"])
 @pytest.mark.parametrize("k", [FEW, MANY])
-def test_gradients_equal_finite_differences(preset, k):
-    config = DmpConfig.preset(preset)
+def test_gradients_equal_finite_differences(config, k):
     assert torch.autograd.gradcheck(DmpLayer(config, k), inputs(config))
 
 
@@ -67,9 +68,10 @@ def test_gradients_of_velocity_and_acceleration_equal_finite_differences(n_times
     )
 
 
+@pytest.mark.parametrize("forcing", FORCINGS)
 @pytest.mark.parametrize("wanted", range(4))
-def test_gradient_of_one_input_alone_equals_that_among_all(wanted):
-    layer = DmpLayer(DmpConfig(), FEW)
+def test_gradient_of_one_input_alone_equals_that_among_all(wanted, forcing):
+    layer = DmpLayer(DmpConfig(forcing=forcing), FEW)
     leaves = inputs(layer.config)
     expected = torch.autograd.grad(layer(*leaves).square().sum(), leaves)[wanted]
     alone = [x.detach().requires_grad_(i == wanted) for i, x in enumerate(leaves)]
@@ -114,15 +116,34 @@ def test_goal_gradient_equals_recursion_29():
         assert gradient.item() == pytest.approx(G[t], rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.parametrize("forcing", FORCINGS)
 @pytest.mark.parametrize("k", [FEW, MANY])
-def test_training_and_streaming_are_the_same_function_of_time(k):
+def test_training_and_streaming_are_the_same_function_of_time(k, forcing):
     # The layer's k actions lie on the curve that a 5 kHz streamer follows.
-    config, duration = DmpConfig(), 0.2
+    config, duration = DmpConfig(forcing=forcing), 0.2
     y0, yd0, g, w = (x.detach() for x in inputs(config, batch=1, dof=4))
     actions = DmpLayer(config, k)(y0, yd0, g, w)[0].numpy()
     motion = Segment(config, g[0], w[0], duration).bind(y0[0], yd0[0] / duration)
     stream = motion.setpoints(np.arange(1001) / 5000)[:, 0]
     assert actions == pytest.approx(stream[1000 // k :: 1000 // k], rel=1e-10, abs=1e-10)
+
+
+@pytest.mark.parametrize("k", [FEW, MANY])
+def test_a_free_forcing_term_moves_a_joint_whose_goal_is_its_start(k):
+    # The scaled one cannot: w (g - y0) = 0.
+    y0, yd0, _, w = (x.detach() for x in inputs(DmpConfig()))
+    still, moved = (
+        DmpLayer(DmpConfig(forcing=forcing), k)(y0, 0.0 * yd0, y0, w)
+        for forcing in ("outside", "free")
+    )
+    assert torch.allclose(still, y0[:, None].expand_as(still))
+    assert ((moved - still).abs().amax(1) > 1e-3).all()
+
+
+def test_a_free_forcing_term_is_the_scaled_one_of_weights_over_the_displacement():
+    y0, yd0, g, w = inputs(DmpConfig())
+    free = DmpLayer(DmpConfig(forcing="free"), FEW)(y0, yd0, g, w * (g - y0)[..., None])
+    assert torch.allclose(free, DmpLayer(DmpConfig(), FEW)(y0, yd0, g, w), rtol=1e-12)
 
 
 def test_rollout_equals_forward_at_the_control_steps():
@@ -160,7 +181,7 @@ def test_memory_layout_of_inputs_and_gradients_does_not_matter():
 
 @pytest.mark.parametrize("learned", [False, True])
 def test_layer_that_was_first_used_in_inference_mode_can_be_trained(learned):
-    layer = DmpLayer(DmpConfig(), FEW)
+    layer = DmpLayer(DmpConfig(), FEW, ALPHA_RANGE)
     leaves = inputs(layer.config)
     raw = torch.zeros(3, dtype=torch.float64, requires_grad=True) if learned else None
     with torch.inference_mode():
@@ -172,12 +193,15 @@ def test_layer_that_was_first_used_in_inference_mode_can_be_trained(learned):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("alpha", [0.7, 5.0, 15.0, 29.0])
-def test_learned_alpha_equals_a_fixed_alpha_of_that_value(preset, alpha):
+@pytest.mark.parametrize(
+    ("alpha", "forcing"), [(0.7, "outside"), (5.0, "free"), (15.0, "inside"), (29.0, "outside")]
+)
+def test_learned_alpha_equals_a_fixed_alpha_of_that_value(preset, alpha, forcing):
     config = DmpConfig.preset(preset)
     if preset == "paper":
         config = replace(config, m=140)  # printed order diverges at alpha = 29 with 35 steps
-    layer, times = DmpLayer(config, FEW), np.linspace(0, 1, 7)
+    config = replace(config, forcing=forcing)
+    layer, times = DmpLayer(config, FEW, ALPHA_RANGE), np.linspace(0, 1, 7)
     leaves = inputs(config)
     raw = torch.full((3,), layer.raw_alpha(alpha), dtype=torch.float64)
     assert layer.alpha(raw).numpy() == pytest.approx(alpha, rel=1e-12)
@@ -188,7 +212,7 @@ def test_learned_alpha_equals_a_fixed_alpha_of_that_value(preset, alpha):
 
 
 def test_every_sample_may_have_its_own_alpha():
-    layer = DmpLayer(DmpConfig(), FEW)
+    layer = DmpLayer(DmpConfig(), FEW, ALPHA_RANGE)
     leaves = inputs(layer.config)
     alphas = (3.0, 12.0, 26.0)
     raw = torch.tensor([layer.raw_alpha(a) for a in alphas], dtype=torch.float64)
@@ -200,7 +224,7 @@ def test_every_sample_may_have_its_own_alpha():
 
 @pytest.mark.parametrize("preset", ["default", "released"])
 def test_gradient_of_a_learned_alpha_equals_finite_differences(preset):
-    layer = DmpLayer(DmpConfig.preset(preset), FEW)
+    layer = DmpLayer(DmpConfig.preset(preset), FEW, ALPHA_RANGE)
     raw = torch.tensor([-2.0, 0.1, 3.0], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(layer, (*inputs(layer.config), raw))
 
@@ -208,7 +232,7 @@ def test_gradient_of_a_learned_alpha_equals_finite_differences(preset):
 def test_gradient_of_a_learned_alpha_is_that_of_the_fixed_one():
     # dy/dalpha through the layer, against a difference of two layers with alpha fixed.
     h, alpha = 1e-4, 11.0
-    layer = DmpLayer(DmpConfig(), FEW)
+    layer = DmpLayer(DmpConfig(), FEW, ALPHA_RANGE)
     leaves = tuple(x.detach() for x in inputs(layer.config))
     raw = torch.full((3,), layer.raw_alpha(alpha), dtype=torch.float64, requires_grad=True)
     up, down = (DmpLayer(DmpConfig(alpha=alpha + d), FEW)(*leaves) for d in (h, -h))
@@ -231,13 +255,13 @@ def test_learned_alpha_stays_in_range_and_is_never_cut_off():
 
 
 def test_weights_have_no_effect_when_the_goal_is_the_start():
-    layer = DmpLayer(DmpConfig(), FEW)
+    layer = DmpLayer(DmpConfig(), FEW, ALPHA_RANGE)
     y0, yd0, _, w = inputs(layer.config)
     assert torch.equal(layer(y0, yd0, y0, w), layer(y0, yd0, y0, torch.zeros_like(w)))
 
 
 def test_layer_can_be_copied_and_has_no_state_of_its_own():
-    layer = DmpLayer(DmpConfig(), FEW)
+    layer = DmpLayer(DmpConfig(), FEW, ALPHA_RANGE)
     leaves = inputs(layer.config)
     y = layer(*leaves)
     assert torch.equal(copy.deepcopy(layer)(*leaves), y)
@@ -249,7 +273,7 @@ def test_layer_can_be_copied_and_has_no_state_of_its_own():
     [
         (lambda: DmpLayer(DmpConfig(), 0), "k is 0"),
         (lambda: DmpLayer(DmpConfig(), 5, alpha_range=(30.0, 0.5)), "alpha_range"),
-        (lambda: DmpLayer(DmpConfig(), 5).raw_alpha(31.0), "0.5 to 30"),
+        (lambda: DmpLayer(DmpConfig(), 5, ALPHA_RANGE).raw_alpha(31.0), "0.5 to 30"),
         (
             lambda: DmpLayer(DmpConfig(), 5).rollout(*inputs(DmpConfig()), [-1.0]),
             "at least 0",

@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,14 +11,20 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call, grad, jacrev, vmap
 
 from ndp_ros.dmp.config import DmpConfig
-from ndp_ros.dmp.layer import DmpLayer, _product
+from ndp_ros.dmp.constant import Constant
+from ndp_ros.dmp.layer import DmpLayer, product, traceable_product
+from ndp_ros.dmp.learned_alpha import ALPHA_RANGE
+from ndp_ros.dmp.response import response
 from ndp_ros.errors import ConfigError
 
 DOF, N, K = 3, 4, 5
 
 
-def layer(**kwargs) -> DmpLayer:
-    return DmpLayer(DmpConfig(n_basis=N), K, **kwargs)
+def layer(k: int = K, alpha_range: object = ALPHA_RANGE, forcing: str = "outside") -> DmpLayer:
+    return DmpLayer(DmpConfig(n_basis=N, forcing=forcing), k, alpha_range)
+
+
+forcings = pytest.mark.parametrize("forcing", ["outside", "free"])
 
 
 def inputs(batch: int = 6, dtype=torch.float64, requires_grad: bool = False):
@@ -40,9 +47,10 @@ def test_an_empty_batch_goes_forward_and_backward(learned, rows) -> None:
     assert all(t.grad is not None and t.grad.shape == t.shape for t in tensors)
 
 
+@forcings
 @pytest.mark.parametrize("rows", [3, 40])
-def test_first_and_second_derivatives_are_those_of_finite_differences(rows) -> None:
-    made, times = layer(), torch.linspace(0.1, 1.2, rows)
+def test_first_and_second_derivatives_are_those_of_finite_differences(rows, forcing) -> None:
+    made, times = layer(forcing=forcing), torch.linspace(0.1, 1.2, rows)
 
     def y(*tensors):
         return made.rollout(*tensors, times)[0]
@@ -62,8 +70,9 @@ def test_each_input_alone_gets_its_gradient(wanted) -> None:
     torch.testing.assert_close(tensors[wanted].grad, every[wanted].grad)
 
 
-def test_vmap_gives_what_a_loop_gives() -> None:
-    made = layer()
+@forcings
+def test_vmap_gives_what_a_loop_gives(forcing) -> None:
+    made = layer(forcing=forcing)
     many = [torch.stack([t, 2.0 * t, -t]) for t in inputs()]
     expected = torch.stack([made(*(t[i] for t in many)) for i in range(3)])
     torch.testing.assert_close(vmap(made)(*many), expected)
@@ -72,8 +81,9 @@ def test_vmap_gives_what_a_loop_gives() -> None:
     torch.testing.assert_close(shared[0], expected[0])
 
 
-def test_func_grad_and_jacrev_give_what_backward_gives() -> None:
-    made, tensors = layer(), inputs()
+@forcings
+def test_func_grad_and_jacrev_give_what_backward_gives(forcing) -> None:
+    made, tensors = layer(forcing=forcing), inputs()
     w = tensors[3].clone().requires_grad_()
     made(*tensors[:3], w).square().sum().backward()
     result = grad(lambda w: made(*tensors[:3], w).square().sum())(tensors[3])
@@ -86,20 +96,24 @@ def test_func_grad_and_jacrev_give_what_backward_gives() -> None:
 
 
 class Net(nn.Module):
-    def __init__(self) -> None:
+    """Phi before a layer, with a learned alpha or without."""
+
+    def __init__(self, learned: bool = False, k: int = K, forcing: str = "outside") -> None:
         super().__init__()
-        self.phi, self.dmp = nn.Linear(DOF, DOF * (1 + N)), layer()
+        self.phi, self.learned = nn.Linear(DOF, DOF * (1 + N) + 1), learned
+        self.dmp = layer(k, forcing=forcing)
 
     def forward(self, y0: torch.Tensor) -> torch.Tensor:
-        out = self.phi(y0).view(-1, DOF, 1 + N)
-        return self.dmp(y0, torch.zeros_like(y0), out[..., 0], out[..., 1:])
+        out = self.phi(y0)
+        parts, raw_alpha = out[:, :-1].view(-1, DOF, 1 + N), out[:, -1] if self.learned else None
+        return self.dmp(y0, torch.zeros_like(y0), parts[..., 0], parts[..., 1:], raw_alpha)
 
 
 def test_autocast_computes_the_motion_in_single_precision() -> None:
     net, y0 = Net(), torch.randn(8, DOF)
     with torch.autocast("cpu", torch.bfloat16):
         mixed = net(y0)
-        out = net.phi(y0).view(-1, DOF, 1 + N)
+        out = net.phi(y0)[:, :-1].reshape(-1, DOF, 1 + N)
     assert mixed.dtype == torch.float32
     assert out.dtype == torch.bfloat16
     single = net.dmp(y0, torch.zeros_like(y0), out[..., 0].float(), out[..., 1:].float())
@@ -116,8 +130,10 @@ def test_half_precision_comes_back_in_half_and_is_computed_in_single(dtype) -> N
     torch.testing.assert_close(Y, layer()(*(t.float() for t in halves)).to(dtype))
 
 
-def test_compiled_whole_it_gives_the_same() -> None:
-    net, y0 = Net(), torch.randn(8, DOF)
+@forcings
+@pytest.mark.parametrize("learned", [False, True])
+def test_compiled_whole_it_gives_the_same(learned, forcing) -> None:
+    net, y0 = Net(learned, forcing=forcing), torch.randn(8, DOF)
     compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(y0), net(y0))
     compiled(y0).sum().backward()
@@ -128,11 +144,67 @@ def test_compiled_whole_it_gives_the_same() -> None:
         torch.testing.assert_close(a, p.grad)
 
 
+@forcings
+@pytest.mark.parametrize("learned", [False, True])
 @pytest.mark.parametrize("strict", [True, False])
-def test_exported_it_gives_the_same(strict) -> None:
-    net, y0 = Net().eval(), torch.randn(8, DOF)
+def test_exported_it_gives_the_same(strict, learned, forcing) -> None:
+    net, y0 = Net(learned, forcing=forcing).eval(), torch.randn(8, DOF)
     program = torch.export.export(net, (y0,), strict=strict)
     torch.testing.assert_close(program.module()(y0), net(y0))
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_layers_of_several_k_are_compiled_beside_each_other(learned) -> None:
+    y0 = torch.randn(8, DOF)
+    for k in (3, 7, 40):
+        net = Net(learned, k)
+        compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(y0), net(y0))
+
+
+class RollOuts(Net):
+    def forward(self, y0: torch.Tensor) -> torch.Tensor:
+        w = torch.ones(*y0.shape, N)
+        return torch.cat(self.dmp.rollout(y0, y0, -y0, w, (0.25, 1.5)))
+
+
+def test_a_roll_out_at_other_times_is_exported_right_or_refused() -> None:
+    net, y0 = RollOuts().eval(), torch.randn(8, DOF)
+    program = torch.export.export(net, (y0,), strict=False)
+    torch.testing.assert_close(program.module()(y0), net(y0))
+    with pytest.raises(Exception, match="Explanation"):
+        torch.export.export(net, (y0,), strict=True)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_meta_device_computes_shapes(learned, dtype, autocast) -> None:
+    tensors = [t.to(dtype=dtype, device="meta") for t in inputs()]
+    raw_alpha = torch.zeros(6, device="meta") if learned else None
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        Y = layer()(*tensors, raw_alpha)
+    assert (Y.device.type, Y.dtype, tuple(Y.shape)) == ("meta", dtype, (6, K, DOF))
+
+
+def test_a_layer_made_on_the_meta_device_keeps_its_response() -> None:
+    with torch.device("meta"):
+        made = layer()
+    tensors = inputs()
+    torch.testing.assert_close(made(*tensors), layer()(*tensors))
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_matrix_is_made_once_for_each_device(device) -> None:
+    constant, tensor = Constant(np.eye(2)), torch.zeros(1, device=device)
+    assert constant.like(tensor) is constant.like(tensor)
+    assert constant.like(tensor).device == tensor.device
+
+
+def test_raw_alpha_of_another_precision_is_converted() -> None:
+    tensors, raw_alpha = inputs(dtype=torch.float32), torch.linspace(-1, 1, 6)
+    expected = layer()(*tensors, raw_alpha)
+    torch.testing.assert_close(layer()(*tensors, raw_alpha.double()), expected)
 
 
 def test_a_mode_leaves_nothing_in_the_layer_that_another_cannot_use() -> None:
@@ -176,6 +248,7 @@ def test_a_change_of_the_output_in_place_is_right_or_refused() -> None:
         (lambda t: [*t[:3], t[3][..., :1]], "w has shape (6, 3, 1), expected (6, 3, 4)"),
         (lambda t: [t[0][0], *t[1:]], "y0 has shape (3,), expected (batch, dof)"),
         (lambda t: [u.long() for u in t], "w holds torch.int64"),
+        (lambda t: [u.numpy() for u in t], "expected a tensor"),
     ],
 )
 def test_shapes_that_would_only_broadcast_are_refused(change, why) -> None:
@@ -189,17 +262,67 @@ def test_raw_alpha_has_one_value_a_sample() -> None:
         layer()(*inputs(), torch.zeros(1, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("k", [2.5, "3", None, 0, -1])
-def test_k_is_a_whole_number(k) -> None:
+@pytest.mark.parametrize("k", [2.5, "3", None, 0, -1, 10**9, 10**30])
+def test_k_is_a_whole_number_within_memory(k) -> None:
     with pytest.raises(ConfigError, match="k is"):
         DmpLayer(DmpConfig(n_basis=N), k)
 
 
-def test_layouts_of_memory_do_not_matter() -> None:
-    made, tensors = layer(), inputs()
+@pytest.mark.parametrize(
+    "alpha_range",
+    [
+        "ab",
+        (1,),
+        (1, 2, 3),
+        5,
+        ((1, 2), 3),
+        (torch.zeros(2), 3),
+        (0, 1),
+        (2, 1),
+        (1, float("nan")),
+        (1, float("inf")),
+    ],
+)
+def test_a_range_of_alpha_is_two_positive_increasing_numbers(alpha_range) -> None:
+    with pytest.raises(ConfigError, match="alpha_range is"):
+        layer(alpha_range=alpha_range)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        "soon",
+        [[1], [1, 2]],
+        0.5,
+        [[0.1, 0.2]],
+        [1j],
+        {},
+        [1e300],
+        [-1.0],
+        [float("nan")],
+        torch.ones(1, requires_grad=True),
+    ],
+)
+def test_times_are_a_row_of_numbers_from_zero_on(times) -> None:
+    with pytest.raises(ConfigError, match="times"):
+        layer().rollout(*inputs(), times)
+
+
+@forcings
+def test_layouts_of_memory_do_not_matter(forcing) -> None:
+    made, tensors = layer(forcing=forcing), inputs()
     strided = [t.transpose(0, 1).contiguous().transpose(0, 1) for t in tensors]
     torch.testing.assert_close(made(*strided), made(*tensors))
-    B = made._matrix(made._times, 1, tensors[0])
-    torch.testing.assert_close(_product(B, *tensors), made(*tensors))
+    B = torch.from_numpy(response(made.config, np.arange(1, K + 1) / K)[0])
+    scaled = made.config.scaled
+    for computed in (product(B, scaled, *strided), traceable_product(B, scaled, *strided)):
+        torch.testing.assert_close(computed, made(*tensors))
     params = dict(Net().named_parameters())
     assert functional_call(Net(), params, (torch.randn(2, DOF),)).shape == (2, K, DOF)
+
+
+def test_a_layer_without_a_range_refuses_a_raw_alpha() -> None:
+    fixed = layer(alpha_range=None)
+    for learn in (lambda: fixed(*inputs(), torch.zeros(6)), lambda: fixed.raw_alpha(15.0)):
+        with pytest.raises(ConfigError, match="made with an alpha_range"):
+            learn()

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ndp_ros.config import from_mapping
 from ndp_ros.dmp.basis import centres, normalised_kernels, phase, widths
-from ndp_ros.dmp.config import KERNELS, LAYOUTS, DmpConfig
-from ndp_ros.dmp.response import response, response_uncached, whitening
+from ndp_ros.dmp.config import FORCINGS, KERNELS, LAYOUTS, ORDERS, SOLVERS, DmpConfig
+from ndp_ros.dmp.response import SOLVERS as TABLE
+from ndp_ros.dmp.response import response, response_size, whitening
 from ndp_ros.errors import ConfigError
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "released_dmp.json").read_text())
@@ -33,7 +35,7 @@ def unroll(config, y0, yd0, g, w, n_steps):
     for _ in range(n_steps + 1):
         x -= config.a_x * x * dt
         psi = normalised_kernels(config, np.array([x]))[0]
-        f = x * (psi @ w) * (g - y0)
+        f = x * (psi @ w) * (1.0 if config.forcing == "free" else g - y0)
         spring = config.alpha * (beta * (g - y) - yd)
         new = spring + (config.alpha * f if config.forcing == "inside" else f)
         applied = new if config.order == "simultaneous" else ydd
@@ -42,8 +44,8 @@ def unroll(config, y0, yd0, g, w, n_steps):
     return np.array(rows).T
 
 
-def columns(y0, yd0, g, w):
-    return np.concatenate(([y0, yd0, g], np.asarray(w) * (g - y0)))
+def columns(y0, yd0, g, w, forcing="outside"):
+    return np.concatenate(([y0, yd0, g], np.asarray(w) * (1.0 if forcing == "free" else g - y0)))
 
 
 def test_phase_solves_equation_2():
@@ -95,19 +97,19 @@ def test_kernels_stay_normalised_where_they_underflow(config, a_x):
 
 
 @pytest.mark.parametrize("config", SYSTEMS, ids=name)
-@pytest.mark.parametrize("forcing", ["inside", "outside"])
+@pytest.mark.parametrize("forcing", FORCINGS)
 def test_exact_solution_satisfies_equation_1(config, forcing):
     # yd and ydd are the slopes of y and yd, and eq. (1) holds with f from the kernels.
     config = replace(config, forcing=forcing)
     t = np.array([0.013, 0.21, 0.37, 0.77, 1.0, 1.9])
     rng = np.random.default_rng(0)
     y0, yd0, g, w = 0.3, -1.2, 0.9, rng.normal(0, 30, config.n_basis)
-    C, h = columns(y0, yd0, g, w), 1e-5
+    C, h = columns(y0, yd0, g, w, forcing), 1e-5
     y, yd, ydd = response(config, t) @ C
     before, after = response(config, t - h) @ C, response(config, t + h) @ C
     x = phase(config, t)
-    f = x * (normalised_kernels(config, x) @ w) * (g - y0)
-    f *= config.alpha if forcing == "inside" else 1.0
+    f = x * (normalised_kernels(config, x) @ w)
+    f *= {"inside": config.alpha * (g - y0), "outside": g - y0, "free": 1.0}[forcing]
     scale = np.abs(ydd).max()
     assert (after[0] - before[0]) / (2 * h) == pytest.approx(yd, abs=1e-7 * scale)
     # A linear kernel has a kink at every centre, where a central difference is first order.
@@ -131,7 +133,7 @@ def test_euler_converges_to_the_exact_solution_at_first_order(config):
 def test_exact_equals_a_very_fine_euler():
     config = DmpConfig()
     t = np.linspace(0, 1, 11)
-    fine = response_uncached(replace(config, solver="euler", m=400_000), t)
+    fine = response(replace(config, solver="euler", m=400_000), t)
     y, yd, _ = np.abs(fine - response(config, t)).max(axis=(1, 2))
     assert y < 1e-5
     assert yd < 1e-4
@@ -149,7 +151,7 @@ def test_exact_rows_do_not_depend_on_the_other_rows(kernel, layout, a_x):
 
 
 @pytest.mark.parametrize("order", ["simultaneous", "lagged"])
-@pytest.mark.parametrize("forcing", ["inside", "outside"])
+@pytest.mark.parametrize("forcing", FORCINGS)
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_euler_response_equals_the_unrolled_recursion(order, forcing, kernel):
     config = DmpConfig(solver="euler", m=35, order=order, forcing=forcing, kernel=kernel)
@@ -157,7 +159,8 @@ def test_euler_response_equals_the_unrolled_recursion(order, forcing, kernel):
     start = (0.4, -0.7, 1.1, rng.normal(0, 20, config.n_basis))
     t = np.arange(0, 51) / 35  # beyond the end of the segment
     expected = unroll(config, *start, n_steps=50)
-    assert response(config, t) @ columns(*start) == pytest.approx(expected, rel=1e-11, abs=1e-11)
+    y = response(config, t) @ columns(*start, forcing)
+    assert y == pytest.approx(expected, rel=1e-11, abs=1e-11)
 
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda g: f"{g['case']['kernel']}-{g['case']['m']}")
@@ -217,7 +220,7 @@ def test_response_does_not_depend_on_the_origin(preset):
 @settings(deadline=None, max_examples=40)
 def test_every_trajectory_converges_to_its_goal(alpha, kernel, w, y0, yd0, g):
     config = DmpConfig(alpha=alpha, kernel=kernel)
-    B = response_uncached(config, np.array([60.0]))[:, 0]
+    B = response(config, np.array([60.0]))[:, 0]
     y, yd, ydd = B @ columns(y0, yd0, g, w)
     assert y == pytest.approx(g, abs=1e-6)
     assert yd == pytest.approx(0.0, abs=1e-6)
@@ -238,11 +241,23 @@ def test_times_may_come_in_any_order_and_twice():
         assert B[:, i] == pytest.approx(response(config, [time])[:, 0], rel=1e-12, abs=1e-15)
 
 
-def test_response_is_shared_and_cannot_be_spoiled():
-    B = response(DmpConfig(), [0.5, 1.0])
-    assert response(DmpConfig(), (0.5, 1.0)) is B
-    with pytest.raises(ValueError, match="read-only"):
-        B[0, 0, 0] = 2.0
+def test_every_solver_of_a_configuration_is_in_the_table():
+    assert set(TABLE) == set(SOLVERS)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_size_grows_with_the_horizon_and_the_basis(solver):
+    config, times = DmpConfig(solver=solver), np.linspace(0, 1, 500)
+    size = response_size(config, times)
+    assert response_size(config, 2 * times) > size
+    assert response_size(replace(config, n_basis=12), times) > 1.3 * size
+
+
+def test_a_response_that_fills_the_memory_is_refused():
+    with pytest.raises(ConfigError, match="at most"):
+        response(DmpConfig(n_basis=10**9), [0.5])
+    with pytest.raises(ConfigError, match="at most"):
+        response(DmpConfig(), np.zeros(5_000_000))
 
 
 @pytest.mark.parametrize("n_basis", [6, 30])
@@ -263,9 +278,44 @@ def test_whitened_weights_span_curves_of_size_one(n_basis):
         (DmpConfig(), [1e9], "at most"),
         (DmpConfig(solver="euler", m=3, alpha=15.0), [1.0], "diverge.*raise m"),
         (DmpConfig(solver="euler", m=20, a_x=30.0), [1.0], "diverge.*a_x=30"),
-        (DmpConfig(solver="euler"), [1e9], "Euler steps"),
+        (DmpConfig(solver="euler"), [1e9], "at most"),
+        (DmpConfig(solver="euler"), [1e300], "at most"),
+        *(
+            (DmpConfig(solver="euler", order="lagged", m=m, alpha=alpha), [1.0], "diverge")
+            for m, alpha in [(15, 15.0), (15, 25.0), (25, 25.0)]
+        ),
     ],
 )
 def test_impossible_responses_are_refused_with_a_reason(config, times, words):
     with pytest.raises(ConfigError, match=words):
         response(config, times)
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(DmpConfig)])
+@pytest.mark.parametrize("value", [None, "unheard of", [1], -1, 0, np.nan, np.inf])
+def test_a_configuration_without_a_response_is_refused_by_name(name, value):
+    with pytest.raises(ConfigError, match=name):
+        DmpConfig(**{name: value})
+
+
+ANY = st.one_of(st.integers(), st.floats())
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    n_basis=st.one_of(st.integers(-2, 12), st.floats()),
+    alpha=ANY,
+    a_x=ANY,
+    m=st.one_of(st.integers(-2, 200), st.floats()),
+    solver=st.sampled_from(SOLVERS),
+    kernel=st.sampled_from(KERNELS),
+    order=st.sampled_from(ORDERS),
+)
+def test_any_numbers_within_the_bounds_have_a_finite_response(**values):
+    try:
+        config = from_mapping(DmpConfig, values)
+        B = response(config, np.linspace(0.0, 1.0, 4))
+    except ConfigError as error:
+        assert str(error)
+        return
+    assert np.isfinite(B).all()

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from ndp_ros.dmp import segment as segment_module
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.dmp.segment import Segment
 from ndp_ros.errors import SegmentError
@@ -89,6 +90,14 @@ def test_euler_segment_is_sampled_on_its_grid():
     config = DmpConfig(solver="euler", m=20)
     motion = random_segment(config, duration=1.0).bind(np.zeros(DOF), np.ones(DOF))
     assert motion.sample(0.26)[0] == pytest.approx(motion.sample(0.25)[0])
+
+
+def test_setpoints_at_the_same_times_compute_one_response(monkeypatch):
+    motion, times = random_segment().bind(np.zeros(DOF), np.ones(DOF)), [0.0, 0.0123, 0.0717]
+    first = motion.setpoints(times)
+    monkeypatch.setattr(segment_module, "response", None)
+    first[:] = 9.0  # of its own, so it spoils nothing
+    assert motion.setpoints(times)[0, 1] == pytest.approx(1.0)
 
 
 def test_segment_keeps_its_own_copy():

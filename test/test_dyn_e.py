@@ -1,6 +1,5 @@
-"""Dyn-E: what the embedding learns, how an action decodes, TD3's step, runs and resumption."""
+"""Dyn-E: the embedding, the decoding of actions, runs and resumption."""
 
-import dataclasses
 import math
 from pathlib import Path
 
@@ -9,13 +8,13 @@ import pytest
 import torch
 
 from ndp_ros import checkpoint
-from ndp_ros.commands.evaluate import require_fit, task_of
 from ndp_ros.errors import CheckpointError, TaskError, TrainingError
 from ndp_ros.policies.array_policy import ArrayPolicy
-from ndp_ros.tasks.embedding import Decoder, EmbeddedActions, SideBySide, selu
+from ndp_ros.tasks.actions.embedding import Decoder, EmbeddedActions, VectorEmbeddedActions, selu
 from ndp_ros.tasks.throw import Throw
-from ndp_ros.training.dyn_e import EMBEDDING, TwinDelayed, embedded
-from ndp_ros.training.embedding import (
+from ndp_ros.tasks.vector import vectorise
+from ndp_ros.training.baselines.dyn_e import EMBEDDING, embedded
+from ndp_ros.training.baselines.embedding import (
     Embedding,
     divergence,
     learn_embedding,
@@ -23,38 +22,51 @@ from ndp_ros.training.embedding import (
     selu_net,
     whitened,
 )
-from ndp_ros.training.environment import TaskChoice, crowd
+from ndp_ros.training.config import DynEConfig, PpoConfig, RunConfig, Td3Config, make_spec
+from ndp_ros.training.evaluate import require_fit, task_choice
 from ndp_ros.training.evaluation import make_actor, run_episode
-from ndp_ros.training.experiment import DynEConfig, RunConfig, SacConfig, make_spec, shipped
+from ndp_ros.training.experiments import shipped
 from ndp_ros.training.logs import TIME_COLUMNS, read_progress
-from ndp_ros.training.ppo import PpoConfig
 from ndp_ros.training.run import train
 
 TOY = "toy_task:Toy-v0"
 SMALL = DynEConfig(
-    random_steps=160, embedding_hidden=16, embedding_steps=30, decoder_steps=30,
+    random_steps=160,
+    embedding_hidden=16,
+    embedding_steps=30,
+    decoder_steps=30,
     embedding_batch=16,
-)  # fmt: skip
+)
 
 
 def toy(**changes: object) -> RunConfig:
     values = {
-        "task": TOY, "method": "dyn-e", "samples": 640, "hidden": (16, 16), "preset": "",
-        "environments": 4, "workers": 1, "checkpoint_every": 1, "evaluation_episodes": 2,
+        "task": TOY,
+        "method": "dyn-e",
+        "samples": 640,
+        "hidden": (16, 16),
+        "preset": "",
+        "environments": 4,
+        "workers": 1,
+        "checkpoint_every": 1,
+        "evaluation_episodes": 2,
         "ppo": PpoConfig(batch_size=160),
-        "sac": SacConfig(collect=80, warm_up=160, replay_batch=16, critic_hidden=(16,)),
+        "td3": Td3Config(collect=80, warm_up=160, replay_batch=16, critic_hidden=(16,)),
         "dyne": SMALL,
-    }  # fmt: skip
+    }
     return RunConfig(**{**values, **changes})
 
 
 def random_decoder(k: int = 5, dof: int = 7, size: int = 3, seed: int = 0) -> dict:
     rng = np.random.default_rng(seed)
     return {
-        "bound": np.full((k, dof), 2.0), "largest": np.array([1.5]),
-        "0.weight": rng.normal(size=(8, size)), "0.bias": rng.normal(size=8),
-        "1.weight": rng.normal(size=(k * dof, 8)), "1.bias": rng.normal(size=k * dof),
-    }  # fmt: skip
+        "bound": np.full((k, dof), 2.0),
+        "largest": np.array([1.5]),
+        "0.weight": rng.normal(size=(8, size)),
+        "0.bias": rng.normal(size=8),
+        "1.weight": rng.normal(size=(k * dof, 8)),
+        "1.bias": rng.normal(size=k * dof),
+    }
 
 
 # The embedding.
@@ -88,16 +100,20 @@ def test_gradients_reach_the_encoder_through_the_predicted_change() -> None:
     assert all(p.grad is not None and p.grad.any() for p in net.encoder.parameters())
 
 
-def test_sequences_with_the_same_outcome_come_to_lie_together() -> None:
+def test_sequences_with_the_same_outcome_get_neighbouring_embeddings() -> None:
     """Only the sum of an action's two steps moves the state: the other direction is lost."""
     rng = np.random.default_rng(0)
     obs = rng.normal(size=(2000, 2))
     actions = rng.uniform(-1, 1, (2000, 2, 1))
     next_obs = obs + np.array([1.0, 0.0]) * actions.sum(axis=1)
     config = DynEConfig(
-        embedding_hidden=32, embedding_steps=600, decoder_steps=600, embedding_rate=3e-3,
-        embedding_size=1, motion_cost=1e-5,
-    )  # fmt: skip
+        embedding_hidden=32,
+        embedding_steps=600,
+        decoder_steps=600,
+        embedding_rate=3e-3,
+        embedding_size=1,
+        motion_cost=1e-5,
+    )
     tensors = learn_embedding(obs, actions, next_obs, np.ones((2, 1)), config, 0)
     decoder = Decoder(tensors)
     sums = [decoder(np.array([[e]])).sum() for e in np.linspace(-0.7, 0.7, 15)]
@@ -111,7 +127,7 @@ def test_whitening_leaves_constants_at_zero() -> None:
     np.testing.assert_allclose(whitened(values), [[-1.0, 0.0], [1.0, 0.0]])
 
 
-def test_an_embedding_depends_on_its_seed_alone() -> None:
+def test_an_embedding_depends_only_on_its_seed() -> None:
     rng = np.random.default_rng(0)
     data = rng.normal(size=(64, 3)), rng.uniform(-1, 1, (64, 2, 2)), rng.normal(size=(64, 3))
     learnt = [learn_embedding(*data, np.ones((2, 2)), SMALL, seed) for seed in (3, 3, 4)]
@@ -123,7 +139,7 @@ def test_an_embedding_depends_on_its_seed_alone() -> None:
 # Acting through it.
 
 
-def test_an_action_decodes_as_the_network_that_was_learnt(tmp_path: Path) -> None:
+def test_the_saved_decoder_equals_the_trained_network(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = selu_net(3, 8, 8, 10)
     tensors = {"bound": np.full((5, 2), 2.0), "largest": np.array([1.5])}
@@ -140,7 +156,7 @@ def test_an_action_decodes_as_the_network_that_was_learnt(tmp_path: Path) -> Non
     np.testing.assert_allclose(decoded, expected.detach().numpy(), atol=1e-6)
 
 
-def test_a_step_runs_what_its_action_decodes_to() -> None:
+def test_a_step_executes_the_decoded_displacements() -> None:
     decoder = Decoder(random_decoder())
     env, task = EmbeddedActions(Throw(k=5), decoder), Throw(k=5)
     np.testing.assert_array_equal(env.reset(seed=1)[0], task.reset(seed=1)[0])
@@ -151,17 +167,17 @@ def test_a_step_runs_what_its_action_decodes_to() -> None:
     np.testing.assert_array_equal(ours[4]["rewards"], [theirs[4]["rewards"].sum()])
 
 
-def test_side_by_side_is_alone_number_for_number() -> None:
+def test_a_vector_gives_the_bits_of_single_environments() -> None:
     decoder = Decoder(random_decoder())
     alone, joined = ([EmbeddedActions(Throw(k=5), decoder) for _ in range(2)] for _ in range(2))
-    together = crowd(joined)
-    assert isinstance(together, SideBySide)
+    vector = vectorise(joined)
+    assert isinstance(vector, VectorEmbeddedActions)
     for seed, (a, b) in enumerate(zip(alone, joined, strict=True)):
         a.reset(seed=seed), b.reset(seed=seed)
     actions = np.random.default_rng(0).normal(size=(2, 1, 3))
     for a, b in zip(
         [e.step(x) for e, x in zip(alone, actions, strict=True)],
-        together.step(actions),
+        vector.step(actions),
         strict=True,
     ):
         np.testing.assert_array_equal(a[0], b[0])
@@ -178,78 +194,9 @@ def test_side_by_side_is_alone_number_for_number() -> None:
         (lambda: EmbeddedActions(Throw(k=5), Decoder(random_decoder())).execute(0), "step"),
     ],
 )
-def test_what_cannot_be_is_refused(make, problem: str) -> None:
+def test_inconsistent_embeddings_are_refused(make, problem: str) -> None:
     with pytest.raises(TaskError, match=problem):
         make()
-
-
-# TD3.
-
-
-def learner(**changes: object) -> TwinDelayed:
-    config = toy(**changes)
-    spec = embedded(make_spec(config, TaskChoice(TOY, 5).make()), config.dyne)
-    return TwinDelayed(spec, config, config.dyne)
-
-
-def windows(n: int = 8, seed: int = 0) -> dict[str, torch.Tensor]:
-    g = torch.Generator().manual_seed(seed)
-    return {
-        "obs": torch.randn((n, 11), generator=g), "next_obs": torch.randn((n, 11), generator=g),
-        "actions": torch.rand((n, 1, 2), generator=g) * 2 - 1,
-        "rewards": torch.randn(n, generator=g), "going_on": torch.ones(n),
-    }  # fmt: skip
-
-
-def test_the_critics_goal_is_the_lesser_of_the_targets_after_the_window() -> None:
-    td3, batch = learner(dyne=dataclasses.replace(SMALL, target_noise=0.0)), windows()
-    batch["going_on"][0] = 0.0
-    with torch.no_grad():
-        next_actions = torch.tanh(td3.target_actor(td3.actor.normaliser(batch["next_obs"])))
-        ahead = td3.values(td3.targets, batch["next_obs"], next_actions).amin(0)
-        goal = batch["rewards"] / 2.0 + 0.99**5 * batch["going_on"] * ahead
-        values = td3.values(td3.critics, batch["obs"], batch["actions"][:, 0])
-        expected = sum(((v - goal) ** 2).mean() for v in values)
-    figures = td3.learn(batch, 2.0, torch.Generator().manual_seed(0))
-    assert figures["value_loss"] == pytest.approx(expected.item(), rel=1e-5)
-
-
-def test_target_noise_is_clipped_and_actions_stay_inside() -> None:
-    td3 = learner(dyne=dataclasses.replace(SMALL, target_noise=50.0, target_clip=0.5))
-    td3.largest = 2.0
-    obs = windows(64)["next_obs"]
-    with torch.no_grad():
-        quiet = torch.tanh(td3.target_actor(td3.actor.normaliser(obs)))
-        noisy = td3.following(obs, torch.Generator().manual_seed(0))
-    assert (noisy - quiet).abs().max().item() == pytest.approx(0.25, abs=1e-6)
-    assert noisy.abs().max() <= 1.0
-
-
-def test_the_actor_and_the_targets_move_every_second_step() -> None:
-    td3, g = learner(), torch.Generator().manual_seed(0)
-    seen = []
-    for _ in range(4):
-        td3.learn(windows(), 1.0, g)
-        last = list(td3.actor.actor)[-1].weight.detach().clone()
-        seen.append((last, next(td3.targets.parameters()).clone()))
-    for i in (0, 1):
-        assert torch.equal(seen[0][i], seen[1][i]) and torch.equal(seen[2][i], seen[3][i])
-        assert not torch.equal(seen[1][i], seen[2][i])
-
-
-def test_the_actor_climbs_the_first_critic() -> None:
-    td3, g, batch = learner(), torch.Generator().manual_seed(0), windows(64)
-    td3.optimisers["critics"].param_groups[0]["lr"] = 0.0
-
-    def value() -> float:
-        with torch.no_grad():
-            chosen = td3.actor.means(batch["obs"]).flatten(1)
-            return td3.values(td3.critics, batch["obs"], chosen)[0].mean().item()
-
-    before = value()
-    for _ in range(40):
-        td3.learn(batch, 1.0, g)
-    assert value() > before
 
 
 # Runs.
@@ -281,16 +228,25 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
 
 def test_it_learns_the_toy(tmp_path: Path) -> None:
     config = toy(
-        samples=4000, checkpoint_every=6, evaluation_episodes=4,
-        sac=SacConfig(
-            collect=80, warm_up=400, replay_batch=64, critic_hidden=(64, 64), actor_rate=1e-3,
+        samples=4000,
+        checkpoint_every=6,
+        evaluation_episodes=4,
+        td3=Td3Config(
+            collect=80,
+            warm_up=400,
+            replay_batch=64,
+            critic_hidden=(64, 64),
+            actor_rate=1e-3,
             steps_per_window=2.0,
         ),
         dyne=DynEConfig(
-            random_steps=800, embedding_hidden=32, embedding_steps=400, decoder_steps=400,
+            random_steps=800,
+            embedding_hidden=32,
+            embedding_steps=400,
+            decoder_steps=400,
             embedding_rate=2e-3,
         ),
-    )  # fmt: skip
+    )
     train(config, tmp_path / "run", quiet=True)
     returns = [float(r["eval_return"]) for r in rows(tmp_path / "run") if r["eval_return"]]
     chance = [float(r["return"]) for r in rows(tmp_path / "run")[:4] if r["return"]]
@@ -302,23 +258,23 @@ def test_a_checkpoint_has_the_embedding_that_it_acts_through(tmp_path: Path) -> 
     folder = (tmp_path / "run" / "checkpoints" / "last").resolve()
     moved = folder.rename(tmp_path / "elsewhere")
     saved = checkpoint.load(moved)
-    env = task_of(saved, [], moved).make()
+    env = task_choice(saved, [], moved).make()
     require_fit(saved, env)
     episode = run_episode(env, make_actor(ArrayPolicy(saved.spec, saved.tensors)), 0)
     assert math.isfinite(episode["return"]) and episode["windows"] == 4
     with pytest.raises(CheckpointError, match="dyn-e"):
-        task_of(saved, [])
+        task_choice(saved, [])
 
 
 @pytest.mark.parametrize("task", ["throw", "pick", "push", "soccer", "faucet-open"])
 def test_shipped_experiments_fit_their_tasks(task: str) -> None:
     config = shipped(task, "dyn-e")
     assert config.dyne.random_steps < config.samples
-    assert config.hidden == config.sac.critic_hidden == (400, 300)
+    assert config.hidden == config.td3.critic_hidden == (400, 300)
     embedded(make_spec(config, config.choice.make()), config.dyne)
 
 
 def test_a_run_that_ends_before_its_random_motion_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="samples is 160, and random motion alone takes 160"):
+    with pytest.raises(TrainingError, match="samples is 160, and random motion takes 160"):
         train(toy(samples=160), tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""Noise that remembers: its correlation, and the densities that a policy learns from."""
+"""Correlated noise: its correlation, and the densities that PPO trains on."""
 
 import numpy as np
 import pytest
@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from torch.distributions import MultivariateNormal
 
 from ndp_ros.policies.layout import LOG_STD, initial_tensors
-from ndp_ros.training.environment import TaskChoice
-from ndp_ros.training.experiment import RunConfig, make_spec
+from ndp_ros.tasks.choice import TaskChoice
+from ndp_ros.training.config import RunConfig, make_spec
 from ndp_ros.training.exploration import WindowNoise
 from ndp_ros.training.ppo import log_prob
-from ndp_ros.training.rollouts import Block, Plan, Worker
+from ndp_ros.training.worker import Block, Plan, Worker
 
 windows = st.integers(1, 20)
 correlations = st.floats(0.0, 0.99)
@@ -24,7 +24,7 @@ def covariance(k: int, correlation: float) -> np.ndarray:
 
 
 @given(windows, correlations)
-def test_neighbours_are_correlated_as_asked_and_every_action_keeps_its_deviation(k, correlation):
+def test_neighbours_are_correlated_and_every_action_keeps_its_deviation(k, correlation):
     colour = WindowNoise(k, correlation, np.float64).colour(np.eye(k))
     np.testing.assert_allclose(colour @ colour.T, covariance(k, correlation), atol=1e-9)
 
@@ -45,7 +45,7 @@ def test_a_gradient_is_pulled_back_by_the_transpose(k, correlation):
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.4, 0.9])
-def test_the_ratio_of_an_action_is_that_given_the_actions_before_it(correlation):
+def test_the_density_of_an_action_is_conditional_on_the_earlier_ones(correlation):
     k, log_std = 5, np.array([-0.3, 0.2])
     rng = np.random.default_rng(0)
     actions, old, new = rng.standard_normal((3, k, len(log_std), 1))
@@ -71,7 +71,7 @@ def test_the_ratio_of_an_action_is_that_given_the_actions_before_it(correlation)
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.8])
-def test_roll_outs_draw_the_noise_that_is_asked_for(correlation):
+def test_roll_outs_draw_noise_with_the_given_correlation(correlation):
     config = RunConfig(task="toy_task:Toy-v0", method="ppo-multi")
     env = config.choice.make()
     plan = Plan(config.choice, make_spec(config, env), 0, 8, 500, 1, correlation)
@@ -80,7 +80,7 @@ def test_roll_outs_draw_the_noise_that_is_asked_for(correlation):
     tensors = initial_tensors(plan.spec, 0)
     tensors["normaliser.variance"] = np.ones_like(tensors["normaliser.variance"])
     worker = Worker(plan, 0, block.memory)
-    policy = worker._policy
+    policy = worker._policy  # noqa: SLF001
     policy.flat[:] = policy.layout.flatten(tensors, policy.flat.dtype)
     block.flat[:], block.mean[:], block.variance[:] = policy.flat, policy.mean, policy.variance
     worker.collect(0, fresh=True)

@@ -9,7 +9,7 @@ from test_training import toy
 
 from ndp_ros import checkpoint, cli
 from ndp_ros.commands import export
-from ndp_ros.training.experiment import ImitationConfig
+from ndp_ros.training.config import ImitationConfig
 from ndp_ros.training.run import train
 
 
@@ -67,7 +67,7 @@ def test_export_refuses_what_it_could_not_write_before_any_episode(
 ):
     monkeypatch.chdir(tmp_path)
     train(toy(320, evaluation_episodes=0), tmp_path / "run", quiet=True)
-    monkeypatch.setattr(export, "run_episode", lambda *_: pytest.fail("an episode"))
+    monkeypatch.setattr(export, "measure", lambda *_: pytest.fail("an episode"))
     (tmp_path / "file").touch()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").touch()

@@ -1,4 +1,4 @@
-"""Whatever the system, a parser or an import says is one line and status 2, in every command."""
+"""Errors of the system, of parsers and of imports are one line and status 2 in every command."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_a_path_that_cannot_be_used_is_one_line(command, tmp_path, monkeypatch, capsys) -> None:
+def test_an_unusable_path_is_one_line(command, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     for path in bad_paths(tmp_path).values():
         assert ndp([*command, path]) == 2, path
@@ -77,8 +77,11 @@ def test_a_folder_of_another_user_is_one_line(command, tmp_path) -> None:
     for path in ("closed", "closed/config.json", "closed/x/y"):
         done = subprocess.run(
             [*NOBODY, sys.executable, "-m", "ndp_ros.cli", *command, str(tmp_path / path)],
-            cwd="/", capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            cwd="/",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 2, done.stderr
         assert done.stderr.count("\n") == 1, done.stderr
 
@@ -87,39 +90,58 @@ def test_a_folder_of_another_user_is_one_line(command, tmp_path) -> None:
 @pytest.mark.parametrize(
     "command", [["--help"], ["eval", "--help"], ["check", "--json", "config/arms/jaco.yaml"]]
 )
-def test_an_output_that_takes_nothing_is_no_success(command, output) -> None:
+def test_a_command_whose_output_fails_does_not_succeed(command, output) -> None:
     root = Path(__file__).parent.parent
     to = ">&-" if output == "closed" else f"> {output}"
     done = subprocess.run(
         ["sh", "-c", f'exec "$0" -m ndp_ros.cli "$@" {to}', sys.executable, *command],
-        stderr=subprocess.PIPE, text=True, check=False, cwd=root,
-    )  # fmt: skip
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        cwd=root,
+    )
     assert done.returncode == 2
     lines = [line for line in done.stderr.splitlines() if "sound" not in line]
     assert len(lines) == 1, done.stderr
 
 
-def test_a_working_directory_that_is_gone_is_one_line(tmp_path) -> None:
+def test_a_deleted_working_directory_is_one_line(tmp_path) -> None:
     folder = tmp_path / "gone"
     folder.mkdir()
     ndp_script = Path(sys.executable).with_name("ndp")
     if not ndp_script.exists():
         pytest.skip("the command ndp is not installed beside this interpreter")
     done = subprocess.run(
-        ["sh", "-c", 'rmdir "$PWD" && exec "$0" "$@"', str(ndp_script), "train", "throw",
-         "--samples", "100"],
-        cwd=folder, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            "sh",
+            "-c",
+            'rmdir "$PWD" && exec "$0" "$@"',
+            str(ndp_script),
+            "train",
+            "throw",
+            "--samples",
+            "100",
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2
     assert done.stderr == "ndp train: the working directory no longer exists: go to another one\n"
 
 
 @pytest.mark.parametrize(
     ("module", "extra"),
-    [("mujoco", "ndp_ros[sim]"), ("torch", "ndp_ros[train]"), ("rclpy", "ndp_ros[wheels]"),
-     ("metaworld.envs", "ndp_ros[metaworld]"), ("google.protobuf", "ndp_ros[kortex]")],
-)  # fmt: skip
-def test_what_is_missing_names_the_extra_that_brings_it(module, extra) -> None:
+    [
+        ("mujoco", "ndp_ros[sim]"),
+        ("torch", "ndp_ros[train]"),
+        ("rclpy", "ndp_ros[wheels]"),
+        ("metaworld.envs", "ndp_ros[metaworld]"),
+        ("google.protobuf", "ndp_ros[kortex]"),
+    ],
+)
+def test_a_missing_module_is_named_with_the_extra_that_installs_it(module, extra) -> None:
     assert extra in describe(ModuleNotFoundError(f"No module named {module!r}", name=module))
 
 
@@ -134,7 +156,7 @@ def test_training_without_the_simulator_names_its_extra() -> None:
     assert "ndp_ros[sim]" in done.stderr
 
 
-def test_an_unknown_name_gets_the_nearest_and_no_long_list(capsys) -> None:
+def test_an_unknown_name_is_answered_with_the_nearest_names(capsys) -> None:
     assert ndp(["train", "drawer-opne"]) == 2
     line = one_line(capsys)
     assert "did you mean drawer-open" in line
@@ -193,12 +215,12 @@ def fill(name: str, value: float):
         (fill("critic.2.bias", -3e38), "are not finite"),
     ],
 )
-def test_a_checkpoint_that_cannot_run_is_not_sound(shipped, change, why) -> None:
+def test_a_checkpoint_that_cannot_run_is_refused(shipped, change, why) -> None:
     with pytest.raises(CheckpointError, match=why):
         checkpoint.load(altered(shipped, change))
 
 
-def test_half_precision_is_read_and_another_type_is_named(shipped) -> None:
+def test_half_precision_is_read_and_other_types_are_refused_by_name(shipped) -> None:
     whole = checkpoint.load(shipped).tensors
 
     def halved(tensors) -> None:
@@ -210,10 +232,10 @@ def test_half_precision_is_read_and_another_type_is_named(shipped) -> None:
     torch = pytest.importorskip("torch", reason="writes bfloat16")
     from safetensors.torch import save
 
-    def brain(tensors) -> bytes:
+    def bfloat16(tensors) -> bytes:
         return save({n: torch.tensor(a).to(torch.bfloat16) for n, a in tensors.items()})
 
-    loaded = checkpoint.load(altered(shipped, brain)).tensors
+    loaded = checkpoint.load(altered(shipped, bfloat16)).tensors
     np.testing.assert_allclose(loaded["actor.0.bias"], whole["actor.0.bias"], atol=5e-2)
 
     def integers(tensors) -> None:
@@ -226,7 +248,7 @@ def test_half_precision_is_read_and_another_type_is_named(shipped) -> None:
 # Runs.
 
 
-def test_one_process_writes_to_a_run_and_another_is_refused_with_its_number(tmp_path) -> None:
+def test_a_second_process_cannot_write_to_a_run_and_names_the_first(tmp_path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from ndp_ros.training.directory import hold;"
         "hold(Path(sys.argv[1])); print('held', flush=True); time.sleep(600)"
@@ -245,9 +267,7 @@ def test_one_process_writes_to_a_run_and_another_is_refused_with_its_number(tmp_
 
 
 @pytest.mark.parametrize("way", [[], ["--resume"]])
-def test_training_into_a_run_that_is_being_written_is_one_line(
-    way, tmp_path, capsys, monkeypatch
-) -> None:
+def test_training_into_a_locked_run_is_one_line(way, tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("run").mkdir()
     lock = hold(Path("run"))
@@ -263,10 +283,13 @@ def test_training_into_a_run_that_is_being_written_is_one_line(
 def test_an_interrupt_at_any_moment_is_one_line_and_leaves_nothing(seconds, tmp_path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "ndp_ros.cli", "train", "throw", "--workers", "2", "--out", "run"],
-        cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
         # A shell that runs the tests in the background has it ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+    )
     time.sleep(seconds)
     os.killpg(process.pid, signal.SIGINT)
     try:
@@ -274,8 +297,8 @@ def test_an_interrupt_at_any_moment_is_one_line_and_leaves_nothing(seconds, tmp_
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         raise
-    if process.returncode == -signal.SIGINT:
-        assert seconds < 1.0, "only before the command has begun"
+    if process.returncode == -signal.SIGINT or said.startswith("Fatal Python error: init_"):
+        assert seconds < 2.0, "only before the command has begun"
         return
     assert process.returncode == 130
     assert "Traceback" not in said
@@ -287,9 +310,9 @@ def test_an_interrupt_at_any_moment_is_one_line_and_leaves_nothing(seconds, tmp_
             time.sleep(0.05)
 
 
-def test_a_seed_is_the_one_that_was_given(capsys) -> None:
+def test_seeds_are_exact(capsys) -> None:
     from ndp_ros.config import from_mapping
-    from ndp_ros.training.experiment import RunConfig
+    from ndp_ros.training.config import RunConfig
 
     seed = 2**53 + 1
     for given in (seed, str(seed)):

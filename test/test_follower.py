@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ndp_ros.arms.arm import ArmInfo
+from ndp_ros.control.arm import ArmInfo
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.dmp.response import response
 from ndp_ros.dmp.segment import Segment
@@ -16,6 +16,7 @@ from ndp_ros.streaming.config import RuntimeConfig
 from ndp_ros.streaming.follower import Follower
 from ndp_ros.streaming.guard import Guard
 from ndp_ros.streaming.layout import PHASES
+from ndp_ros.streaming.slots import SAMPLES, Response
 
 DOF = 3
 INFO = ArmInfo(
@@ -38,6 +39,7 @@ BOUNDLESS = dataclasses.replace(
 )
 HOME = np.array([0.0, 1.0, 0.5])
 DMP = DmpConfig(n_basis=5)
+FREE = DmpConfig(n_basis=5, forcing="free")
 DURATION = 0.1
 
 
@@ -48,39 +50,55 @@ def from_home(*offset: float) -> np.ndarray:
 class Place:
     """A response matrix as the mailbox offers it."""
 
-    def __init__(self, B: np.ndarray, duration: float) -> None:
-        self.generation, self.B, self.duration, self.mark = 1, B, duration, 2
+    def __init__(self, B: np.ndarray, duration: float, horizon: int) -> None:
+        self.generation, self.mark = 1, 2
+        rows = np.ascontiguousarray(B.transpose(1, 0, 2))
+        # The horizon, without the grace time.
+        few = B[:, np.linspace(0, horizon - 1, min(SAMPLES, horizon)).astype(int)].transpose(
+            2, 0, 1
+        )
+        self.response = Response(self.mark, rows, np.ascontiguousarray(few), duration)
 
-    def look(self, generation: int):
-        return (self.mark, self.B, self.duration) if generation == self.generation else None
+    def view(self, generation: int):
+        return self.response if generation == self.generation else None
 
     def unchanged(self, mark: int) -> bool:
         return mark == self.mark
 
 
 class Rig:
-    """A follower and the time that it is told."""
+    """A follower and its time."""
 
-    def __init__(self, rate: float = 1000.0, info: ArmInfo = INFO, **values) -> None:
+    def __init__(
+        self, rate: float = 1000.0, info: ArmInfo = INFO, dmp: DmpConfig = DMP, **values
+    ) -> None:
         self.config = dataclasses.replace(RuntimeConfig(rate=rate), **values)
         rows = self.config.rows(DURATION)
-        B = response(DMP, np.arange(rows) / (rate * DURATION))
-        self.place = Place(B, DURATION)
+        self.dmp = dmp
+        B = response(dmp, np.arange(rows) / (rate * DURATION))
+        self.place = Place(B, DURATION, self.config.horizon(DURATION))
         self.guard = Guard(info, self.config)
-        self.follower = Follower(self.guard, self.config, max_rows=rows, max_basis=8)
-        self.follower.seat(HOME)
+        self.follower = Follower(self.guard, self.config, [self.place], max_rows=rows, max_basis=8)
+        self.follower.rest_at(HOME)
         self.T, self.now, self.sequence = 1.0 / rate, 100.0, 0
 
     def offer(self, g, w=None, age: float = 0.0, **values) -> bool:
         self.sequence += 1
         segment = {
-            "sequence": self.sequence, "stamp": self.now - age, "generation": 1, "slot": 0,
-            "n_basis": DMP.n_basis, "g": np.asarray(g, float), "w": np.zeros((DOF, 8)),
-            "origin": np.full(DOF, np.nan), **values,
-        }  # fmt: skip
+            "sequence": self.sequence,
+            "stamp": self.now - age,
+            "generation": 1,
+            "slot": 0,
+            "n_basis": DMP.n_basis,
+            "scaled": self.dmp.scaled,
+            "g": np.asarray(g, float),
+            "w": np.zeros((DOF, 8)),
+            "origin": np.full(DOF, np.nan),
+            **values,
+        }
         if w is not None:
             segment["w"][:, : DMP.n_basis] = w
-        return self.follower.offer(segment, self.place, self.now)
+        return self.follower.offer(segment, self.now)
 
     def tick(self) -> np.ndarray:
         self.follower.tick()
@@ -115,8 +133,9 @@ def assert_continuous(before: np.ndarray, after: np.ndarray, T: float) -> None:
 goals = st.lists(st.floats(-1.5, 1.5), min_size=DOF, max_size=DOF)
 weights = st.lists(
     st.one_of(st.floats(-2000, 2000), st.just(0.0), st.just(math.nan)),
-    min_size=DOF * DMP.n_basis, max_size=DOF * DMP.n_basis,
-)  # fmt: skip
+    min_size=DOF * DMP.n_basis,
+    max_size=DOF * DMP.n_basis,
+)
 events = st.lists(
     st.tuples(
         st.sampled_from(["segment"] * 6 + ["drop", "hold", "follow", "follow", "trip", "clear"]),
@@ -158,16 +177,17 @@ def test_position_and_velocity_are_continuous_at_every_hand_over(rate, stream) -
     assert not rig.follower.moving, "and in the end it is at rest"
 
 
+@pytest.mark.parametrize("dmp", [DMP, FREE], ids=["scaled", "free"])
 @pytest.mark.parametrize("rate", [500.0, 1000.0, 2000.0, 5000.0])
-def test_setpoints_are_the_same_function_of_time_at_every_rate(rate: float) -> None:
-    rig = Rig(rate, BOUNDLESS)
+def test_setpoints_are_the_same_function_of_time_at_every_rate(rate: float, dmp: DmpConfig) -> None:
+    rig = Rig(rate, BOUNDLESS, dmp)
     rng = np.random.default_rng(1)
     rig.follower.follow()
     for _ in range(3):
         g, w = HOME + rng.normal(size=DOF), 100 * rng.normal(size=(DOF, DMP.n_basis))
         y0, yd0 = rig.follower.setpoint[0].copy(), rig.follower.setpoint[1].copy()
         assert rig.offer(g, w)
-        truth = Segment(DMP, g, w, DURATION).bind(y0, yd0)
+        truth = Segment(dmp, g, w, DURATION).bind(y0, yd0)
         n = round(0.06 * rate)
         for i in range(1, n + 1):
             setpoint = rig.tick()
@@ -190,7 +210,7 @@ def test_without_a_successor_it_goes_on_for_the_grace_time_then_brakes_and_waits
     rig.tick()
     assert rig.phase == "braking"
     assert rig.follower.reason.startswith("starved")
-    assert rig.guard.count("starved") == 1
+    assert rig.guard.count_of("starved") == 1
     rig.run("waiting")
     assert not rig.follower.moving
     assert rig.offer(HOME), "and the next one is followed"
@@ -217,7 +237,7 @@ def test_an_arm_that_starves_because_its_segments_are_refused_says_so() -> None:
     assert rig.follower.reason == "starved: the horizon passed without a new segment"
 
 
-def test_an_arm_that_was_told_to_hold_brakes_for_no_reason_of_before() -> None:
+def test_a_request_to_hold_clears_the_reason_of_the_last_braking() -> None:
     rig = Rig()
     rig.follower.follow()
     assert not rig.offer([0.0, 9.0, 0.5])
@@ -236,7 +256,7 @@ def test_a_late_segment_is_dropped_and_counted_and_the_running_one_goes_on() -> 
     rig.tick()
     assert not rig.offer(HOME - 0.1, age=0.11)
     assert rig.follower.sequence == 1
-    assert (rig.follower.dropped, rig.guard.count("segment_late")) == (1, 1)
+    assert (rig.follower.dropped, rig.guard.count_of("segment_late")) == (1, 1)
     assert "110 ms old" in rig.follower.reason
     assert rig.offer(HOME, age=0.09)
     assert not rig.offer(HOME, age=math.nan)
@@ -251,8 +271,8 @@ def test_segments_from_before_a_reset_do_not_count_after_it() -> None:
     assert rig.offer(HOME, age=0.01)
 
 
-def test_a_goal_that_was_meant_from_an_origin_moves_along_with_the_start() -> None:
-    """The arm travels while phi computes; what phi meant is the way, not the place."""
+def test_a_goal_relative_to_an_origin_moves_with_the_start_of_its_segment() -> None:
+    """The arm travels while phi computes; the goal of phi is a displacement, not a place."""
     rig, w = Rig(), np.full((DOF, DMP.n_basis), 2.0)
     rig.follower.follow()
     assert rig.offer(HOME + 0.2)
@@ -261,7 +281,7 @@ def test_a_goal_that_was_meant_from_an_origin_moves_along_with_the_start() -> No
     seen, way = HOME + 0.003, 0.1
     start = rig.follower.setpoint.copy()
     assert rig.offer(seen + way, w, age=0.01, origin=seen)
-    meant = np.array([rig.tick().copy() for _ in range(50)])
+    expected = np.array([rig.tick().copy() for _ in range(50)])
 
     other = Rig()
     other.follower.follow()
@@ -269,7 +289,7 @@ def test_a_goal_that_was_meant_from_an_origin_moves_along_with_the_start() -> No
     for _ in range(20):
         other.tick()
     assert other.offer(start[0] + way, w)
-    np.testing.assert_allclose(meant, [other.tick().copy() for _ in range(50)], atol=1e-12)
+    np.testing.assert_allclose(expected, [other.tick().copy() for _ in range(50)], atol=1e-12)
 
 
 @pytest.mark.parametrize("where", ["g", "w"])
@@ -282,7 +302,7 @@ def test_parameters_that_are_not_finite_are_refused_with_the_old_segment_running
     g, w = HOME.copy(), np.zeros((DOF, DMP.n_basis))
     (g if where == "g" else w).flat[1] = math.nan
     assert not rig.offer(g, w)
-    assert (rig.follower.refused, rig.guard.count("segment_not_finite")) == (1, 1)
+    assert (rig.follower.refused, rig.guard.count_of("segment_not_finite")) == (1, 1)
     assert rig.follower.sequence == 1
     assert_continuous(before, rig.tick(), rig.T)
 
@@ -291,7 +311,7 @@ def test_a_segment_that_is_too_fast_is_slowed_down_and_still_smooth() -> None:
     rig = Rig(on_fast_segment="stretch", max_stretch=10.0)
     rig.follower.follow()
     assert rig.offer(from_home(0.0, 0.3, 0.0)), "0.3 rad in 0.1 s: too fast for 1 rad/s"
-    assert (rig.follower.stretched, rig.guard.count("segment_stretched")) == (1, 1)
+    assert (rig.follower.stretched, rig.guard.count_of("segment_stretched")) == (1, 1)
     fastest, ticks = 0.0, 0
     while rig.phase == "following":
         before = rig.follower.setpoint.copy()
@@ -306,7 +326,8 @@ def test_a_slowed_segment_is_the_segment_of_the_longer_duration(stretch: float) 
     rng = np.random.default_rng(2)
     g, w = HOME + rng.normal(size=DOF), 30 * rng.normal(size=(DOF, DMP.n_basis))
     fast = Segment(DMP, g, w, DURATION).bind(HOME, np.zeros(DOF))
-    speed = np.abs(fast.setpoints(np.arange(101) * 1e-3)[:, 1, :2]).max()
+    judged = np.linspace(0, 100, SAMPLES).astype(int) * 1e-3
+    speed = np.abs(fast.setpoints(judged)[:, 1, :2]).max()
     limits = dataclasses.replace(BOUNDLESS, max_velocity=np.full(DOF, speed / stretch))
     rig = Rig(info=limits, max_stretch=10.0, on_fast_segment="stretch", on_velocity="count")
     rig.follower.follow()
@@ -340,7 +361,7 @@ def test_an_impossible_segment_is_refused_with_the_old_one_running(values, g, wh
     before, table = rig.follower.setpoint.copy(), rig.follower.sequence
     assert not rig.offer(g)
     assert why in rig.follower.reason
-    assert rig.guard.count("segment_impossible") == 1
+    assert rig.guard.count_of("segment_impossible") == 1
     assert rig.follower.sequence == table
     assert_continuous(before, rig.tick(), rig.T)
 
@@ -365,14 +386,14 @@ def test_too_fast_segments_may_be_clamped_on_the_way_instead() -> None:
     for _ in range(100):
         before = rig.follower.setpoint.copy()
         assert_continuous(before, rig.tick(), rig.T)
-    assert rig.guard.count("velocity") > 0
+    assert rig.guard.count_of("velocity") > 0
 
 
 def test_too_fast_segments_may_be_refused_instead() -> None:
     rig = Rig(on_fast_segment="refuse")
     rig.follower.follow()
     assert not rig.offer(from_home(0.0, 0.3, 0.0))
-    assert rig.guard.count("segment_impossible") == 1
+    assert rig.guard.count_of("segment_impossible") == 1
 
 
 def test_a_response_that_was_replaced_or_is_of_another_size_is_refused() -> None:
@@ -382,7 +403,35 @@ def test_a_response_that_was_replaced_or_is_of_another_size_is_refused() -> None
     assert not rig.offer(HOME, n_basis=4)
     rig.place.unchanged = lambda mark: False
     assert not rig.offer(HOME)
-    assert rig.guard.count("segment_mismatch") == 3
+    assert rig.guard.count_of("segment_mismatch") == 3
+
+
+def test_an_arm_whose_response_is_overwritten_on_the_way_brakes_smoothly_and_says_so() -> None:
+    rig = Rig()
+    rig.follower.follow()
+    assert rig.offer(from_home(0.05, 0.02, 0.0))
+    for _ in range(40):
+        rig.tick()
+    rig.place.unchanged = lambda mark: False
+    before = rig.follower.setpoint.copy()
+    while rig.phase == "following":
+        before = rig.follower.setpoint.copy()
+        assert_continuous(before, rig.tick(), rig.T)
+    assert rig.guard.count_of("segment_mismatch") == 1
+    assert "was replaced" in rig.follower.reason
+    rig.run("waiting")
+
+
+def test_setpoints_that_are_known_to_pass_are_forgotten_when_the_arm_was_held_up() -> None:
+    rig = Rig()
+    rig.follower.follow()
+    assert rig.offer(from_home(0.05, 0.05, 0.0))
+    for _ in range(37):
+        rig.tick()
+    rig.follower.slow_down(rig.follower.setpoint[1].copy(), np.zeros(DOF))
+    for _ in range(40):
+        before = rig.follower.setpoint.copy()
+        assert_continuous(before, rig.tick(), rig.T)
 
 
 def test_nothing_is_followed_unless_that_was_asked_for() -> None:
@@ -454,7 +503,7 @@ def test_a_retreat_that_is_given_up_is_not_begun_again(begun: bool) -> None:
         for _ in range(20):
             rig.tick()
         assert rig.follower.moving
-    rig.follower.stay()
+    rig.follower.cancel_retreat()
     while rig.follower.moving:
         before = rig.follower.setpoint.copy()
         assert_continuous(before, rig.tick(), rig.T)
@@ -463,7 +512,7 @@ def test_a_retreat_that_is_given_up_is_not_begun_again(begun: bool) -> None:
     rig.tick()
     assert np.array_equal(rig.follower.setpoint[:2], held[:2])
     assert rig.follower.clear() == ""
-    assert not rig.follower.retreats
+    assert not rig.follower.retreat_used
 
 
 @given(at=st.integers(5, 80), still=st.lists(st.floats(-0.5, 1.5), min_size=1, max_size=5))
@@ -477,7 +526,7 @@ def test_after_a_pause_the_motion_goes_on_slowed_as_the_arm_was(at, still) -> No
             rig.tick()
         before = rig.follower.setpoint.copy()
         lagging = np.where(np.abs(before[1]) > 0.05, 0.7 * before[1], 0.0)
-        rig.follower.paused(lagging, share * lagging)
+        rig.follower.slow_down(lagging, share * lagging)
         assert np.array_equal(rig.follower.setpoint[0], before[0])
         left = np.where(np.abs(lagging) > 0.02, min(max(share, 0.0), 1.0), 1.0)
         assert np.allclose(rig.follower.setpoint[1], before[1] * left)

@@ -1,4 +1,4 @@
-"""What an import and a step leave alone in a process that has other things to do."""
+"""Imports and steps change nothing else in the process: no environment, no GL library."""
 
 import subprocess
 import sys
@@ -11,8 +11,11 @@ DRAWS = ("libosmesa", "libegl", "libgl.so", "libllvm", "_dri.so", "libgallium")
 
 def run(code: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -24,7 +27,7 @@ def test_import_make_reset_and_step_load_nothing_that_draws(task) -> None:
         import gymnasium  # which sets a variable of its own
         before = dict(os.environ)
         import numpy as np, ndp_ros.tasks
-        from ndp_ros.training.environment import TaskChoice
+        from ndp_ros.tasks.choice import TaskChoice
         env = TaskChoice({task!r}, 5).make()
         env.reset(seed=0)
         env.step(np.zeros(env.action_space.shape))

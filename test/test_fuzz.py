@@ -1,4 +1,4 @@
-"""Whatever comes from outside is understood or refused by an error of ours, never by another.
+"""Input from outside is understood, or refused by an error of this package and no other.
 
 A short run is part of the suite; ``make fuzz`` runs many more examples.
 """
@@ -18,9 +18,7 @@ from hypothesis import strategies as st
 from kortex_support import HOST, PATIENT
 
 from ndp_ros import checkpoint
-from ndp_ros.arms.arm import ArmConfig
 from ndp_ros.arms.kortex.datagrams import DatagramChannel
-from ndp_ros.arms.kortex.emulator.process import EmulatorProcess
 from ndp_ros.arms.kortex.errors import KortexError, ProtocolError
 from ndp_ros.arms.kortex.schema import MESSAGES, METHODS
 from ndp_ros.arms.kortex.wire import (
@@ -36,12 +34,14 @@ from ndp_ros.arms.kortex.wire import (
     fast_payload,
 )
 from ndp_ros.config import from_mapping, load
+from ndp_ros.control.arm import ArmConfig
 from ndp_ros.dmp.config import DmpConfig
+from ndp_ros.emulator.process import EmulatorProcess
 from ndp_ros.errors import CheckpointError, ConfigError, NdpError
+from ndp_ros.nodes.surroundings import Surroundings
 from ndp_ros.paths import find_checkpoint
 from ndp_ros.streaming.config import RuntimeConfig
-from ndp_ros.surroundings import Surroundings
-from ndp_ros.training.experiment import RunConfig
+from ndp_ros.training.config import RunConfig
 
 pytestmark = pytest.mark.fuzz
 quiet = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -49,11 +49,15 @@ quiet = settings(deadline=None, suppress_health_check=[HealthCheck.function_scop
 UIDS = sorted(method.uid for method in METHODS.values())
 headers = st.builds(
     Header,
-    kind=st.sampled_from([*FrameType, 15]), version=st.integers(0, 15),
+    kind=st.sampled_from([*FrameType, 15]),
+    version=st.integers(0, 15),
     uid=st.one_of(st.sampled_from(UIDS), st.integers(0, 2**28 - 1)),
-    message=st.integers(0, 65535), session=st.integers(0, 65535), device=st.integers(0, 255),
-    error_code=st.integers(0, 15), error_sub_code=st.integers(0, 4095),
-)  # fmt: skip
+    message=st.integers(0, 65535),
+    session=st.integers(0, 65535),
+    device=st.integers(0, 255),
+    error_code=st.integers(0, 15),
+    error_sub_code=st.integers(0, 4095),
+)
 feedbacks = st.builds(
     lambda number, values: _feedback(number, values),
     st.integers(0, 2**32 - 1),
@@ -205,9 +209,12 @@ names = st.one_of(st.just(["a", "b"]), st.lists(st.sampled_from(["a", "b", "c", 
 
 @quiet
 @given(
-    names=names, goal=st.lists(numbers, min_size=2, max_size=3), age=numbers, data=st.data(),
+    names=names,
+    goal=st.lists(numbers, min_size=2, max_size=3),
+    age=numbers,
+    data=st.data(),
     n_basis=st.one_of(st.integers(1, 6), st.integers(0, 2**16 - 1)),
-)  # fmt: skip
+)
 def test_a_message_is_a_segment_or_is_rejected(names, goal, age, data, n_basis) -> None:
     pytest.importorskip("ndp_interfaces", reason="needs the message package")
     from ndp_interfaces.msg import DmpParameters
@@ -215,9 +222,17 @@ def test_a_message_is_a_segment_or_is_rejected(names, goal, age, data, n_basis) 
     from ndp_ros.nodes.messages import Parameters, parameters_from_message, parameters_to_message
 
     fits = Parameters(
-        joint_names=("a", "b"), g=np.zeros(2), w=np.zeros((2, 3)), config=DmpConfig(n_basis=3),
-        duration=0.2, stamp=1.0, session=1, sequence=1, checkpoint="x", origin=np.zeros(2),
-    )  # fmt: skip
+        joint_names=("a", "b"),
+        g=np.zeros(2),
+        w=np.zeros((2, 3)),
+        config=DmpConfig(n_basis=3),
+        duration=0.2,
+        stamp=1.0,
+        session=1,
+        sequence=1,
+        checkpoint="x",
+        origin=np.zeros(2),
+    )
     message: DmpParameters = parameters_to_message(fits)
     message.joint_names, message.goal = names, goal
     size = 2 * n_basis if n_basis <= 6 else 3
@@ -243,8 +258,20 @@ def emulator():
         yield process
 
 
-COMMANDS = ["state", "record", "rows", "clear", "network", "cut_udp", "cut_tcp", "fault",
-            "end_sessions", "reset", "tool", "objects"]  # fmt: skip
+COMMANDS = [
+    "state",
+    "record",
+    "rows",
+    "clear",
+    "network",
+    "cut_udp",
+    "cut_tcp",
+    "fault",
+    "end_sessions",
+    "reset",
+    "tool",
+    "objects",
+]
 
 
 @quiet
@@ -252,11 +279,12 @@ COMMANDS = ["state", "record", "rows", "clear", "network", "cut_udp", "cut_tcp",
     command=st.one_of(st.sampled_from(COMMANDS), plain),
     arguments=st.dictionaries(
         st.sampled_from(["seed", "newest", "seconds", "actuator", "name", "loss", "delay", "x"]),
-        plain, max_size=3,
+        plain,
+        max_size=3,
     ),
-)  # fmt: skip
+)
 def test_the_port_for_experiments_answers_anything(emulator, command, arguments) -> None:
-    port = emulator.control._socket.getpeername()[1]
+    port = emulator.control_port
     line = json.dumps({"do": command, **arguments}).encode() + b"\n"
     with socket.create_connection((HOST, port), 20.0) as connection:
         connection.sendall(line)

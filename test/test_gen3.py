@@ -6,7 +6,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from ndp_ros.arms.arm import ArmConfig, Command, JointState, arm_scene
+from ndp_ros.control.arm import ArmConfig, Command, JointState
 from ndp_ros.control.omega import InverseDynamics
 from ndp_ros.control.rigid_body import RigidBody
 
@@ -30,12 +30,12 @@ CUBE = """
 
 @pytest.fixture(scope="module")
 def model() -> mujoco.MjModel:
-    return mujoco.MjModel.from_xml_path(str(arm_scene(GEN3)))
+    return mujoco.MjModel.from_xml_path(str(GEN3.model_path))
 
 
 @pytest.fixture
 def gripping_model(tmp_path) -> mujoco.MjModel:
-    (tmp_path / "gen3.xml").write_text(arm_scene(GEN3).read_text())
+    (tmp_path / "gen3.xml").write_text(GEN3.model_path.read_text())
     (tmp_path / "scene.xml").write_text(CUBE)
     return mujoco.MjModel.from_xml_path(str(tmp_path / "scene.xml"))
 
@@ -184,9 +184,11 @@ def test_gripped_cube_stays_in_the_hand_through_hard_motion(gripping_model):
     for k in range(700):
         angle = rate * k * 0.002
         step(
-            home + peak * (1 - math.cos(angle)), peak * rate * math.sin(angle),
-            peak * rate**2 * math.cos(angle), 0.55,
-        )  # fmt: skip
+            home + peak * (1 - math.cos(angle)),
+            peak * rate * math.sin(angle),
+            peak * rate**2 * math.cos(angle),
+            0.55,
+        )
     assert np.linalg.norm(offset(data) - before) < 0.01
 
 

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ndp_ros.arms.arm import ArmConfig, ArmInfo, Command, JointState
+from ndp_ros.config import fields_of, load
+from ndp_ros.control.arm import ArmConfig, ArmInfo, Command, JointState
 from ndp_ros.errors import ConfigError
-from ndp_ros.streaming.config import RuntimeConfig
+from ndp_ros.paths import share
+from ndp_ros.streaming.config import TUNABLE, RuntimeConfig
 from ndp_ros.streaming.guard import BRAKE, CLAMP, COUNT, FAULT, Guard
 
 INFO = ArmInfo(
@@ -34,7 +36,7 @@ signed = st.lists(st.floats(-1.0, 1.0), min_size=3, max_size=3)
 
 def make(rate: float = 1000.0, **values) -> Guard:
     guard = Guard(INFO, dataclasses.replace(RuntimeConfig(rate=rate), **values))
-    guard.seat((INFO.lower + INFO.upper) / 2)
+    guard.rest_at((INFO.lower + INFO.upper) / 2)
     return guard
 
 
@@ -67,8 +69,9 @@ def assert_step_is_allowed(before: np.ndarray, after: np.ndarray, T: float) -> N
 numbers = st.one_of(st.floats(-5, 5), st.floats(allow_nan=True, allow_infinity=True), st.just(0.0))
 garbage = st.lists(
     st.lists(numbers, min_size=9, max_size=9).map(lambda v: np.array(v).reshape(3, 3)),
-    min_size=1, max_size=40,
-)  # fmt: skip
+    min_size=1,
+    max_size=40,
+)
 
 
 @settings(max_examples=80, deadline=None)
@@ -120,11 +123,13 @@ def test_what_is_inside_the_limits_passes_bit_for_bit(rate: float) -> None:
     middle = (INFO.lower + INFO.upper) / 2
     current = np.stack((middle, amplitude * w, np.zeros(3)))
     for at in t:
-        wanted = np.stack((
-            middle + amplitude * np.sin(w * at),
-            amplitude * w * np.cos(w * at),
-            -amplitude * w * w * np.sin(w * at),
-        ))  # fmt: skip
+        wanted = np.stack(
+            (
+                middle + amplitude * np.sin(w * at),
+                amplitude * w * np.cos(w * at),
+                -amplitude * w * w * np.sin(w * at),
+            )
+        )
         assert guard.limit(current, wanted) == COUNT
         assert np.array_equal(current, wanted)
     assert sum(guard.counts) == 0
@@ -141,17 +146,21 @@ def test_a_clamped_joint_catches_up_with_what_is_wanted() -> None:
         ticks += 1
         assert ticks < 2000
     assert ticks > 300, "joint b needs 0.3 s and more at 1 rad/s"
-    assert guard.count("continuity") > 0
+    assert guard.count_of("continuity") > 0
 
 
 @pytest.mark.parametrize(
     ("row", "value", "name"),
     [
-        (0, 9.0, "position"), (0, -9.0, "position"), (1, 9.0, "velocity"),
-        (2, 900.0, "acceleration"), (0, 0.5, "continuity"), (1, math.nan, "setpoint_not_finite"),
+        (0, 9.0, "position"),
+        (0, -9.0, "position"),
+        (1, 9.0, "velocity"),
+        (2, 900.0, "acceleration"),
+        (0, 0.5, "continuity"),
+        (1, math.nan, "setpoint_not_finite"),
         (0, math.inf, "setpoint_not_finite"),
     ],
-)  # fmt: skip
+)
 def test_each_violation_is_named_and_counted(row, value, name) -> None:
     guard = make()
     current = np.zeros((3, 3))
@@ -161,11 +170,12 @@ def test_each_violation_is_named_and_counted(row, value, name) -> None:
     with np.errstate(invalid="ignore"):
         met = guard.limit(current, wanted)
     assert met == (FAULT if "finite" in name else CLAMP)
-    assert guard.count(name) == 1
+    assert guard.count_of(name) == 1
 
 
-@pytest.mark.parametrize(("policy", "met"), [("count", COUNT), ("clamp", CLAMP), ("brake", BRAKE),
-                                             ("fault", FAULT)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("policy", "met"), [("count", COUNT), ("clamp", CLAMP), ("brake", BRAKE), ("fault", FAULT)]
+)
 def test_the_policy_is_what_was_asked_for(policy: str, met: int) -> None:
     guard = make(on_velocity=policy, on_acceleration="count")
     current = np.zeros((3, 3))
@@ -174,7 +184,7 @@ def test_the_policy_is_what_was_asked_for(policy: str, met: int) -> None:
     wanted[0] += [3.005e-3, 0.0, 0.0]
     wanted[1, 0] = 3.02
     assert guard.limit(current, wanted) == met
-    assert guard.count("velocity") == 1
+    assert guard.count_of("velocity") == 1
     if met == COUNT:
         assert np.array_equal(current, wanted)
     else:
@@ -186,8 +196,8 @@ def test_an_arm_that_starts_outside_its_limits_may_hold_and_come_back() -> None:
     guard = make()
     current = np.zeros((3, 3))
     current[0] = [1.4, 0.0, 0.5]
-    guard.seat(current[0].copy())
-    assert guard.count("position") == 1
+    guard.rest_at(current[0].copy())
+    assert guard.count_of("position") == 1
     assert guard.limit(current, current.copy()) == COUNT
     outward = current.copy()
     outward[0, 0] = 2.0
@@ -282,10 +292,13 @@ def test_peak_of_acceleration_that_is_clamped_on_the_way_is_no_torque() -> None:
 
 def test_arm_that_cannot_carry_a_motion_gets_it_slower() -> None:
     from ndp_ros.arms.kortex import make as make_kortex
+    from ndp_ros.arms.kortex.config import KortexConfig
 
     config = ArmConfig.named("gen3")
-    _, omega = make_kortex(config, task="", command_mode="position", rate=1000.0, seed=0,
-                           robot_ip="192.0.2.1")  # fmt: skip
+    settings = KortexConfig(robot_ip="192.0.2.1")
+    _, omega = make_kortex(
+        config, task="", command_mode="position", rate=1000.0, seed=0, settings=settings
+    )
     info = ArmInfo.from_config(config, ("position",))
     guard = Guard(info, RuntimeConfig.named("hardware"), omega.torque_of)
     slow = np.zeros((7, 3, 100))
@@ -325,7 +338,7 @@ def test_no_command_beyond_torque_torque_rate_and_position_limits_leaves(stream)
 
 
 @pytest.mark.parametrize("mode", ["torque", "position"])
-def test_a_good_command_is_left_alone(mode: str) -> None:
+def test_a_command_inside_the_limits_is_not_changed(mode: str) -> None:
     guard = make()
     for _ in range(3):
         sent = command((30.0, -8.0), (0.3, 0.2, 0.5), mode)
@@ -339,12 +352,12 @@ def test_the_first_torque_after_a_start_is_held_to_no_rate_of_before() -> None:
     guard = make()
     guard.command(command((0.0, 0.0)))
     guard.command(command((20.0, 0.0)))
-    assert guard.count("torque_rate") == 1
-    guard.seat(np.array([0.0, 0.0, 0.5]))
+    assert guard.count_of("torque_rate") == 1
+    guard.rest_at(np.array([0.0, 0.0, 0.5]))
     first = command((30.0, -8.0))
     assert guard.command(first) == COUNT
     assert list(first.torque[:2]) == [30.0, -8.0]
-    assert guard.count("torque_rate") == 1
+    assert guard.count_of("torque_rate") == 1
     second = command((20.0, -8.0))
     assert guard.command(second) == CLAMP
     assert second.torque[0] == 26.0, "from the second on the rate counts again"
@@ -352,8 +365,11 @@ def test_the_first_torque_after_a_start_is_held_to_no_rate_of_before() -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_command_that_is_not_finite_is_a_fault(bad: float) -> None:
-    for sent in (command((bad, 0.0)), command(position=(0.0, bad, 0.5)),
-                 command(position=(0.0, bad, 0.5), mode="position")):  # fmt: skip
+    for sent in (
+        command((bad, 0.0)),
+        command(position=(0.0, bad, 0.5)),
+        command(position=(0.0, bad, 0.5), mode="position"),
+    ):
         guard = make()
         assert guard.command(sent) == FAULT
         assert guard.fault == "command_not_finite"
@@ -368,19 +384,52 @@ def measured(position=(0.0, 0.0, 0.5), velocity=(0.0, 0.0, 0.0)) -> JointState:
 @pytest.mark.parametrize(
     ("state", "age", "name"),
     [
-        (measured(), 0.0, ""), (measured((0.0, 0.0, 1.3)), 0.0, ""),
+        (measured(), 0.0, ""),
+        (measured((0.0, 0.0, 1.3)), 0.0, ""),
         (measured((0.6, 0.0, 0.5)), 0.0, "following_error"),
         (measured(velocity=(0.0, -2.5, 0.0)), 0.0, "overspeed"),
         (measured((math.nan, 0.0, 0.5)), 0.0, "feedback_not_finite"),
         (measured(velocity=(math.nan, 0.0, 0.0)), 0.0, "feedback_not_finite"),
         (measured(), 0.2, "feedback_lost"),
     ],
-)  # fmt: skip
+)
 def test_measurements_are_judged(state: JointState, age: float, name: str) -> None:
     guard = make(max_following_error=0.5, max_overspeed=2.0, feedback_timeout=0.1)
     assert guard.measured(np.array([0.0, 0.0, 0.5]), state, age) == (FAULT if name else COUNT)
     assert guard.fault == name
     assert sum(guard.counts) == bool(name)
+
+
+def test_a_guard_that_is_tuned_is_one_that_was_made_so() -> None:
+    values = (0.2, 0.5, 0.1, 1.5)
+    changes = dict(zip(TUNABLE, values, strict=True))
+    tuned, made = make(), make(**changes)
+    tuned.tune(dataclasses.replace(tuned.config, **changes))
+    assert tuned.config == made.config
+    for name, value in made.memory.items():
+        if isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(tuned.memory[name], value, err_msg=name)
+    rng = np.random.default_rng(0)
+    ones = [np.stack([(INFO.lower + INFO.upper) / 2, np.zeros(3), np.zeros(3)]) for _ in range(2)]
+    for _ in range(300):
+        wanted = ones[0] + rng.normal(0.0, 1.0, (3, 3)) * np.array([1e-3, 0.1, 1.0])[:, None]
+        assert tuned.limit(ones[0], wanted) == made.limit(ones[1], wanted)
+        np.testing.assert_array_equal(*ones)
+    assert tuned.counts == made.counts
+
+
+def test_a_velocity_limit_below_the_present_speed_is_braked_to_inside_the_acceleration() -> None:
+    guard = make()
+    current = np.stack([(INFO.lower + INFO.upper) / 2, 0.5 * V, np.zeros(3)])
+    guard.tune(dataclasses.replace(guard.config, velocity_margin=0.1))
+    speeds = [current[1].copy()]
+    while (current[1] > 0.1 * V * (1.0 + 1e-6)).any():
+        wanted = np.stack([current[0] + 1e-3 * speeds[0], speeds[0], np.zeros(3)])
+        guard.limit(current, wanted)
+        speeds.append(current[1].copy())
+    steps = np.diff(speeds, axis=0)
+    assert (steps <= 1e-12).all()
+    assert (-steps <= A * 1e-3 * (1.0 + 1e-6)).all()
 
 
 def test_margins_that_leave_no_room_are_refused() -> None:
@@ -391,13 +440,26 @@ def test_margins_that_leave_no_room_are_refused() -> None:
         )
 
 
-@pytest.mark.parametrize("name", ["default", "hardware"])
+@pytest.mark.parametrize("name", ["default", "simulation", "hardware", "throw", "emulator"])
 def test_the_runtime_files_load(name: str) -> None:
     assert RuntimeConfig.named(name, rate=2000).rate == 2000.0
 
 
+def test_every_value_of_the_loop_is_explained_where_it_is_edited() -> None:
+    path = share("config/runtime/default.yaml")
+    assert load(RuntimeConfig, path) == RuntimeConfig(), "the file holds the defaults"
+    blocks = {
+        block.rpartition("\n")[2].partition(":")[0]: block
+        for block in path.read_text().strip().split("\n\n")
+    }
+    for p in fields_of(RuntimeConfig):
+        comment = blocks[p.name].rpartition("\n")[0].replace("\n#", "").removeprefix("# ")
+        assert comment.startswith(p.describe()), p.name
+        assert len(comment) > len(p.describe()) + 20, f"{p.name}: when to change it"
+
+
 def test_an_unknown_runtime_file_or_value_is_named() -> None:
-    with pytest.raises(ConfigError, match="default, emulator, hardware, throw"):
+    with pytest.raises(ConfigError, match="default, emulator, hardware, simulation, throw"):
         RuntimeConfig.named("warp")
     with pytest.raises(ConfigError, match="rate is 0"):
         RuntimeConfig.named("default", rate=0)

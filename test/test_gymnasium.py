@@ -13,11 +13,22 @@ from gymnasium.utils.env_checker import check_env
 
 import ndp_ros.tasks  # noqa: F401  (registers them)
 from ndp_ros.errors import TaskError
-from ndp_ros.training.environment import NAMESPACE
+from ndp_ros.tasks.choice import NAMESPACE, TaskChoice
 
 IDS = sorted(id_ for id_, spec in gymnasium.registry.items() if spec.namespace == NAMESPACE)
-SOME = ["ndp_ros/Throw-v0", "ndp_ros/Throw-Gen3-v0", "ndp_ros/Pick-v0", "ndp_ros/Push-v0",
-        "ndp_ros/MT50-v0"]  # fmt: skip
+KINDS = [f"ndp_ros/{name}-v0" for name in ("Throw", "Throw-Gen3", "Pick", "Push", "MT50")]
+"""One task of every kind."""
+BAD_ACTIONS = {
+    "nan": lambda good: np.full_like(good, np.nan),
+    "infinite": lambda good: np.full_like(good, np.inf),
+    "a row too few": lambda good: good[1:],
+    "flat": lambda good: good.ravel(),
+    "a batch": lambda good: good[None],
+    "text": lambda good: good.astype(str),
+    "complex": lambda good: good + 1j,
+    "none": lambda good: None,
+    "ragged": lambda good: [[0.0], [0.0, 0.0]],
+}
 
 
 @pytest.fixture
@@ -43,8 +54,8 @@ def play(env) -> dict:
     raise AssertionError("no end")
 
 
-@pytest.mark.parametrize("id_", SOME)
-def test_check_env_has_nothing_to_say(make, id_) -> None:
+@pytest.mark.parametrize("id_", KINDS)
+def test_gymnasiums_checker_finds_nothing(make, id_) -> None:
     env = make(id_, k=5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -55,7 +66,7 @@ def test_check_env_has_nothing_to_say(make, id_) -> None:
 
 
 @pytest.mark.parametrize("id_", IDS)
-def test_a_task_starts_steps_and_shows_what_its_spaces_promise(make, id_) -> None:
+def test_observations_and_steps_fit_the_declared_spaces(make, id_) -> None:
     env = make(id_, k=5)
     obs, _ = env.reset(seed=1)
     assert env.observation_space.contains(obs)
@@ -72,14 +83,14 @@ def test_a_task_starts_steps_and_shows_what_its_spaces_promise(make, id_) -> Non
         env.reset(options={"altitude": 1})
 
 
-@pytest.mark.parametrize("id_", SOME)
-def test_statistics_of_an_episode_and_our_own_figures_stand_side_by_side(make, id_) -> None:
+@pytest.mark.parametrize("id_", KINDS)
+def test_gymnasiums_statistics_and_the_tasks_own_figures_have_keys_of_their_own(make, id_) -> None:
     info = play(wrappers.RecordEpisodeStatistics(make(id_, k=5)))
     assert info["episode"]["l"] > 1
     assert {"success", "saturation", "tracking_rms"} <= info["outcome"].keys()
 
 
-@pytest.mark.parametrize("id_", SOME)
+@pytest.mark.parametrize("id_", KINDS)
 def test_a_time_limit_by_registration_truncates(make, id_) -> None:
     env = make(id_, k=5, max_episode_steps=2)
     assert env.spec.max_episode_steps == 2
@@ -89,21 +100,96 @@ def test_a_time_limit_by_registration_truncates(make, id_) -> None:
     assert env.reset(seed=0)[0].shape == env.observation_space.shape
 
 
-@pytest.mark.parametrize("id_", SOME[:4])
-def test_what_is_normalised_clipped_and_flattened_is_still_the_task(make, id_) -> None:
-    env = make(id_, k=5)
+@pytest.mark.parametrize("id_", KINDS)
+def test_a_task_works_behind_gymnasiums_wrappers(make, id_) -> None:
+    env = make(id_, k=5, max_episode_steps=20)
+    env = wrappers.RescaleAction(env, np.float64(-1.0), np.float64(1.0))
     for wrapper in (
-        wrappers.ClipAction, wrappers.FlattenObservation, wrappers.NormalizeObservation,
-        wrappers.NormalizeReward, wrappers.RecordEpisodeStatistics, wrappers.Autoreset,
-    ):  # fmt: skip
+        wrappers.ClipAction,
+        wrappers.FlattenObservation,
+        wrappers.NormalizeObservation,
+        wrappers.TimeAwareObservation,
+        wrappers.NormalizeReward,
+        wrappers.RecordEpisodeStatistics,
+        wrappers.Autoreset,
+    ):
         env = wrapper(env)
-    env.reset(seed=0)
+    env = wrappers.FrameStackObservation(env, 2)
+    assert env.reset(seed=0)[0].shape == env.observation_space.shape
     for _ in range(30):
         obs, *_ = env.step(env.action_space.sample())
         assert np.isfinite(obs).all()
 
 
-@pytest.mark.parametrize("id_", SOME)
+@pytest.mark.parametrize("id_", KINDS)
+def test_a_step_after_the_end_is_refused_until_the_next_reset(make, id_) -> None:
+    env = make(id_, k=5)
+    play(env)
+    action = np.zeros(env.action_space.shape)
+    for _ in range(2):
+        with pytest.raises(TaskError, match="call reset"):
+            env.unwrapped.step(action)
+    obs, _ = env.reset(seed=3)
+    np.testing.assert_array_equal(obs, make(id_, k=5).reset(seed=3)[0])
+    assert not any(env.step(action)[2:4])
+
+
+@pytest.mark.parametrize("id_", KINDS)
+def test_a_bad_action_is_refused_in_one_line_and_changes_nothing(make, id_) -> None:
+    env, twin = make(id_, k=5).unwrapped, make(id_, k=5).unwrapped
+    good = 0.3 * env.action_space.sample()
+    for task in (env, twin):
+        task.reset(seed=1)
+        task.step(good)
+    for name, spoil in BAD_ACTIONS.items():
+        with pytest.raises(TaskError, match=r"action must be \(5, \d\) finite values") as refused:
+            env.step(spoil(good))
+            pytest.fail(f"{name} was taken")
+        assert "\n" not in str(refused.value)
+    ours, theirs = env.step(good), twin.step(good)
+    np.testing.assert_array_equal(ours[0], theirs[0])
+    assert ours[1] == theirs[1]
+
+
+@pytest.mark.parametrize("id_", KINDS)
+def test_bad_setpoints_are_refused_as_bad_actions_are(make, id_) -> None:
+    env = make(id_, k=5).unwrapped
+    env.reset(seed=1)
+    good = np.zeros((len(env.segment_times), 3, len(env.joint_names)))
+    for spoil in BAD_ACTIONS.values():
+        with pytest.raises(TaskError, match=r"setpoints must be \(\d+, 3, \d\) finite values"):
+            env.execute(spoil(good))
+
+
+@pytest.mark.parametrize("id_", KINDS)
+def test_actions_of_any_number_type_mean_the_same(make, id_) -> None:
+    envs = [make(id_, k=5).unwrapped for _ in range(4)]
+    action = np.zeros(envs[0].action_space.shape)
+    action[:, 0] = 1.0
+    kinds = (action, action.astype(np.float32), action.astype(np.int64), action.tolist())
+    seen = []
+    for env, same in zip(envs, kinds, strict=True):
+        env.reset(seed=2)
+        seen.append(env.step(same)[0])
+    for obs in seen[1:]:
+        np.testing.assert_array_equal(obs, seen[0])
+
+
+@pytest.mark.parametrize(
+    ("task", "space"), [("throw", "joints"), ("pick", "hand"), ("push", "joints")]
+)
+def test_a_task_driven_by_impedance_passes_the_checker(task, space) -> None:
+    env = TaskChoice(task, 5, impedance=space).make()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*A Box observation space.*")
+        warnings.filterwarnings("ignore", message=".*For Box action spaces.*")
+        warnings.filterwarnings("ignore", message=".*different from the unwrapped version.*")
+        check_env(env, skip_render_check=True)
+    env.close()
+
+
+@pytest.mark.parametrize("id_", KINDS)
 def test_copies_and_pickles_are_refused_in_one_line(make, id_) -> None:
     env = make(id_, k=5).unwrapped
     env.reset(seed=0)
@@ -113,17 +199,18 @@ def test_copies_and_pickles_are_refused_in_one_line(make, id_) -> None:
     env.step(np.zeros(env.action_space.shape))
 
 
-@pytest.mark.parametrize("kind", ["sync", "async"])
-@pytest.mark.parametrize("id_", ["ndp_ros/Throw-v0", "ndp_ros/Push-v0"])
-def test_vectors_of_a_task_give_what_each_gives_alone(make, id_, kind) -> None:
-    alone = make(id_, k=5)
+@pytest.mark.parametrize(
+    ("id_", "kind"), [*((id_, "sync") for id_ in KINDS), (KINDS[0], "async"), (KINDS[3], "async")]
+)
+def test_gymnasiums_vectors_give_the_numbers_of_single_environments(make, id_, kind) -> None:
+    single = make(id_, k=5)
     vector = gymnasium.make_vec(id_, num_envs=2, vectorization_mode=kind, k=5)
     try:
         obs, _ = vector.reset(seed=[4, 7])
-        np.testing.assert_array_equal(obs[1], alone.reset(seed=7)[0])
-        actions = np.stack([alone.action_space.sample() for _ in range(2)])
+        np.testing.assert_array_equal(obs[1], single.reset(seed=7)[0])
+        actions = np.stack([single.action_space.sample() for _ in range(2)])
         obs, rewards, *_ = vector.step(actions)
-        expected = alone.step(actions[1])
+        expected = single.step(actions[1])
         np.testing.assert_array_equal(obs[1], expected[0])
         assert rewards[1] == expected[1]
         for _ in range(600):
@@ -136,7 +223,7 @@ def test_vectors_of_a_task_give_what_each_gives_alone(make, id_, kind) -> None:
 
 
 @draws
-@pytest.mark.parametrize(("id_", "k"), [("ndp_ros/Throw-v0", 5), ("ndp_ros/Push-v0", 10)])
+@pytest.mark.parametrize(("id_", "k"), list(zip(KINDS, (5, 5, 5, 25, 50), strict=True)))
 def test_a_recorded_video_lasts_as_long_as_the_episode(make, id_, k, tmp_path) -> None:
     import imageio.v3 as iio
 
@@ -153,7 +240,7 @@ def test_a_recorded_video_lasts_as_long_as_the_episode(make, id_, k, tmp_path) -
 
 
 @pytest.mark.parametrize("id_", ["ndp_ros/Throw-v0", "ndp_ros/Push-v0"])
-def test_stable_baselines_learns_on_a_task_and_keeps_its_own_figures(make, id_) -> None:
+def test_stable_baselines_learns_on_a_task_and_its_monitor_keeps_its_figures(make, id_) -> None:
     sb3 = pytest.importorskip("stable_baselines3", reason="a test of another library's use")
     from stable_baselines3.common.env_checker import check_env as check
     from stable_baselines3.common.monitor import Monitor
@@ -169,7 +256,7 @@ def test_stable_baselines_learns_on_a_task_and_keeps_its_own_figures(make, id_) 
     model.learn(64)
 
 
-def test_closing_twice_and_stepping_too_early_are_one_line(make) -> None:
+def test_a_step_before_reset_is_refused_and_closing_twice_is_allowed(make) -> None:
     env = make("ndp_ros/Throw-v0", k=5).unwrapped
     with pytest.raises(TaskError, match="call reset"):
         env.step(np.zeros(env.action_space.shape))

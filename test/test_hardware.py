@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +18,20 @@ from kortex_support import ARM, HOST, PATIENT, N, emulator, shared_emulator
 from ros_support import PATIENCE, claim_domain, die_with_the_test, ros_system
 from test_bringup import jaco_checkpoint
 
-from ndp_ros import bringup, cli, hardware
-from ndp_ros.arms.arm import ArmConfig, JointState
+from ndp_ros import cli
 from ndp_ros.arms.kortex.credentials import PASSWORD_VARIABLE, USERNAME_VARIABLE
-from ndp_ros.arms.kortex.emulator.process import EmulatorProcess
 from ndp_ros.arms.mujoco import MujocoArm
-from ndp_ros.bringup import ProcessSpec
+from ndp_ros.bringup import arm as hardware
+from ndp_ros.bringup import checks
+from ndp_ros.bringup.arm import HardwareConfig
+from ndp_ros.bringup.process import ProcessSpec
+from ndp_ros.commands import run
+from ndp_ros.config import from_arguments, from_mapping, nest
+from ndp_ros.control.arm import ArmConfig, JointState
+from ndp_ros.emulator.process import EmulatorProcess
 from ndp_ros.errors import ConfigError
-from ndp_ros.hardware import HardwareConfig
-from ndp_ros.streaming.config import RuntimeConfig
-from ndp_ros.surroundings import Surroundings
+from ndp_ros.nodes.surroundings import Surroundings
+from ndp_ros.streaming.config import RuntimeConfig, StreamSpec
 from ndp_ros.tasks.throw import ThrowConfig
 
 __all__ = ["emulator", "shared_emulator"]
@@ -38,7 +44,7 @@ def free_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     monkeypatch.delenv(USERNAME_VARIABLE, raising=False)
     monkeypatch.delenv(PASSWORD_VARIABLE, raising=False)
-    monkeypatch.setattr(bringup, "_listen", lambda: [])
+    monkeypatch.setattr(checks, "_listen", lambda: [])
     yield domain
     lock.close()
 
@@ -46,16 +52,27 @@ def free_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 @pytest.fixture(scope="module")
 def gen3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return jaco_checkpoint(
-        tmp_path_factory.mktemp("gen3") / "gen3", arm="gen3", task="throw-gen3",
-        joint_names=ARM.joint_names, control_dt=0.02, action_scale=(0.01,) * 7,
-    )  # fmt: skip
+        tmp_path_factory.mktemp("gen3") / "gen3",
+        arm="gen3",
+        task="throw-gen3",
+        joint_names=ARM.joint_names,
+        control_dt=0.02,
+        action_scale=(0.01,) * 7,
+    )
 
 
 def config(checkpoint: Path, process: EmulatorProcess | None = None, **changes) -> HardwareConfig:
-    where = {} if process is None else {
-        "robot_ip": HOST, "port": process.port, "udp_port": process.udp_port,
-    }  # fmt: skip
-    return HardwareConfig(**({"checkpoint": str(checkpoint)} | where | changes))
+    where = (
+        {}
+        if process is None
+        else {
+            "robot_ip": HOST,
+            "port": process.port,
+            "udp_port": process.udp_port,
+        }
+    )
+    values = {"checkpoint": str(checkpoint)} | where | changes
+    return from_mapping(HardwareConfig, nest(HardwareConfig, values))
 
 
 def by_name(found: list[ProcessSpec]) -> dict[str, ProcessSpec]:
@@ -72,7 +89,7 @@ def test_without_an_address_the_simulated_arm_is_driven_and_it_says_so(
     assert "no robot_ip: the simulated arm" in hardware.notice(bare)
     found = by_name(hardware.processes(bare))
     assert found["integrator_node"].parameters["hardware"] == "mujoco"
-    assert "throw_node" in found
+    assert "episode_node" in found
 
 
 def test_nobody_is_addressed_who_was_not_named(gen3, free_domain) -> None:
@@ -86,11 +103,11 @@ def test_an_arm_gets_its_address_the_strict_runtime_and_objects_that_nobody_sees
     gen3, free_domain, emulator
 ) -> None:
     found = by_name(hardware.processes(config(gen3, emulator, rate=500.0)))
-    assert list(found) == ["integrator_node", "policy_node", "objects_node"]
+    nodes = ["integrator_node", "policy_node", "objects_node"]
+    assert list(found) == [*nodes, "run_policy_node", "description_node"]
     values = found["integrator_node"].parameters
-    options = json.loads(values["options"])
-    assert options["robot_ip"] == HOST and options["udp_port"] == emulator.udp_port
-    assert options["grip"] == Surroundings.named("throw-gen3").grip
+    assert values["robot_ip"] == HOST and values["udp_port"] == emulator.udp_port
+    assert values["grip"] == Surroundings.named("throw-gen3").grip
     assert (values["hardware"], values["arm"], values["task"]) == ("kortex", "gen3", "")
     assert (values["command_mode"], values["rate"]) == ("position", 500.0)
     assert values["velocity_margin"] < 1.0 and values["max_following_error"] < 0.1
@@ -104,14 +121,14 @@ def test_a_dry_run_commands_nothing_and_minds_no_following_error(
 ) -> None:
     found = by_name(hardware.processes(config(gen3, emulator, dry_run=True)))
     values = found["integrator_node"].parameters
-    assert json.loads(values["options"])["dry_run"] is True
+    assert values["dry_run"] is True
     assert values["on_following_error"] == "count"
     with pytest.raises(ConfigError, match="dry_run is for a real arm"):
         hardware.processes(config(gen3, hardware="mock", dry_run=True))
 
 
 def test_joint_states_of_ros2_control_are_not_mixed_with_ours(gen3, free_domain) -> None:
-    found = hardware.processes(config(gen3, hardware="ros2_control", options='{"kind": "group"}'))
+    found = hardware.processes(config(gen3, hardware="ros2_control"))
     for spec in found:
         assert ("joint_states", "ndp/joint_states") in spec.remappings
         assert "joint_states:=ndp/joint_states" in spec.command
@@ -120,10 +137,11 @@ def test_joint_states_of_ros2_control_are_not_mixed_with_ours(gen3, free_domain)
 def test_ros2_control_starts_from_the_grip_of_what_the_task_holds(gen3, free_domain) -> None:
     def grip(**changes) -> object:
         found = by_name(hardware.processes(config(gen3, hardware="ros2_control", **changes)))
-        return json.loads(found["integrator_node"].parameters["options"]).get("grip")
+        return found["integrator_node"].parameters.get("grip")
 
     assert grip() == Surroundings.named("throw-gen3").grip
-    assert grip(options='{"grip": null}') is None
+    assert grip(grip=0.5) == 0.5
+    assert grip(close_gripper=False) is None
     assert grip(objects="topics") is None
 
 
@@ -142,64 +160,59 @@ def test_a_throw_is_held_to_the_same_limits_as_in_training() -> None:
     ("changes", "words"),
     [
         ({"rate": 2000.0}, "a Kortex arm takes 1000"),
-        ({"options": "{"}, "options are not JSON"),
-        ({"options": '{"password": "sesame"}'}, "options must hold no password"),
         ({"runtime": "warp"}, "runtime configuration"),
         ({"credentials_file": "/nowhere.yaml"}, "/nowhere.yaml"),
     ],
 )
 def test_arguments_that_do_not_fit_are_named(gen3, free_domain, emulator, changes, words) -> None:
-    with pytest.raises(ConfigError, match=words) as caught:
+    with pytest.raises(ConfigError, match=words):
         hardware.processes(config(gen3, emulator, **changes))
-    assert "sesame" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("backend", "name", "value"),
-    [
-        ("kortex", "dry_run", False),
-        ("kortex", "port", 10300),
-        ("kortex", "udp_port", 10301),
-        ("kortex", "robot_ip", "192.0.2.1"),
-        ("kortex", "driver", "vendor"),
-        ("kortex", "clear_faults", True),
-        ("kortex", "username", "lab"),
-        ("kortex", "credentials_file", "/nowhere.yaml"),
-        ("ros2_control", "dry_run", False),
-    ],
-)
-def test_options_cannot_overrule_an_argument_behind_the_back_of_checks_and_notice(
-    gen3, free_domain, emulator, backend, name, value
-) -> None:
-    options = json.dumps({name: value})
-    where = emulator if backend == "kortex" else None
-    with pytest.raises(ConfigError, match=f"options must not hold {name}, .* say --") as caught:
-        hardware.processes(
-            config(gen3, where, hardware=backend, options=options, dry_run=name == "dry_run")
-        )
-    assert "--" + name.replace("_", "-") in str(caught.value)
-    if where is not None:
-        assert emulator.control.do("record")["frames"] == 0
 
 
 @pytest.mark.parametrize(
     ("backend", "options", "words"),
     [
-        ("kortex", {"foo": 1}, r"'foo' is not one of \[timeout, reply_timeout"),
-        ("kortex", {"reply_timeout": "soon"}, "options: reply_timeout is 'soon'"),
-        ("kortex", {"feedback_timeout": 60.0}, "options: feedback_timeout is 60"),
-        ("ros2_control", {"lockstep": True}, "options: parameter: 'lockstep' is not one of"),
-        ("ros2_control", {"kind": "groups"}, "options: kind: 'groups' is not one of"),
-        ("mock", {"foo": 1}, "the mock arm takes start alone"),
-        ("mock", {"start": "here"}, "the mock arm takes start alone"),
+        ("kortex", {"reply_timeout": "soon"}, "reply_timeout is 'soon'"),
+        ("kortex", {"unreachable_after": 60.0}, "unreachable_after is 60"),
+        ("kortex", {"trust_order": True}, "trust_order is for hardware:=ros2_control, not for k"),
+        ("ros2_control", {"lockstep": True}, "lockstep is for hardware:=kortex, not for ros2_con"),
+        ("ros2_control", {"controller_kind": "x"}, "controller_kind: 'x' is not one of"),
+        ("mock", {"gripper_force": 50.0}, "gripper_force is for hardware:=kortex, not for mock"),
+        ("mock", {"password": "sesame"}, "password is for hardware:=kortex"),
     ],
 )
-def test_options_that_the_backend_would_refuse_are_refused_before_anything_starts(
+def test_argument_that_does_not_fit_the_backend_is_refused_before_anything_starts(
     gen3, free_domain, emulator, backend, options, words
 ) -> None:
     where = emulator if backend == "kortex" else None
-    with pytest.raises(ConfigError, match=words):
-        hardware.processes(config(gen3, where, hardware=backend, options=json.dumps(options)))
+    with pytest.raises(ConfigError, match=words) as caught:
+        hardware.processes(config(gen3, where, hardware=backend, **options))
+    assert "sesame" not in str(caught.value)
+
+
+def test_flag_of_the_arm_reaches_the_arm_by_its_name_and_needs_no_other_declaration(
+    gen3, free_domain, emulator
+) -> None:
+    parser = argparse.ArgumentParser()
+    run.configure(parser)
+    arguments = [
+        "--robot-ip",
+        HOST,
+        "--port",
+        str(emulator.port),
+        "--udp-port",
+        str(emulator.udp_port),
+        "--checkpoint",
+        str(gen3),
+        "--gripper-force",
+        "40",
+        "--no-close-gripper",
+    ]
+    given = from_arguments(HardwareConfig, parser.parse_args(arguments))
+    values = by_name(hardware.processes(given))["integrator_node"].parameters
+    assert values["gripper_force"] == 40.0 and "grip" not in values
+    spec = from_mapping(StreamSpec, nest(StreamSpec, values))
+    assert spec.kortex == replace(given.kortex, unreachable_after=spec.kortex.unreachable_after)
 
 
 def test_an_argument_without_effect_on_the_simulated_arm_is_refused_not_ignored(
@@ -207,10 +220,16 @@ def test_an_argument_without_effect_on_the_simulated_arm_is_refused_not_ignored(
 ) -> None:
     folder = jaco_checkpoint(tmp_path / "jaco")
     without = {
-        "options": '{"foo":', "runtime": "nix", "objects": "topics", "follow_for": 9.0,
-        "port": 10300, "udp_port": 10301, "clear_faults": True, "username": "lab",
-        "password": "sesame", "credentials_file": "/nowhere.yaml",
-    }  # fmt: skip
+        "runtime": "nix",
+        "objects": "topics",
+        "follow_for": 9.0,
+        "port": 10300,
+        "udp_port": 10301,
+        "clear_faults": True,
+        "username": "lab",
+        "password": "sesame",
+        "credentials_file": "/nowhere.yaml",
+    }
     for name, value in without.items():
         with pytest.raises(ConfigError, match=f"^{name} (has no effect|is for hardware)") as caught:
             hardware.processes(config(folder, out=str(tmp_path / "out"), **{name: value}))
@@ -234,8 +253,16 @@ def test_an_arm_that_cannot_be_driven_is_one_line_that_says_what_to_do(
     gen3, free_domain, emulator, capsys, what, words
 ) -> None:
     port = 1 if what == "unreachable" else emulator.port
-    arguments = ["--robot-ip", HOST, "--port", str(port), "--udp-port", str(emulator.udp_port),
-                 "--checkpoint", str(gen3)]  # fmt: skip
+    arguments = [
+        "--robot-ip",
+        HOST,
+        "--port",
+        str(port),
+        "--udp-port",
+        str(emulator.udp_port),
+        "--checkpoint",
+        str(gen3),
+    ]
     if what == "password":
         arguments += ["--password", "sesame"]
     if what == "fault":
@@ -338,13 +365,35 @@ def test_ndp_run_takes_an_arm_moves_it_for_a_while_and_gives_it_back(
     with ros_system(tmp_path) as ros:
         status = ros.listen(Status, "ndp/status", qos.LATCHED)
         process = subprocess.Popen(
-            [sys.executable, "-m", "ndp_ros.cli", "run", "--robot-ip", HOST, "--port",
-             str(emulator.port), "--udp-port", str(emulator.udp_port), "--rate", "500",
-             "--checkpoint", str(checkpoint), "--runtime", str(runtime), "--follow-for", "0.5",
-             "--options", '{"reply_timeout": 0.1, "feedback_timeout": 10.0}'],
-            stderr=subprocess.PIPE, text=True, preexec_fn=die_with_the_test,
+            [
+                sys.executable,
+                "-m",
+                "ndp_ros.cli",
+                "run",
+                "--robot-ip",
+                HOST,
+                "--port",
+                str(emulator.port),
+                "--udp-port",
+                str(emulator.udp_port),
+                "--rate",
+                "500",
+                "--checkpoint",
+                str(checkpoint),
+                "--runtime",
+                str(runtime),
+                "--follow-for",
+                "0.5",
+                "--reply-timeout",
+                "0.1",
+                "--unreachable-after",
+                "10.0",
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=die_with_the_test,
             env=os.environ | {"ROS_DOMAIN_ID": str(ros.domain)},
-        )  # fmt: skip
+        )
         try:
             ros.until(lambda: status and status[-1].state == "holding", "an arm that holds")
             follow = SetBool.Request(data=True)

@@ -13,10 +13,10 @@ from ndp_ros.errors import TrainingError
 from ndp_ros.observation import field_slice
 from ndp_ros.policies import initial_tensors
 from ndp_ros.policies.array_policy import ArrayPolicy
+from ndp_ros.tasks.choice import TaskChoice
 from ndp_ros.training import demonstrations
+from ndp_ros.training.config import ImitationConfig, RunConfig, make_spec
 from ndp_ros.training.demonstrations import Demonstrations
-from ndp_ros.training.environment import TaskChoice
-from ndp_ros.training.experiment import ImitationConfig, RunConfig, make_spec
 from ndp_ros.training.logs import read_progress
 from ndp_ros.training.run import train
 
@@ -25,10 +25,17 @@ TOY = "toy_task:Toy-v0"
 
 def toy(method: str, data: Path | str, **changes: object) -> RunConfig:
     values = {
-        "task": TOY, "method": method, "hidden": (32, 32), "preset": "", "seed": 1,
-        "demonstrations": str(data), "checkpoint_every": 20, "evaluation_episodes": 20,
-        "workers": 1, "bc": ImitationConfig(passes=60, step_size=3e-3, windows_per_step=32),
-    }  # fmt: skip
+        "task": TOY,
+        "method": method,
+        "hidden": (32, 32),
+        "preset": "",
+        "seed": 1,
+        "demonstrations": str(data),
+        "checkpoint_every": 20,
+        "evaluation_episodes": 20,
+        "workers": 1,
+        "bc": ImitationConfig(passes=60, step_size=3e-3, windows_per_step=32),
+    }
     return RunConfig(**{**values, **changes})
 
 
@@ -51,9 +58,15 @@ def scripted(episodes: int = 60) -> Demonstrations:
         assert info["outcome"]["success"]
         starts.append(len(observations))
     return Demonstrations(
-        spec, {"checkpoint": "script"}, np.array(observations), np.array(actions),
-        np.array(starts), np.zeros(episodes), np.ones(episodes, np.uint8), np.arange(episodes),
-    )  # fmt: skip
+        spec,
+        {"checkpoint": "script"},
+        np.array(observations),
+        np.array(actions),
+        np.array(starts),
+        np.zeros(episodes),
+        np.ones(episodes, np.uint8),
+        np.arange(episodes),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +76,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_what_is_saved_is_what_is_loaded(data: Path) -> None:
+def test_saved_demonstrations_equal_loaded_ones(data: Path) -> None:
     loaded, original = demonstrations.load(data), scripted()
     assert loaded.spec == original.spec
     assert loaded.source == original.source
@@ -72,7 +85,7 @@ def test_what_is_saved_is_what_is_loaded(data: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["bc-ndp", "bc-nn"])
-def test_a_clone_succeeds_where_its_expert_does(tmp_path: Path, data: Path, method: str) -> None:
+def test_a_clone_succeeds_as_its_expert_does(tmp_path: Path, data: Path, method: str) -> None:
     train(toy(method, data), tmp_path / "run", quiet=True)
     rows = read_progress(tmp_path / "run")
     assert float(rows[-1]["error"]) < 0.05 * float(rows[0]["error"])
@@ -87,9 +100,12 @@ def test_resumed_cloning_equals_uninterrupted_cloning(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = toy(
-        "bc-ndp", data, evaluation_episodes=0, checkpoint_every=4,
+        "bc-ndp",
+        data,
+        evaluation_episodes=0,
+        checkpoint_every=4,
         bc=ImitationConfig(passes=10, decay=True),
-    )  # fmt: skip
+    )
     train(config, tmp_path / "whole", quiet=True)
 
     def stop(row: dict) -> None:
@@ -104,7 +120,7 @@ def test_resumed_cloning_equals_uninterrupted_cloning(
         assert curves[0] == curves[1]
 
 
-def test_nothing_held_out_is_no_error_of_nothing(
+def test_without_held_out_episodes_there_is_no_held_out_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = tmp_path / "three.safetensors"
@@ -115,7 +131,7 @@ def test_nothing_held_out_is_no_error_of_nothing(
     assert "held out none" in capsys.readouterr().err
 
 
-def test_a_decaying_step_size_falls_by_a_line_to_almost_nothing(tmp_path: Path, data: Path) -> None:
+def test_a_decaying_step_size_falls_linearly_to_almost_zero(tmp_path: Path, data: Path) -> None:
     bc = ImitationConfig(passes=10, decay=True)
     config = toy("bc-nn", data, evaluation_episodes=0, bc=bc)
     train(config, tmp_path / "run", quiet=True)
@@ -143,21 +159,36 @@ def test_collecting_records_the_expert_and_its_episodes(tmp_path: Path) -> None:
     assert got.source["checkpoint"] == checkpoint.load(folder).id
 
 
-def test_scripts_demonstrate_in_windows_that_a_clone_can_take(tmp_path: Path) -> None:
+def test_a_clone_trains_on_windows_of_a_script(tmp_path: Path) -> None:
     path = tmp_path / "push.safetensors"
     collect = [
-        "collect", "script:push", "--k", "5", "--noise", "0.3", "--episodes", "3",
-        "--task-options", "horizon=100", "-o", str(path),
-    ]  # fmt: skip
+        "collect",
+        "script:push",
+        "--k",
+        "5",
+        "--noise",
+        "0.3",
+        "--episodes",
+        "3",
+        "--task-options",
+        "horizon=100",
+        "-o",
+        str(path),
+    ]
     assert cli.main(collect) == 0
     data = demonstrations.load(path)
     assert data.actions.shape == (60, 5, 4)
     assert data.source["script"] == "push"
     assert data.success.all()
     config = RunConfig(
-        task="push", method="bc-ndp", demonstrations=str(path), evaluation_episodes=0, workers=1,
-        task_options=("horizon=100",), bc=ImitationConfig(passes=3),
-    )  # fmt: skip
+        task="push",
+        method="bc-ndp",
+        demonstrations=str(path),
+        evaluation_episodes=0,
+        workers=1,
+        task_options=("horizon=100",),
+        bc=ImitationConfig(passes=3),
+    )
     train(config, tmp_path / "run", quiet=True)
     errors = [float(row["error"]) for row in read_progress(tmp_path / "run")]
     assert errors[-1] < errors[0]
@@ -168,7 +199,9 @@ def test_only_tasks_with_scripts_can_be_demonstrated_by_them(
 ) -> None:
     file = tmp_path / "x.safetensors"
     assert cli.main(["collect", "script:throw", "-o", str(file)]) != 0
-    assert "'throw' is not one of 51 (assembly, basketball," in capsys.readouterr().err
+    assert (
+        "'throw' is not one of 53 (a task of your own with expert(obs)," in capsys.readouterr().err
+    )
     assert not file.exists()
 
 
@@ -182,10 +215,13 @@ def test_only_tasks_with_scripts_can_be_demonstrated_by_them(
         (["-o", "new", "--seed", "-1"], "'-1' is not a whole number"),
     ],
 )
-def test_collect_refuses_what_it_could_not_write_before_any_episode(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str], message: str,
-) -> None:  # fmt: skip
+def test_collect_refuses_an_unwritable_file_before_any_episode(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demonstrations, "run_episode", lambda *_: pytest.fail("an episode"))
     (tmp_path / "folder").mkdir()
@@ -197,7 +233,7 @@ def test_collect_refuses_what_it_could_not_write_before_any_episode(
     assert {p.name for p in tmp_path.iterdir()} == {"folder", "expert"}
 
 
-def test_noise_disturbs_what_is_seen_and_not_what_is_meant() -> None:
+def test_noise_disturbs_observations_and_not_recorded_actions() -> None:
     spec = make_spec(toy("bc-ndp", ""), TaskChoice(TOY, 5).make())
     expert = ArrayPolicy(spec, initial_tensors(spec, 0))
     env = TaskChoice(TOY, 5).make()
@@ -219,8 +255,8 @@ def change(path: Path, out: Path, **arrays: np.ndarray) -> Path:
     ("arrays", "message"),
     [
         ({"actions": np.zeros((2, 5, 2))}, "actions has shape"),
-        ({"returns": np.full(60, np.nan)}, "returns holds values that are not finite"),
-        ({"starts": np.zeros(61, np.int64)}, "do not follow one another"),
+        ({"returns": np.full(60, np.nan)}, "returns has values that are not finite"),
+        ({"starts": np.zeros(61, np.int64)}, "starts do not increase"),
         ({"extra": np.zeros(1)}, "expected"),
     ],
 )

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+import ndp_ros
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.streaming.layout import PHASES
 
@@ -39,9 +40,11 @@ def test_states_are_the_phases_of_the_streamer() -> None:
 
 def test_every_definition_is_built() -> None:
     text = (PACKAGE / "CMakeLists.txt").read_text()
-    listed = set(re.findall(r'"((?:msg|srv)/\w+\.\w+)"', text))
+    listed = set(re.findall(r'"((?:msg|srv|action)/\w+\.\w+)"', text))
     there = {
-        str(p.relative_to(PACKAGE)) for kind in ("msg", "srv") for p in PACKAGE.glob(f"{kind}/*")
+        str(p.relative_to(PACKAGE))
+        for kind in ("msg", "srv", "action")
+        for p in PACKAGE.glob(f"{kind}/*")
     }
     assert listed == there
 
@@ -58,9 +61,19 @@ def test_both_packages_say_the_same_to_colcon_and_to_pip(folder: Path) -> None:
     else:
         setup = (folder / "setup.py").read_text()
         assert f'NAME = "{name}"' in setup
-        assert f'version="{version}"' in setup
+        assert version == ndp_ros.__version__
+        assert f"\nversion: {version}\n" in (folder / "CITATION.cff").read_text()
         assert f'license="{package.findtext("license")}"' in setup
         assert (folder / "resource" / str(name)).exists()
+
+
+def test_the_pixi_file_builds_both_packages_with_extras_that_exist() -> None:
+    pixi = tomllib.loads((ROOT / "pixi.toml").read_text())
+    setup = (ROOT / "setup.py").read_text()
+    for extra in pixi["pypi-dependencies"][ndp_ros.__name__]["extras"]:
+        assert f'    "{extra}": [' in setup
+    assert pixi["tasks"]["build"].split()[-2:] == [".", PACKAGE.name]
+    assert all("://" not in channel for channel in pixi["workspace"]["channels"])
 
 
 def test_every_node_can_be_run_by_its_name() -> None:
@@ -82,6 +95,8 @@ def test_what_is_installed_is_what_is_described() -> None:
             assert getattr(built, name) == value
     for path in PACKAGE.glob("srv/*.srv"):
         built = getattr(services, path.stem)
-        both = [*built.Request.get_fields_and_field_types(),
-                *built.Response.get_fields_and_field_types()]  # fmt: skip
+        both = [
+            *built.Request.get_fields_and_field_types(),
+            *built.Response.get_fields_and_field_types(),
+        ]
         assert both == [name for _, name in fields(path)]

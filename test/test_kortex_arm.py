@@ -28,13 +28,11 @@ from kortex_support import (
     swing,
 )
 
-from ndp_ros.arms.arm import Arm, Command, JointState
 from ndp_ros.arms.kortex import make
 from ndp_ros.arms.kortex.arm import KortexArm
 from ndp_ros.arms.kortex.codes import ServoingMode
 from ndp_ros.arms.kortex.config import KortexConfig
 from ndp_ros.arms.kortex.credentials import Credentials
-from ndp_ros.arms.kortex.emulator.process import EmulatorProcess
 from ndp_ros.arms.kortex.errors import (
     InvalidPassword,
     KortexError,
@@ -44,7 +42,8 @@ from ndp_ros.arms.kortex.errors import (
     WrongServoingMode,
 )
 from ndp_ros.arms.kortex.units import from_degrees, to_degrees
-from ndp_ros.config import from_mapping
+from ndp_ros.control.arm import Arm, Command, JointState
+from ndp_ros.emulator.process import EmulatorProcess
 from ndp_ros.errors import ArmError, ConfigError
 
 __all__ = ["emulator", "shared_emulator"]
@@ -109,9 +108,19 @@ def test_arm_is_not_taken_before_the_first_command(arm, emulator):
 @pytest.mark.parametrize("mode", ["position", "torque"])
 def test_arm_follows_a_setpoint_in_either_mode(emulator, mode):
     arm, omega = make(
-        ARM, task="", command_mode=mode, rate=RATE, seed=0, robot_ip=HOST, port=emulator.port,
-        udp_port=emulator.udp_port, reply_timeout=0.1, feedback_timeout=5.0,
-    )  # fmt: skip
+        ARM,
+        task="",
+        command_mode=mode,
+        rate=RATE,
+        seed=0,
+        settings=KortexConfig(
+            HOST,
+            port=emulator.port,
+            udp_port=emulator.udp_port,
+            reply_timeout=0.1,
+            unreachable_after=5.0,
+        ),
+    )
     loop = Loop(arm, mode)
     goal = swing(loop.start, 0.15, 2.0)
     desired, rate, acceleration = np.zeros(7), np.zeros(7), np.zeros(7)
@@ -271,21 +280,19 @@ def test_command_that_is_no_number_never_leaves(emulator):
 
 
 def test_no_arm_at_the_address_is_one_line_that_says_what_to_check():
-    arm = KortexArm(ARM, KortexConfig(robot_ip=HOST, port=1, udp_port=1, timeout=1.0))
+    arm = KortexArm(ARM, KortexConfig(robot_ip=HOST, port=1, udp_port=1, service_timeout=1.0))
     with pytest.raises(Unreachable, match=r"no arm at 127\.0\.0\.1:1 .*check that the arm is on"):
         arm.connect()
 
 
 def test_nobody_is_addressed_by_default():
-    with pytest.raises(ConfigError, match="robot_ip"):
-        from_mapping(KortexConfig, {})
     with pytest.raises(ArmError, match="robot_ip is empty"):
-        KortexArm(ARM, KortexConfig(robot_ip="")).connect()
+        KortexArm(ARM, KortexConfig()).connect()
 
 
 def test_wrong_password_names_neither_password(emulator, caplog):
     caplog.set_level(logging.DEBUG)
-    arm = make_arm(emulator, password="open sesame")
+    arm = make_arm(emulator, credentials=Credentials("admin", "open sesame"))
     with pytest.raises(InvalidPassword, match="check username and password") as caught:
         arm.connect()
     assert "sesame" not in str(caught.value) + caplog.text
@@ -305,8 +312,16 @@ def test_arm_in_fault_is_named_with_its_fault_and_cleared_only_when_asked(emulat
 def test_arm_with_another_number_of_joints_is_refused(emulator):
     import dataclasses
 
-    vectors = ("lower", "upper", "max_velocity", "max_acceleration", "max_torque",
-               "max_torque_rate", "home", "joint_names")  # fmt: skip
+    vectors = (
+        "lower",
+        "upper",
+        "max_velocity",
+        "max_acceleration",
+        "max_torque",
+        "max_torque_rate",
+        "home",
+        "joint_names",
+    )
     shorter = {name: getattr(ARM, name)[1:] for name in vectors}
     config = dataclasses.replace(ARM, name="five", continuous=("joint_4", "joint_6"), **shorter)
     settings = KortexConfig(robot_ip=HOST, port=emulator.port, udp_port=emulator.udp_port)
@@ -390,9 +405,11 @@ def no_command_beyond_limits(emulator):
 @pytest.mark.parametrize("loss", [0.05, 0.3])
 def test_lost_datagrams_do_not_stop_the_arm(emulator, loss):
     error, arm = drive(
-        emulator, lambda: emulator.control.do("network", loss=loss, seed=1),
-        paced=True, reply_timeout=0.002,
-    )  # fmt: skip
+        emulator,
+        lambda: emulator.control.do("network", loss=loss, seed=1),
+        paced=True,
+        reply_timeout=0.002,
+    )
     assert error is None
     emulator.wait_for(at_rest)
     assert arm.client.datagrams.missed > 0
@@ -430,10 +447,13 @@ def test_in_lockstep_every_command_waits_for_its_answer_however_late(emulator):
 
 def test_cut_udp_is_named_and_the_arm_stops_by_itself(emulator):
     error, _ = drive(
-        emulator, lambda: emulator.control.do("cut_udp", seconds=30.0),
-        paced=True, reply_timeout=0.002, feedback_timeout=2.0,
+        emulator,
+        lambda: emulator.control.do("cut_udp", seconds=30.0),
+        paced=True,
+        reply_timeout=0.002,
+        unreachable_after=2.0,
         seconds=30.0,
-    )  # fmt: skip
+    )
     assert isinstance(error, Unreachable)
     assert "no feedback" in str(error)
     emulator.wait_for(at_rest)
@@ -505,7 +525,7 @@ _CLIENT = """
 import sys, time
 from kortex_support import *
 arm = KortexArm(ARM, KortexConfig(robot_ip=HOST, port=int(sys.argv[1]), udp_port=int(sys.argv[2]),
-                                  reply_timeout=0.1, feedback_timeout=5.0), 500.0)
+                                  reply_timeout=0.1, unreachable_after=5.0), 500.0)
 loop = Loop(arm, paced=True)
 loop.run(0.1)
 print("driving", flush=True)

@@ -1,4 +1,4 @@
-"""What an arm says that is wrong, unclear or half: nothing moves for it, and it is named."""
+"""Wrong, unclear or incomplete answers of an arm move nothing and are named."""
 
 import dataclasses
 import itertools
@@ -25,14 +25,14 @@ from kortex_support import (
     swing,
 )
 
-from ndp_ros.arms.arm import JointState
 from ndp_ros.arms.kortex.channel import StreamChannel
 from ndp_ros.arms.kortex.client import KortexClient
 from ndp_ros.arms.kortex.credentials import Credentials
 from ndp_ros.arms.kortex.datagrams import DatagramChannel
-from ndp_ros.arms.kortex.emulator.process import EmulatorProcess
 from ndp_ros.arms.kortex.errors import KortexError, ReplyTimeout, RobotInFault, Unreachable
 from ndp_ros.arms.kortex.wire import MAGIC, encode_frame
+from ndp_ros.control.arm import JointState
+from ndp_ros.emulator.process import EmulatorProcess
 from ndp_ros.errors import ConfigError
 
 __all__ = ["emulator", "shared_emulator"]
@@ -80,7 +80,7 @@ def test_one_wrong_value_in_a_feedback_moves_nothing(proxy, mode, field, value):
     arm = arm_behind(proxy)
     loop = Loop(arm, mode)
     if mode == "torque":
-        loop.command.torque[:N] = arm._cycle.effort
+        loop.command.torque[:N] = loop.measured.effort[:N]
     loop.run(0.1, tick=lambda _: hold_still(loop))
     start = loop.measured.position.copy()
     for joint in range(N):
@@ -91,7 +91,7 @@ def test_one_wrong_value_in_a_feedback_moves_nothing(proxy, mode, field, value):
         assert np.abs(loop.measured.position - start)[:N].max() < 0.1
     arm.stop()
     assert_smooth(proxy)
-    assert proxy._emulator.control.do("state")["servoing"] == "SINGLE_LEVEL"
+    assert proxy.emulator.control.do("state")["servoing"] == "SINGLE_LEVEL"
 
 
 def hold_still(loop: Loop) -> None:
@@ -115,7 +115,7 @@ def test_answers_that_never_agree_are_no_arm(proxy):
 
 
 def test_answers_of_another_number_of_actuators_are_lost_ones(proxy):
-    arm = arm_behind(proxy, feedback_timeout=0.3)
+    arm = arm_behind(proxy, unreachable_after=0.3)
     loop = Loop(arm)
     proxy.answer = feedback(once(lambda message: message.actuators.pop()))
     loop.run(0.1)
@@ -125,7 +125,7 @@ def test_answers_of_another_number_of_actuators_are_lost_ones(proxy):
 
 
 def test_an_arm_that_numbers_its_cycles_itself_is_followed_through_a_coincidence(proxy):
-    arm = arm_behind(proxy, feedback_timeout=0.5)
+    arm = arm_behind(proxy, unreachable_after=0.5)
     loop = Loop(arm)
     count = [0]
 
@@ -160,17 +160,34 @@ def test_a_fault_in_any_bank_of_any_device_ends_the_drive(proxy, device, bank):
 
 
 def test_a_gripper_whose_feedback_vanishes_is_named(proxy):
-    arm = arm_behind(proxy, feedback_timeout=0.3)
+    arm = arm_behind(proxy, unreachable_after=0.3)
     loop = Loop(arm)
     proxy.answer = feedback(lambda message: message.interconnect.ClearField("gripper_feedback"))
     with pytest.raises(KortexError, match="no feedback of the gripper"):
         loop.run(5.0)
     arm.stop()
-    assert proxy._emulator.control.do("state")["servoing"] == "SINGLE_LEVEL"
+    assert proxy.emulator.control.do("state")["servoing"] == "SINGLE_LEVEL"
+
+
+@pytest.mark.parametrize("every", [2, 3])
+def test_wrong_readings_of_the_gripper_neither_end_nor_prolong_the_wait_for_its_grip(proxy, every):
+    closed, true = 0.6, []
+
+    def disturb(message) -> None:
+        motor = message.interconnect.gripper_feedback.motor[0]
+        true.append(motor.position)
+        if len(true) > 6 and len(true) % every == 0:  # the first readings agree with each other
+            motor.position = 5.0
+
+    proxy.answer = feedback(disturb)
+    arm = arm_behind(proxy, grip=closed)
+    assert true[-1] == pytest.approx(100.0 * closed / ARM.upper[-1], abs=1.0), "it has closed"
+    assert max(np.abs(np.diff(true[-3:]))) < 0.5, "and rests"
+    assert arm.read(JointState.zeros(N + 1)).position[N] == closed
 
 
 def test_a_mode_whose_answer_is_lost_is_undone(proxy):
-    arm = arm_behind(proxy, timeout=0.3)
+    arm = arm_behind(proxy, service_timeout=0.3)
     loop = Loop(arm)
     asked = []
 
@@ -182,11 +199,11 @@ def test_a_mode_whose_answer_is_lost_is_undone(proxy):
     proxy.reply = lose
     with pytest.raises(ReplyTimeout):
         arm.write(loop.command)
-    assert proxy._emulator.control.do("state")["servoing"] == "SINGLE_LEVEL"
+    assert proxy.emulator.control.do("state")["servoing"] == "SINGLE_LEVEL"
 
 
 def test_an_arm_is_given_back_although_an_answer_is_lost(proxy):
-    arm = arm_behind(proxy, timeout=0.3)
+    arm = arm_behind(proxy, service_timeout=0.3)
     Loop(arm).run(0.05)
     lost = []
 
@@ -199,13 +216,13 @@ def test_an_arm_is_given_back_although_an_answer_is_lost(proxy):
     proxy.reply = lose
     arm.stop()
     assert lost
-    assert proxy._emulator.control.do("state")["servoing"] == "SINGLE_LEVEL"
+    assert proxy.emulator.control.do("state")["servoing"] == "SINGLE_LEVEL"
 
 
 def test_a_cycle_lies_between_any_two_services_while_torque_mode_is_left(proxy):
     arm = arm_behind(proxy)
     loop = Loop(arm, "torque")
-    loop.command.torque[:N] = arm._cycle.effort
+    loop.command.torque[:N] = loop.measured.effort[:N]
     loop.run(0.05)
     order = []
     proxy.request = lambda name, *_: order.append(name)
@@ -220,7 +237,8 @@ def test_a_cycle_lies_between_any_two_services_while_torque_mode_is_left(proxy):
 def test_an_answer_that_never_came_costs_no_later_one(proxy):
     channel = StreamChannel(HOST, proxy.port, timeout=5.0)
     try:
-        channel._ignored.add(3)  # as after a keep-alive that nobody answered, a round before
+        # As after a keep-alive that nobody answered, a round before.
+        channel._ignored.add(3)  # noqa: SLF001
         for _ in range(4):
             with pytest.raises(KortexError) as caught:
                 channel.call("Base.GetArmState")
@@ -304,8 +322,8 @@ def test_a_credentials_file_that_cannot_be_read_is_one_line_and_is_not_waited_fo
 
 def test_a_client_is_refused_what_is_no_frame(emulator):
     with KortexClient(HOST, Credentials(), emulator.port, emulator.udp_port) as client:
-        client.datagrams._socket.send(b"\x0a\x14garbage")
-        client.datagrams._socket.send(encode_frame.__doc__.encode())
+        client.datagrams._socket.send(b"\x0a\x14garbage")  # noqa: SLF001
+        client.datagrams._socket.send(encode_frame.__doc__.encode())  # noqa: SLF001
         assert client.arm_state >= 0
 
 
@@ -337,7 +355,7 @@ def ask(port: int, line: bytes) -> bytes:
 
 @pytest.mark.parametrize("line", LINES, ids=range(len(LINES)))
 def test_the_port_for_experiments_survives_any_line(emulator, line):
-    port = emulator.control._socket.getpeername()[1]
+    port = emulator.control_port
     try:
         assert ask(port, line).startswith((b'{"ok"', b'{"error"'))
     except ConnectionResetError:
@@ -349,7 +367,7 @@ def test_the_port_for_experiments_survives_any_line(emulator, line):
 def test_the_port_for_experiments_is_for_this_machine_alone():
     process = EmulatorProcess(dataclasses.replace(PATIENT, host="127.0.0.2"))
     with process:
-        port = process.control._socket.getpeername()[1]
+        port = process.control_port
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.2", port), 5.0)
         assert process.control.do("state")

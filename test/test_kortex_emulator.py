@@ -27,10 +27,6 @@ from ndp_ros.arms.kortex.codes import (
     ServoingMode,
     SubCode,
 )
-from ndp_ros.arms.kortex.emulator.config import EmulatorConfig
-from ndp_ros.arms.kortex.emulator.process import EmulatorProcess
-from ndp_ros.arms.kortex.emulator.request import CyclicCommand
-from ndp_ros.arms.kortex.emulator.robot import Robot
 from ndp_ros.arms.kortex.errors import (
     InvalidPassword,
     KortexError,
@@ -51,6 +47,10 @@ from ndp_ros.arms.kortex.wire import (
     delimit,
     encode_frame,
 )
+from ndp_ros.emulator.config import EmulatorConfig
+from ndp_ros.emulator.process import EmulatorProcess
+from ndp_ros.emulator.request import CyclicCommand
+from ndp_ros.emulator.robot import Robot
 from ndp_ros.errors import ArmError
 
 __all__ = ["emulator", "shared_emulator"]
@@ -100,9 +100,12 @@ def test_each_channel_has_its_own_session_and_closing_ends_both(emulator):
 def test_silent_session_is_closed_by_the_arm(emulator):
     channel = StreamChannel(HOST, emulator.port, 10.0)
     info = message(
-        "CreateSessionInfo", username="admin", password="admin",
-        session_inactivity_timeout=100, connection_inactivity_timeout=50,
-    )  # fmt: skip
+        "CreateSessionInfo",
+        username="admin",
+        password="admin",
+        session_inactivity_timeout=100,
+        connection_inactivity_timeout=50,
+    )
     channel.call("Session.CreateSession", info)
     emulator.wait_for(lambda state: state["sessions"] == 0)
     with pytest.raises(SessionLost):
@@ -113,9 +116,12 @@ def test_silent_session_is_closed_by_the_arm(emulator):
 def test_idle_sessions_are_kept_alive_on_both_channels(emulator):
     with log_in(emulator) as client:
         short = message(
-            "CreateSessionInfo", username="admin", password="admin",
-            session_inactivity_timeout=2500, connection_inactivity_timeout=2000,
-        )  # fmt: skip
+            "CreateSessionInfo",
+            username="admin",
+            password="admin",
+            session_inactivity_timeout=2500,
+            connection_inactivity_timeout=2000,
+        )
         client.stream.call("Session.CreateSession", short)
         client.datagrams.call("Session.CreateSession", short)
         begin = emulator.control.do("state")["time"]
@@ -187,14 +193,22 @@ def test_every_device_answers_for_itself(client):
 def test_header_and_frame_leave_in_one_piece_with_the_session_in_every_answer(emulator):
     with socket.create_connection((HOST, emulator.port), 10.0) as raw:
         info = message(
-            "CreateSessionInfo", username="admin", password="admin",
-            session_inactivity_timeout=60000, connection_inactivity_timeout=2000,
-        )  # fmt: skip
+            "CreateSessionInfo",
+            username="admin",
+            password="admin",
+            session_inactivity_timeout=60000,
+            connection_inactivity_timeout=2000,
+        )
         session = 0
         for number, (method, payload) in enumerate(
-            [("Session.CreateSession", info.SerializeToString()), ("Session.KeepAlive", b""),
-             ("Base.GetArmState", b""), ("Session.CloseSession", b"")], start=1,
-        ):  # fmt: skip
+            [
+                ("Session.CreateSession", info.SerializeToString()),
+                ("Session.KeepAlive", b""),
+                ("Base.GetArmState", b""),
+                ("Session.CloseSession", b""),
+            ],
+            start=1,
+        ):
             header = Header(FrameType.REQUEST, METHODS[method].uid, number, session)
             raw.sendall(delimit(encode_frame(header, payload)))
             # The vendor's reader takes the delimiter in one call, and the frame in another.
@@ -381,8 +395,9 @@ def test_action_moves_the_arm_and_its_end_is_told(client, emulator):
 
 def test_stopped_action_is_reported_as_aborted(client, emulator):
     target = np.array(ARM.home[:N]) + 0.5
-    threading.Timer(0.2, emulator.control.do, ["fault"], {"actuator": 2, "name": "MAXIMUM_TORQUE"}
-                    ).start()  # fmt: skip
+    threading.Timer(
+        0.2, emulator.control.do, ["fault"], {"actuator": 2, "name": "MAXIMUM_TORQUE"}
+    ).start()
     with pytest.raises(KortexError, match="gave up the movement"):
         client.move_to(target, timeout=60.0)
     client.clear_faults()
@@ -490,7 +505,7 @@ def test_an_answer_that_does_not_come_is_waited_for_once(client, emulator, monke
     client.set_servoing_mode(ServoingMode.LOW_LEVEL)
     emulator.control.do("network", loss=1.0)
     datagrams, waits = client.datagrams, []
-    wait = datagrams._wait
+    wait = datagrams._wait  # noqa: SLF001
     monkeypatch.setattr(datagrams, "_wait", lambda timeout: waits.append(timeout) or wait(timeout))
     before = datagrams.missed
     datagrams.send(request)
@@ -540,8 +555,8 @@ def test_port_in_use_is_one_line_and_exit_status_2(emulator):
 def test_emulator_ends_with_its_parent_however_that_dies():
     code = (
         "import os, signal\n"
-        "from ndp_ros.arms.kortex.emulator.config import EmulatorConfig\n"
-        "from ndp_ros.arms.kortex.emulator.process import EmulatorProcess\n"
+        "from ndp_ros.emulator.config import EmulatorConfig\n"
+        "from ndp_ros.emulator.process import EmulatorProcess\n"
         "process = EmulatorProcess(EmulatorConfig(port=0, udp_port=0))\n"
         "print(process.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from kortex_proxy import Proxy, feedback
 from kortex_support import (
     ARM,
     HOST,
@@ -26,9 +27,11 @@ from kortex_support import (
 )
 
 from ndp_ros.arms.kortex.codes import ServoingMode
-from ndp_ros.arms.kortex.emulator.process import EmulatorProcess
+from ndp_ros.arms.kortex.config import KortexConfig
+from ndp_ros.arms.kortex.credentials import PASSWORD_VARIABLE
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.dmp.response import response
+from ndp_ros.emulator.process import EmulatorProcess
 from ndp_ros.errors import StreamError
 from ndp_ros.streaming.config import RuntimeConfig, StreamSpec
 from ndp_ros.streaming.mailbox import Mailbox, MailboxLayout
@@ -52,24 +55,41 @@ class Rig:
         self.sequence = 0
 
     def start(self, mode: str = "position", options=None, wait: bool = True, **runtime) -> "Rig":
-        patient = {"rate": RATE, "priority": 10, "heartbeat_timeout": 30.0, "parent_timeout": 60.0,
-                   "max_parameter_age": 5.0, "stall_timeout": 4.0, "feedback_timeout": 4.0,
-                   "max_following_error": 0.2,
-                   # All joints at their limits at once take more torque than the arm has.
-                   "velocity_margin": 0.8, "acceleration_margin": 0.3}  # fmt: skip
-        arm = {"robot_ip": HOST, "port": self.emulator.port, "udp_port": self.emulator.udp_port,
-               "reply_timeout": 0.1, "feedback_timeout": 5.0, "timeout": 20.0}  # fmt: skip
+        patient = {
+            "rate": RATE,
+            "priority": 10,
+            "heartbeat_timeout": 30.0,
+            "parent_timeout": 60.0,
+            "max_parameter_age": 5.0,
+            "stall_timeout": 4.0,
+            "feedback_timeout": 4.0,
+            "max_following_error": 0.2,
+            # All joints at their limits at once take more torque than the arm has.
+            "velocity_margin": 0.8,
+            "acceleration_margin": 0.3,
+        }
+        arm = {
+            "robot_ip": HOST,
+            "port": self.emulator.port,
+            "udp_port": self.emulator.udp_port,
+            "reply_timeout": 0.1,
+            "unreachable_after": 5.0,
+            "service_timeout": 20.0,
+        }
         spec = StreamSpec(
-            hardware="kortex", arm="gen3", task="", command_mode=mode,
-            options=json.dumps({**arm, **(options or {})}),
+            hardware="kortex",
+            arm="gen3",
+            task="",
+            command_mode=mode,
+            kortex=KortexConfig(**{**arm, **(options or {})}),
             runtime=RuntimeConfig(**{**patient, **runtime}),
-        )  # fmt: skip
+        )
         self.box = Mailbox.create(MailboxLayout(DOF, max_rows=spec.runtime.max_rows, max_basis=4))
         self.streamer = start(spec, self.box)
         times = np.arange(spec.runtime.rows(DURATION)) / (spec.runtime.rate * DURATION)
         self.handle = self.box.send_response(response(DMP, times), DURATION)
         if wait:
-            self.until(lambda: self.box.hello() is not None)
+            self.until(lambda: self.box.handshake() is not None)
         return self
 
     def until(self, happened: Callable[[], bool]) -> None:
@@ -102,7 +122,7 @@ class Rig:
 
     def follow(self, **settings) -> "Rig":
         self.start(**settings)
-        self.box.wait(self.box.request("follow"), PATIENCE)
+        self.box.requests.wait(self.box.requests.ask("follow"), PATIENCE)
         self.swing(lambda: self.moving())
         return self
 
@@ -114,13 +134,13 @@ class Rig:
         return self.streamer.returncode
 
     def quit(self) -> int:
-        self.box.request("quit")
+        self.box.requests.ask("quit")
         return self.ended()
 
     def cleared(self) -> bool:
         """Ask for the fault to be cleared; an arm that is still braking refuses."""
         with contextlib.suppress(StreamError):
-            self.box.wait(self.box.request("clear_fault"), PATIENCE)
+            self.box.requests.wait(self.box.requests.ask("clear_fault"), PATIENCE)
         return not self.box.report()["fault"]
 
     @property
@@ -183,6 +203,41 @@ def test_streamer_moves_the_arm_and_gives_it_back(rig, mode):
     assert_safe(rig.emulator)
 
 
+@pytest.mark.parametrize("mode", ["position", "torque"])
+@pytest.mark.parametrize(("what", "wrong"), [("velocity", 40.0), ("position", 6.0)])
+@pytest.mark.parametrize("readings", [40, 1000])
+def test_readings_that_stay_wrong_move_no_holding_arm(rig, mode, what, wrong, readings):
+    proxy, left = Proxy(rig.emulator), [readings]
+
+    def change(message) -> None:
+        left[0] -= 1
+        if left[0] >= 0:
+            joint = message.actuators[1]
+            setattr(joint, what, getattr(joint, what) + wrong)
+
+    try:
+        ports = {"port": proxy.port, "udp_port": proxy.udp_port}
+        rig.start(mode, options=ports, feedback_timeout=1.0)
+        time.sleep(0.2)
+        start = np.array(rig.emulator.control.do("state")["position"])
+        farthest, end = 0.0, time.monotonic() + 2.5
+        proxy.answer = feedback(change)
+        while time.monotonic() < end and (left[0] > -100 or time.monotonic() < end - 1.5):
+            rig.box.beat()
+            state = rig.emulator.control.do("state")
+            farthest = max(farthest, np.abs(np.array(state["position"]) - start).max())
+            time.sleep(0.005)
+        assert left[0] < readings
+        assert farthest < 0.01
+        assert not any(state["faults"])
+        if readings == 1000:
+            assert "joint_2" in rig.reason
+        else:
+            assert rig.reason == "; "
+    finally:
+        proxy.close()
+
+
 def test_goal_far_beyond_the_limits_moves_the_arm_inside_them(rig):
     rig.follow()
     for _ in range(10):
@@ -233,7 +288,7 @@ def test_bursts_of_delay_are_no_reason_to_stop(rig):
 
 
 def test_cut_udp_is_named_and_reconnecting_works(rig):
-    rig.follow(options={"reply_timeout": 0.002, "feedback_timeout": 3.0}, feedback_timeout=2.0)
+    rig.follow(options={"reply_timeout": 0.002, "unreachable_after": 3.0}, feedback_timeout=2.0)
     rig.emulator.control.do("cut_udp", seconds=60)
     assert rig.ended() == FAILED
     assert "feedback" in rig.reason
@@ -306,7 +361,7 @@ def test_streamer_that_stood_still_for_half_a_second_goes_on_from_rest(rig):
     time.sleep(0.5)
     rig.streamer.send_signal(signal.SIGCONT)
     rig.until(lambda: rig.box.report()["guard"].get("stalled", 0) > 0)
-    assert "stalled: the loop stood still" in rig.reason
+    assert "stalled: the loop paused" in rig.reason
     rig.swing(lambda: rig.moving())
     assert rig.quit() == DONE, rig.reason
     assert_safe(rig.emulator)
@@ -315,14 +370,14 @@ def test_streamer_that_stood_still_for_half_a_second_goes_on_from_rest(rig):
 def test_following_error_brakes_latches_and_can_be_cleared(rig):
     # A third of what the servos lag by in such a swing, however late a tick is.
     rig.start(max_following_error=0.0015)
-    rig.box.wait(rig.box.request("follow"), PATIENCE)
+    rig.box.requests.wait(rig.box.requests.ask("follow"), PATIENCE)
     rig.swing(lambda: rig.box.report()["fault"] != "")
     assert re.search(r"following_error: joint_\d \S+ rad, at most 0.0015", rig.reason)
     rig.until(lambda: not rig.moving())
     with pytest.raises(StreamError, match="in fault"):
-        rig.box.wait(rig.box.request("follow"), PATIENCE)
+        rig.box.requests.wait(rig.box.requests.ask("follow"), PATIENCE)
     rig.until(rig.cleared)
-    rig.box.wait(rig.box.request("follow"), PATIENCE)
+    rig.box.requests.wait(rig.box.requests.ask("follow"), PATIENCE)
     assert rig.quit() == DONE, rig.reason
     assert_safe(rig.emulator)
 
@@ -345,12 +400,12 @@ def test_killed_arm_ends_the_streamer_with_the_reason():
     ("options", "line"),
     [
         ({"port": 1}, "no arm at 127.0.0.1:1"),
-        ({"password": "open sesame"}, "check username and password"),
+        ({"username": "lab"}, "check username and password"),
         ({"robot_ip": ""}, "robot_ip is empty"),
-        ({"robot": "x"}, "'robot' is not one of"),
     ],
 )
-def test_bad_input_is_one_line_and_nothing_is_started(rig, options, line, capfd):
+def test_bad_input_is_one_line_and_nothing_is_started(rig, options, line, capfd, monkeypatch):
+    monkeypatch.setenv(PASSWORD_VARIABLE, "open sesame")
     rig.start(options=options, wait=False)
     assert rig.ended() == NOT_STARTED
     said = capfd.readouterr().err
@@ -361,8 +416,18 @@ def test_bad_input_is_one_line_and_nothing_is_started(rig, options, line, capfd)
 
 
 def test_emulator_from_the_command_line_tells_its_ports_and_ends_on_a_signal():
-    command = [sys.executable, "-m", "ndp_ros.cli", "emulate", "kortex", "--port", "0",
-               "--udp-port", "0", "--json"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "ndp_ros.cli",
+        "emulate",
+        "kortex",
+        "--port",
+        "0",
+        "--udp-port",
+        "0",
+        "--json",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         ports = json.loads(process.stdout.readline())
         assert set(ports) == {"port", "udp_port", "control_port"}

@@ -7,7 +7,6 @@ come to rest, and no command beyond its limits was ever recorded.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import signal
 import subprocess
@@ -31,7 +30,7 @@ from ros_support import Ros, ros_system
 from std_srvs.srv import SetBool, Trigger
 
 from ndp_ros import checkpoint
-from ndp_ros.arms.kortex.emulator.process import EmulatorProcess
+from ndp_ros.emulator.process import EmulatorProcess
 from ndp_ros.nodes import qos
 from ndp_ros.observation import arm_observation
 from ndp_ros.policies import PolicySpec, initial_tensors
@@ -40,19 +39,34 @@ pytestmark = pytest.mark.ros
 
 # Patience with a busy machine, and margins that leave the arm's torques room.
 RUNTIME = {
-    "rate": RATE, "priority": 10, "heartbeat_timeout": 10.0, "parent_timeout": 30.0,
-    "max_parameter_age": 3.0, "grace": 0.1, "stall_timeout": 0.4, "feedback_timeout": 0.9,
-    "max_following_error": 0.5, "velocity_margin": 0.8, "acceleration_margin": 0.3,
-}  # fmt: skip
+    "rate": RATE,
+    "priority": 10,
+    "heartbeat_timeout": 10.0,
+    "parent_timeout": 30.0,
+    "max_parameter_age": 3.0,
+    "grace": 0.1,
+    "stall_timeout": 0.4,
+    "feedback_timeout": 0.9,
+    "max_following_error": 0.5,
+    "velocity_margin": 0.8,
+    "acceleration_margin": 0.3,
+}
 
 
 def swaying_checkpoint(folder: Path, lean: float) -> Path:
     """Save an NDP for the Gen3 that wants every joint ``lean`` away from where it is."""
     spec = PolicySpec(
-        method="ndp", task="throw-gen3", arm="gen3", joint_names=ARM.joint_names,
-        observation=arm_observation(7, ["cube", "bin"]), control_dt=0.04, k=5,
-        action_scale=(0.02,) * 7, hidden=(8, 8), goal_gain=0.2,
-    )  # fmt: skip
+        method="ndp",
+        task="throw-gen3",
+        arm="gen3",
+        joint_names=ARM.joint_names,
+        observation=arm_observation(7, ["cube", "bin"]),
+        control_dt=0.04,
+        k=5,
+        action_scale=(0.02,) * 7,
+        hidden=(8, 8),
+        goal_gain=0.2,
+    )
     tensors = initial_tensors(spec, 1)
     bias = tensors["actor.2.bias"].copy()
     bias[:N] += lean
@@ -78,20 +92,32 @@ class System:
         self.segments = self.ros.listen(DmpParameters, "ndp/dmp_parameters", qos.PARAMETERS)
 
     def start_integrator(self) -> None:
-        options = {"robot_ip": HOST, "port": self.emulator.port, "udp_port": self.emulator.udp_port,
-                   "reply_timeout": 0.1, "feedback_timeout": 5.0, "timeout": 20.0,
-                   "clear_faults": True}  # fmt: skip
         self.status.clear()
         self.integrator = self.ros.start_node(
-            "integrator_node", hardware="kortex", arm="gen3", task="", command_mode="position",
-            options=json.dumps(options), node_priority=0, **RUNTIME,
-        )  # fmt: skip
+            "integrator_node",
+            hardware="kortex",
+            arm="gen3",
+            task="",
+            command_mode="position",
+            robot_ip=HOST,
+            port=self.emulator.port,
+            udp_port=self.emulator.udp_port,
+            reply_timeout=0.1,
+            unreachable_after=5.0,
+            service_timeout=20.0,
+            clear_faults=True,
+            node_priority=0,
+            **RUNTIME,
+        )
 
     def start_policy(self) -> None:
         self.policy = self.ros.start_node(
-            "policy_node", checkpoint=str(self.folder / "plus"), arm="gen3", node_priority=0,
+            "policy_node",
+            checkpoint=str(self.folder / "plus"),
+            arm="gen3",
+            node_priority=0,
             max_observation_age=2.0,
-        )  # fmt: skip
+        )
 
     @property
     def state(self) -> str:
@@ -126,7 +152,7 @@ class System:
         self.ros.until(self.moving, "motion")
 
     def _follow(self) -> bool:
-        # A machine that stands still can bring the next fault while this one is cleared.
+        # A machine that pauses can bring the next fault while this one is cleared.
         if self.state == Status.FAULT:
             self.ros.call(Trigger, "integrator_node/clear_fault")
         request = SetBool.Request(data=True)
@@ -184,9 +210,10 @@ def test_policy_drives_the_arm_and_takes_another_checkpoint_over_in_mid_motion(
     system: System,
 ) -> None:
     answer = system.ros.call(
-        LoadCheckpoint, "policy_node/load_checkpoint",
+        LoadCheckpoint,
+        "policy_node/load_checkpoint",
         LoadCheckpoint.Request(path=str(system.folder / "minus")),
-    )  # fmt: skip
+    )
     assert answer.success, answer.message
     other = answer.checkpoint
     system.ros.until(lambda: system.segments[-1].checkpoint == other, "the other checkpoint")
@@ -211,9 +238,11 @@ def test_killed_policy_is_named_the_arm_holds_and_another_one_goes_on(system: Sy
 def test_killed_streamer_is_named_and_a_new_activation_goes_on(system: System) -> None:
     pid = next(
         int(v.value)
-        for m in reversed(system.diagnostics) for s in m.status for v in s.values
+        for m in reversed(system.diagnostics)
+        for s in m.status
+        for v in s.values
         if v.key == "streamer_pid"
-    )  # fmt: skip
+    )
 
     os.kill(pid, signal.SIGKILL)
     system.ros.until(lambda: system.says("killed by signal 9"), "a diagnosis")

@@ -18,19 +18,20 @@ import pytest
 from kortex_support import ARM, N
 
 from ndp_ros.arms import kortex
-from ndp_ros.arms.arm import ArmInfo, Command, JointState
 from ndp_ros.arms.kortex.codes import ControlMode, ServoingMode
-from ndp_ros.arms.kortex.emulator.config import EmulatorConfig
-from ndp_ros.arms.kortex.emulator.request import CyclicCommand
-from ndp_ros.arms.kortex.emulator.robot import Robot
+from ndp_ros.arms.kortex.config import KortexConfig
 from ndp_ros.arms.kortex.units import GRIPPER_CLOSED
+from ndp_ros.control.arm import ArmInfo, Command, JointState
 from ndp_ros.dmp.segment import Segment
+from ndp_ros.emulator.config import EmulatorConfig
+from ndp_ros.emulator.request import CyclicCommand
+from ndp_ros.emulator.robot import Robot
 from ndp_ros.errors import ConfigError
+from ndp_ros.nodes.surroundings import Surroundings
 from ndp_ros.observation import assemble
 from ndp_ros.paths import find_checkpoint
 from ndp_ros.streaming.config import RuntimeConfig
 from ndp_ros.streaming.guard import BRAKE, Guard
-from ndp_ros.surroundings import Surroundings
 
 CHECKPOINT = "gen3_throw"
 TICK, LATENCY = 0.001, 0.01
@@ -39,8 +40,9 @@ EPISODE, FLIGHT = 2.0, 0.8
 
 def throw(phi, seed: int, mode: str) -> np.ndarray:
     """Make one throw and return where the cube lies from the bin (3,) [m]."""
+    settings = KortexConfig(robot_ip="127.0.0.1")
     _, omega = kortex.make(
-        ARM, task="", command_mode=mode, rate=1.0 / TICK, seed=0, robot_ip="127.0.0.1"
+        ARM, task="", command_mode=mode, rate=1.0 / TICK, seed=0, settings=settings
     )
     robot = Robot(EmulatorConfig(scene="throw-gen3"), ARM)
     robot.reset_scene(seed)
@@ -52,7 +54,7 @@ def throw(phi, seed: int, mode: str) -> np.ndarray:
     measured, command = JointState.zeros(N + 1), Command.zeros(N + 1, mode)
     y = np.zeros((3, N + 1))
     y[0, :N], y[0, N] = robot.position, Surroundings.named("throw-gen3").grip
-    guard.seat(y[0])
+    guard.rest_at(y[0])
     every = round(phi.spec.segment_duration / TICK)
     bound, began, coming = None, 0, None
     for k in range(round(EPISODE / TICK)):
@@ -62,9 +64,11 @@ def throw(phi, seed: int, mode: str) -> np.ndarray:
             seen = {
                 "position": np.append(robot.position, robot.data.qpos[fingers].mean()),
                 "velocity": np.append(robot.velocity, robot.data.qvel[fingers].mean()),
-                "setpoint": y[0].copy(), "setpoint_velocity": y[1].copy(),
-                "object/cube": objects["cube"][:3], "object/bin": objects["bin"][:3],
-            }  # fmt: skip
+                "setpoint": y[0].copy(),
+                "setpoint_velocity": y[1].copy(),
+                "object/cube": objects["cube"][:3],
+                "object/bin": objects["bin"][:3],
+            }
             coming = (
                 k + round(LATENCY / TICK),
                 y[0].copy(),
@@ -83,11 +87,14 @@ def throw(phi, seed: int, mode: str) -> np.ndarray:
         assert guard.command(command) < BRAKE
         robot.command(
             CyclicCommand(
-                k + 1, np.degrees(y[0, :N]).tolist(), np.degrees(y[1, :N]).tolist(),
-                command.torque[:N].tolist(), [0.0] * N,
+                k + 1,
+                np.degrees(y[0, :N]).tolist(),
+                np.degrees(y[1, :N]).tolist(),
+                command.torque[:N].tolist(),
+                [0.0] * N,
                 (100.0 * y[0, N] / GRIPPER_CLOSED, 100.0, 100.0),
             )
-        )  # fmt: skip
+        )
         robot.tick()
         assert not robot.faults.any(), f"tripped after {k} ms: {robot.faults.actuators}"
     for _ in range(round(FLIGHT / TICK)):
@@ -104,7 +111,7 @@ def test_throws_through_guard_and_the_arm_land_in_the_bin(mode) -> None:
         find_checkpoint(CHECKPOINT)
     except ConfigError:
         pytest.skip(f"the checkpoint {CHECKPOINT} does not ship yet")
-    from ndp_ros.nodes.policy_node import Phi
+    from ndp_ros.nodes.phi import Phi
 
     phi = Phi(CHECKPOINT, "gen3")
     gaps = np.array([throw(phi, seed, mode) for seed in range(4)])
@@ -122,9 +129,11 @@ def test_in_lockstep_nodes_streamer_and_emulated_arm_throw_into_the_bin() -> Non
     with lock:
         ended = subprocess.run(
             [sys.executable, str(script), "--throws", "2", "--patient", "--json"],
-            env={**os.environ, "ROS_DOMAIN_ID": str(domain)}, stdout=subprocess.PIPE,
-            check=True, timeout=300.0,
-        )  # fmt: skip
+            env={**os.environ, "ROS_DOMAIN_ID": str(domain)},
+            stdout=subprocess.PIPE,
+            check=True,
+            timeout=300.0,
+        )
     report = json.loads(ended.stdout)
     assert report["in_bin"] == 2, report["each"]
     assert report["refused"] == 0

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from kortex_support import HOST
 
-from ndp_ros import hardware
 from ndp_ros.arms.kortex import vendor
-from ndp_ros.arms.kortex.emulator.config import EmulatorConfig
-from ndp_ros.arms.kortex.emulator.process import EmulatorProcess
+from ndp_ros.arms.kortex.config import KortexConfig
+from ndp_ros.bringup import arm as hardware
+from ndp_ros.bringup.arm import HardwareConfig
+from ndp_ros.emulator.config import EmulatorConfig
+from ndp_ros.emulator.process import EmulatorProcess
 from ndp_ros.errors import ConfigError
-from ndp_ros.hardware import HardwareConfig
 
 HERE = Path(__file__).parent
 needs_the_package = pytest.mark.skipif(
@@ -36,7 +37,7 @@ def test_missing_package_is_one_line_that_says_what_to_do(monkeypatch):
 
 def test_package_is_looked_for_before_anything_starts(monkeypatch):
     hidden = f"import sys; sys.modules['{vendor.PACKAGE}'] = None; "
-    monkeypatch.setattr(vendor, "_PROBE", hidden + vendor._PROBE)
+    monkeypatch.setattr(vendor, "_PROBE", hidden + vendor._PROBE)  # noqa: SLF001
     with pytest.raises(ConfigError, match=r"^driver:=vendor needs .*kortex_api.* not installed"):
         vendor.require(vendor.environment())
 
@@ -51,23 +52,21 @@ def test_package_that_protobuf_refuses_is_one_line_that_says_what_to_set(tmp_pat
 
 def test_other_hardware_has_no_driver():
     with pytest.raises(ConfigError, match="driver is for hardware:=kortex"):
-        hardware.processes(HardwareConfig(hardware="mock", driver="vendor"))
+        hardware.processes(HardwareConfig(hardware="mock", kortex=KortexConfig(driver="vendor")))
 
 
 def test_notice_names_the_driver():
-    told = hardware.notice(HardwareConfig(robot_ip="192.0.2.1", driver="vendor"))
+    told = hardware.notice(HardwareConfig(kortex=KortexConfig("192.0.2.1", driver="vendor")))
     assert "through kortex_api" in told
 
 
 def test_integrator_gets_the_driver_and_the_protobuf_that_it_needs(monkeypatch):
     monkeypatch.delenv(vendor.PROTOBUF_VARIABLE, raising=False)
-    config = HardwareConfig(robot_ip="192.0.2.1", driver="vendor")
-    options, environment = hardware._options(config, "gen3", None)
-    assert options["driver"] == "vendor"
-    assert environment[vendor.PROTOBUF_VARIABLE] == "python"
-    options, environment = hardware._options(HardwareConfig(robot_ip="192.0.2.1"), "gen3", None)
-    assert options["driver"] == "builtin"
-    assert vendor.PROTOBUF_VARIABLE not in environment
+    for driver in ("vendor", "builtin"):
+        config = HardwareConfig(kortex=KortexConfig("192.0.2.1", driver=driver))
+        settings, environment = hardware.kortex_settings(config, None, 0.03)
+        assert settings.driver == driver
+        assert environment.get(vendor.PROTOBUF_VARIABLE) == {"vendor": "python"}.get(driver)
 
 
 # With the package.
@@ -76,9 +75,14 @@ def test_integrator_gets_the_driver_and_the_protobuf_that_it_needs(monkeypatch):
 def run(*arguments: str, timeout: float, **variables: str) -> None:
     """Run Python with the variables that the package needs; what it says is shown if it fails."""
     found = subprocess.run(
-        [sys.executable, *arguments], cwd=HERE.parent, capture_output=True, text=True,
-        env={**os.environ, **vendor.environment(), **variables}, timeout=timeout, check=False,
-    )  # fmt: skip
+        [sys.executable, *arguments],
+        cwd=HERE.parent,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **vendor.environment(), **variables},
+        timeout=timeout,
+        check=False,
+    )
     assert found.returncode == 0, found.stdout[-4000:] + found.stderr[-4000:]
 
 
@@ -97,6 +101,15 @@ def test_unmodified_client_runs_a_session_with_the_emulated_arm():
 def test_arm_keeps_its_contract_with_the_vendors_client():
     contract = str(HERE / "test_kortex_arm.py")
     run(
-        "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-W", "ignore", contract,
-        timeout=900.0, NDP_TEST_DRIVER="vendor",
-    )  # fmt: skip
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "-W",
+        "ignore",
+        contract,
+        timeout=900.0,
+        NDP_TEST_DRIVER="vendor",
+    )

@@ -126,9 +126,13 @@ def test_cyclic_request_is_what_protobuf_would_have_encoded(
     expected = message("Command", frame_id=cycle)
     for position, velocity, torque, current in zip(*columns, strict=True):
         expected.actuators.add(
-            command_id=cycle, flags=1, position=position, velocity=velocity,
-            torque_joint=torque, current_motor=current,
-        )  # fmt: skip
+            command_id=cycle,
+            flags=1,
+            position=position,
+            velocity=velocity,
+            torque_joint=torque,
+            current_motor=current,
+        )
     if gripper:
         motor = expected.interconnect.gripper_command.motor_cmd.add()
         motor.position, motor.velocity, motor.force = hand

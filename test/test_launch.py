@@ -12,10 +12,10 @@ import pytest
 from ros_support import claim_domain
 from test_bringup import gone, jaco_checkpoint
 
-from ndp_ros.arms.arm import ArmConfig
-from ndp_ros.bringup import SimConfig
-from ndp_ros.config import parameters
-from ndp_ros.hardware import HardwareConfig
+from ndp_ros.bringup.arm import HardwareConfig
+from ndp_ros.bringup.system import SimConfig
+from ndp_ros.config import leaves
+from ndp_ros.control.arm import ArmConfig
 
 GEN3 = ArmConfig.named("gen3")
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,9 +42,12 @@ def launch(
     *arguments: str, file: Path = SIM, timeout: float = 200.0
 ) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        ["ros2", "launch", str(file), *arguments], capture_output=True, text=True, timeout=timeout,
+        ["ros2", "launch", str(file), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
         check=False,
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ def domain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> object:
 def test_every_argument_is_documented(file: Path, config: type) -> None:
     run = launch("--show-args", file=file)
     assert run.returncode == 0, run.stderr
-    for p in parameters(config):
+    for p in leaves(config):
         assert f"'{p.name}':" in run.stdout
         assert p.doc in run.stdout
 
@@ -83,11 +86,11 @@ def test_a_bad_argument_starts_nothing(
 def test_throws_are_made_and_the_launch_ends_by_itself(tmp_path: Path, domain: int) -> None:
     folder = jaco_checkpoint(tmp_path / "good")
     run = launch(
-        f"checkpoint:={folder}", "throws:=1", "rate:=500", "record:=false", f"out:={tmp_path}/out"
+        f"checkpoint:={folder}", "throws:=1", "rate:=500", "record:=none", f"out:={tmp_path}/out"
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert "throw  1/1" in run.stdout
-    assert (tmp_path / "out" / "throws.json").exists()
+    assert (tmp_path / "out" / "episodes.json").exists()
 
 
 def test_an_arm_that_does_not_answer_is_one_line_and_nothing_starts(
@@ -104,6 +107,56 @@ def test_an_arm_that_does_not_answer_is_one_line_and_nothing_starts(
     assert "process started" not in said
     logs = "".join(p.read_text() for p in (tmp_path / "log").rglob("*") if p.is_file())
     assert "sesame" not in said + logs
+
+
+INCLUDES = """
+from launch import LaunchDescription
+from launch.actions import IncludeLaunchDescription, TimerAction, LogInfo
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+def generate_launch_description():
+    return LaunchDescription([
+        IncludeLaunchDescription(
+            PythonLaunchDescriptionSource({file!r}), launch_arguments={arguments!r}.items()
+        ),
+        TimerAction(period=1000.0, actions=[LogInfo(msg="never")]),
+    ])
+"""
+
+
+@pytest.mark.ros
+def test_a_launch_file_of_the_same_name_that_includes_ours_goes_on_without_it(
+    tmp_path: Path, domain: int
+) -> None:
+    folder = jaco_checkpoint(tmp_path / "good")
+    arguments = {
+        "checkpoint": str(folder),
+        "throws": "1",
+        "rate": "500",
+        "record": "none",
+        "out": str(tmp_path / "out"),
+    }
+    file, said, text = tmp_path / SIM.name, tmp_path / "said", ""
+    file.write_text(INCLUDES.format(file=str(SIM), arguments=arguments))
+    with said.open("w") as log:
+        process = subprocess.Popen(
+            ["ros2", "launch", str(file)], stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        end = time.monotonic() + 200.0
+        while text.count("process has finished cleanly") < 3:
+            assert time.monotonic() < end, text
+            assert process.poll() is None, text
+            time.sleep(0.1)
+            text = said.read_text()
+        assert "all is done: its system is shut down" in text
+        time.sleep(1.0)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0, said.read_text()
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.ros
@@ -125,8 +178,10 @@ def test_no_node_outlives_the_launch(tmp_path: Path, domain: int, number: signal
     with said.open("w") as log:
         process = subprocess.Popen(
             ["ros2", "launch", str(SIM), f"checkpoint:={folder}", "throws:=0"],
-            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     try:
         end = time.monotonic() + 60.0
         while "1000 Hz" not in text or "a segment every" not in text:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ndp_ros.errors import StreamError
-from ndp_ros.streaming.layout import ANSWERS, GUARD_NAMES, PHASES, REQUESTS, MailboxLayout
+from ndp_ros.streaming.layout import GUARD_NAMES, PHASES, REQUESTS, RESPONSES, MailboxLayout
 from ndp_ros.streaming.mailbox import Mailbox
 
 LAYOUT = MailboxLayout(dof=7, objects=("cube", "bin"), max_basis=8, max_rows=50, samples=64)
@@ -32,8 +32,9 @@ def child(code: str, *arguments: str) -> subprocess.Popen:
     head = "import sys; from ndp_ros.streaming.mailbox import *; box = Mailbox.attach(sys.argv[1])"
     return subprocess.Popen(
         [sys.executable, "-c", head + "\n" + textwrap.dedent(code), *arguments],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_a_segment_arrives_as_it_was_sent(both) -> None:
@@ -48,11 +49,12 @@ def test_a_segment_arrives_as_it_was_sent(both) -> None:
     assert (segment["stamp"], segment["sequence"], segment["n_basis"]) == (12.5, 3, 6)
     assert np.array_equal(segment["g"], g)
     assert np.array_equal(segment["w"][:, :6], w)
-    place = streamer.response(int(segment["slot"]))
-    mark, matrix, duration = place.look(int(segment["generation"]))
-    assert np.array_equal(matrix, B)
-    assert duration == 0.25
-    assert place.unchanged(mark)
+    place = streamer.responses[int(segment["slot"])]
+    found = place.view(int(segment["generation"]))
+    assert np.array_equal(found.rows, B.transpose(1, 0, 2))
+    assert np.array_equal(found.samples, B.transpose(2, 0, 1)), "few rows are all of them"
+    assert found.duration == 0.25
+    assert place.unchanged(found.mark)
     assert not streamer.segment.load(), "and once only"
 
 
@@ -65,18 +67,27 @@ def test_a_newer_segment_replaces_one_that_was_not_taken(both) -> None:
     assert streamer.segment["sequence"] == 3
 
 
-def test_the_matrix_in_use_outlives_its_successor_but_not_the_one_after(both) -> None:
+def test_the_matrix_in_use_outlives_two_successors_but_not_the_one_after(both) -> None:
     parent, streamer = both
-    first, _second, third = (
-        parent.send_response(np.full((3, 2, 4), float(i)), 1.0) for i in range(3)
+    first, *_, last = (
+        parent.send_response(np.full((3, 2, 4), float(i)), 1.0) for i in range(RESPONSES + 1)
     )
-    assert streamer.response(first.slot).look(first.generation) is None
-    mark, matrix, _ = streamer.response(third.slot).look(third.generation)
-    assert (matrix == 2.0).all()
+    assert streamer.responses[first.slot].view(first.generation) is None
+    found = streamer.responses[last.slot].view(last.generation)
+    assert (found.rows == RESPONSES).all()
+    for _ in range(RESPONSES - 1):
+        parent.send_response(np.zeros((3, 2, 4)), 1.0)
+        assert streamer.responses[last.slot].unchanged(found.mark)
     parent.send_response(np.zeros((3, 2, 4)), 1.0)
-    assert streamer.response(third.slot).unchanged(mark)
-    parent.send_response(np.zeros((3, 2, 4)), 1.0)
-    assert not streamer.response(third.slot).unchanged(mark)
+    assert not streamer.responses[last.slot].unchanged(found.mark)
+
+
+def test_samples_cover_the_horizon_and_no_more(both) -> None:
+    parent, streamer = both
+    B = np.arange(3 * 50 * 4, dtype=float).reshape(3, 50, 4)
+    handle = parent.send_response(B, 0.25, horizon=40)
+    found = streamer.responses[handle.slot].view(handle.generation)
+    assert np.array_equal(found.samples, B[:, :40].transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize(
@@ -101,28 +112,27 @@ def test_a_segment_of_the_wrong_size_is_refused(both) -> None:
 
 def test_requests_arrive_in_order_and_are_answered(both) -> None:
     parent, streamer = both
-    tickets = [parent.request(kind, seed=9) for kind in REQUESTS]
+    tickets = [parent.requests.ask(kind, seed=9) for kind in REQUESTS]
     assert streamer.requests.pending
-    records, lost = streamer.requests.read()
-    assert lost == 0
-    assert [REQUESTS[kind] for kind in records["kind"]] == list(REQUESTS)
+    records = list(streamer.requests.read())
+    assert [REQUESTS[record["kind"]] for record in records] == list(REQUESTS)
     assert not streamer.requests.pending
-    assert all(parent.answer(ticket) is None for ticket in tickets)
-    for place, (ticket, refusal) in enumerate(((tickets[0], b""), (tickets[1], b"why not"))):
-        streamer.status["answers"][ticket % ANSWERS] = (ticket, refusal)
+    assert all(parent.requests.answer(ticket) is None for ticket in tickets)
+    for record, refusal in zip(records, ("", "why not"), strict=False):
+        streamer.requests.reply(record, refusal)
         streamer.status.publish()
-        assert parent.answer(tickets[place]) == refusal.decode()
+        assert parent.requests.answer(int(record["ticket"])) == refusal
     with pytest.raises(StreamError, match="why not"):
-        parent.wait(tickets[1])
+        parent.requests.wait(tickets[1])
     with pytest.raises(StreamError, match="did not answer"):
-        parent.wait(tickets[2], timeout=0.01)
+        parent.requests.wait(tickets[2], timeout=0.01)
     with pytest.raises(StreamError, match="follow, hold"):
-        parent.request("jump")
+        parent.requests.ask("jump")
 
 
 def test_tickets_of_a_second_parent_go_on_from_the_first(both) -> None:
-    first = both[0].request("hold")
-    assert both[1].request("hold") == first + 1
+    first = both[0].requests.ask("hold")
+    assert both[1].requests.ask("hold") == first + 1
 
 
 def test_the_report_is_plain_and_names_what_was_counted(both) -> None:
@@ -147,11 +157,11 @@ def test_heartbeats_go_both_ways(both) -> None:
     assert 2.0 <= parent.streamer_age() < 62.0
 
 
-def test_hello_and_phase_cross(both) -> None:
+def test_handshake_and_phase_cross(both) -> None:
     parent, streamer = both
-    assert parent.hello() is None
-    streamer.say_hello({"joint_names": ["a", "b"], "simulated": True})
-    assert parent.hello() == {"joint_names": ["a", "b"], "simulated": True}
+    assert parent.handshake() is None
+    streamer.publish_handshake({"joint_names": ["a", "b"], "simulated": True})
+    assert parent.handshake() == {"joint_names": ["a", "b"], "simulated": True}
     streamer.state["phase"] = PHASES.index("braking")
     streamer.state.publish()
     assert parent.phase() == "braking"
@@ -188,7 +198,7 @@ def test_torn_values_are_never_observed() -> None:
         """
         version = 0
         value = box.state.value
-        while box.parent_age(0) < 0:
+        while not box.requests.pending:
             version += 1
             for name in ("y", "yd", "ydd", "position", "velocity", "effort", "poses"):
                 value[name] = version
@@ -201,7 +211,6 @@ def test_torn_values_are_never_observed() -> None:
         box.name,
     )
     try:
-        box._words[0] = 1  # a heartbeat; the writer goes on until it is taken back
         seen, samples, until = set(), 0, time.monotonic() + 2.0
         while time.monotonic() < until or (len(seen) < 100 and writer.poll() is None):
             if box.state.load():
@@ -216,7 +225,7 @@ def test_torn_values_are_never_observed() -> None:
             samples += len(records)
         assert len(seen) >= 100
         assert samples > 0
-        box._words[0] = 0
+        box.requests.ask("quit")
         assert writer.wait(30) == 0
     finally:
         writer.kill()
@@ -230,7 +239,9 @@ def test_a_writer_killed_half_way_leaves_the_last_whole_value_and_a_successor_go
     box.state.publish()
     reader = Mailbox.attach(box.name)
     assert reader.state.load()
-    box.state._counter[0] |= 1  # as a SIGKILL in the middle of publish() leaves it
+    with Path(box.name).open("r+b", buffering=0) as memory:
+        memory.seek(LAYOUT.offsets["state"])
+        memory.write(b"\x03")  # odd, as a SIGKILL in the middle of publish() leaves it
     assert not reader.state.load()
     assert reader.state["ticks"] == 5
     successor = Mailbox.attach(box.name)
@@ -244,11 +255,16 @@ def test_a_writer_killed_half_way_leaves_the_last_whole_value_and_a_successor_go
 
 def test_nothing_is_left_when_both_sides_are_killed() -> None:
     owner = subprocess.Popen(
-        [sys.executable, "-c",
-         "from ndp_ros.streaming.mailbox import *; import time\n"
-         "box = Mailbox.create(MailboxLayout(7)); print(box.name, flush=True); time.sleep(60)"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            "from ndp_ros.streaming.mailbox import *; import time\n"
+            "box = Mailbox.create(MailboxLayout(7)); print(box.name, flush=True); time.sleep(60)",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     name = owner.stdout.readline().strip()
     user = child("print('attached', flush=True); import time; time.sleep(60)", name)
     assert user.stdout.readline() == "attached\n"

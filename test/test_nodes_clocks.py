@@ -1,5 +1,7 @@
 """Time, parameters and partners of the nodes: what a step of the system clock must not change."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,19 +13,22 @@ pytest.importorskip("rclpy", reason="needs ROS 2 (or its wheels)")
 pytest.importorskip("ndp_interfaces", reason="needs the message package: pip install ./interfaces")
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter as RosParameter
 from ros_support import claim_domain
 
 from ndp_ros.dmp.config import DmpConfig
-from ndp_ros.errors import ConfigError
-from ndp_ros.nodes import clocks, lifecycle, parameters, partners
-from ndp_ros.nodes.clocks import StampLine, SystemClock
+from ndp_ros.errors import ConfigError, RejectedError
+from ndp_ros.nodes import clocks, diagnostics, parameters, partners, process
+from ndp_ros.nodes.clocks import SimulatedClock, StampLine, SystemClock, clock_of_stamps
+from ndp_ros.nodes.diagnostics import Health
 from ndp_ros.nodes.integrator_node import IntegratorNode
-from ndp_ros.nodes.lifecycle import Health, NdpNode
-from ndp_ros.nodes.messages import Parameters, RejectedError
+from ndp_ros.nodes.lifecycle import NdpNode
+from ndp_ros.nodes.messages import Parameters
 from ndp_ros.nodes.source import PATIENCE, Source
+from ndp_ros.streaming.config import StreamSpec
 
 
 class Shifted:
@@ -72,9 +77,16 @@ def test_the_line_of_stamps_goes_on_evenly_when_their_clock_steps(shifted: Shift
 
 def segment(sequence: int, session: int = 7, duration: float = 0.2) -> Parameters:
     return Parameters(
-        ("a",), np.zeros(1), np.zeros((1, 6)), DmpConfig(), duration, 0.0, sequence, "throw",
+        ("a",),
+        np.zeros(1),
+        np.zeros((1, 6)),
+        DmpConfig(),
+        duration,
+        0.0,
+        sequence,
+        "throw",
         session=session,
-    )  # fmt: skip
+    )
 
 
 def rejected(source: Source, s: Parameters, now: float) -> str:
@@ -138,10 +150,11 @@ def test_parameters_are_read_when_the_node_is_configured(domain: None) -> None:
     try:
         assert change("rate", 250.0)[0]
         assert change("command_mode", "voltage") == (
-            False, "integrator_node: command_mode: 'voltage' is not one of [position, torque]",
-        )  # fmt: skip
+            False,
+            "integrator_node: command_mode: 'voltage' is not one of [position, torque]",
+        )
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        assert node._spec.runtime.rate == 250.0
+        assert parameters.read(node, StreamSpec).runtime.rate == 250.0
         done, reason = change("rate", 100.0)
         assert not done
         assert "read when the node is configured, and it is inactive" in reason
@@ -152,21 +165,27 @@ def test_parameters_are_read_when_the_node_is_configured(domain: None) -> None:
         node.destroy_node()
 
 
-def test_simulated_time_is_refused_when_configured_and_when_set(
-    domain: None, capfd: pytest.CaptureFixture[str]
-) -> None:
-    node = composed(use_sim_time=True)
+@pytest.mark.parametrize("simulated", [False, True])
+def test_the_clock_of_stamps_is_chosen_at_the_start(domain: None, simulated: bool) -> None:
+    node = composed(use_sim_time=simulated)
     try:
-        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
-        assert "use_sim_time is true, and this package keeps time" in capfd.readouterr().err
-        assert node.set_parameters([RosParameter("use_sim_time", value=False)])[0].successful
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        answer = node.set_parameters([RosParameter("use_sim_time", value=True)])[0]
+        kind = SimulatedClock if simulated else SystemClock
+        assert isinstance(clock_of_stamps(node), kind)
+        answer = node.set_parameters([RosParameter("use_sim_time", value=not simulated)])[0]
         assert not answer.successful
-        assert "monotonic" in answer.reason
+        assert "when the node is started" in answer.reason
+        assert node.set_parameters([RosParameter("use_sim_time", value=simulated)])[0].successful
     finally:
-        node.end()
         node.destroy_node()
+
+
+def test_ages_in_a_simulation_stop_with_its_clock() -> None:
+    now = 5.0
+    clock = SimulatedClock(lambda: now)
+    assert clock.age(4.5) == 0.5
+    time.sleep(0.02)
+    assert clock.age(4.5) == 0.5
+    assert clock.stamp(time.monotonic() - 1.0) == pytest.approx(4.0, abs=0.01)
 
 
 def test_names_for_several_nodes_are_no_mistake_and_misspelt_ones_are(
@@ -193,21 +212,29 @@ def test_names_for_several_nodes_are_no_mistake_and_misspelt_ones_are(
     [((), False), ((7, 1, 6), False), ((7, 1, 11), True), ((8, 0, 0), False), ((9, 1, 2), True)],
 )
 def test_executor_is_chosen_by_what_it_can_do(release: tuple[int, ...], expected: bool) -> None:
-    assert lifecycle.awaits_services(release) == expected
-    assert lifecycle.rclpy_version() >= (7, 1)
+    assert process.awaits_services(release) == expected
+    assert process.rclpy_version() >= (7, 1)
+
+
+def test_time_for_plans_passes_as_the_stamps_do_and_does_not_step() -> None:
+    simulated = iter((5.0, 5.0, 5.5))
+    paused = clocks.SimulatedClock(lambda: next(simulated))
+    assert [paused.steady() for _ in range(3)] == [5.0, 5.0, 5.5]
+    assert clocks.SystemClock().steady() == pytest.approx(time.monotonic(), abs=10.0)
 
 
 class Quiet(NdpNode):
     """A node without a purpose."""
 
     def health(self) -> Health:
-        return Health(lifecycle.OK, self.state)
+        return Health(diagnostics.OK, self.state)
 
 
 def test_an_active_node_that_falls_silent_is_named_by_those_who_live(
     domain: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partners, "SILENCE", 1.0)
+    monkeypatch.setattr(diagnostics, "host", lambda: "another machine")
     watcher, dies, ends = Quiet("watcher"), Quiet("dies"), Quiet("ends")
     other = Quiet("other", namespace="elsewhere")
     executor = SingleThreadedExecutor()
@@ -222,7 +249,7 @@ def test_an_active_node_that_falls_silent_is_named_by_those_who_live(
             executor.spin_once(timeout_sec=0.05)
 
     try:
-        heard = watcher._partners._partners
+        heard = watcher._partners._partners  # noqa: SLF001
         until(lambda: {n for n, partner in heard.items() if partner.expected} == {"dies", "ends"})
         assert watcher.lost() == ""
         ends.end()
@@ -232,11 +259,58 @@ def test_an_active_node_that_falls_silent_is_named_by_those_who_live(
         until(watcher.lost)
         phrase = "dies has fallen silent (killed, hanging or cut off)"
         assert watcher.lost() == phrase
-        judged = watcher._judge()
-        assert (judged.level, judged.message) == (lifecycle.ERROR, f"{phrase}; active")
+        judged = watcher._judge()  # noqa: SLF001
+        assert (judged.level, judged.message) == (diagnostics.ERROR, f"{phrase}; active")
         executor.add_node(dies)
         until(lambda: not watcher.lost())
     finally:
         executor.shutdown()
         for node in (watcher, dies, ends, other):
             node.destroy_node()
+
+
+FATES = {
+    "sleeps": ("import time; time.sleep(600)", "lost", "peer hangs (process "),
+    "computes": ("while True: pass", "starved", "peer is too busy to report, or waits for a"),
+    "is stopped": ("import os; os.kill(os.getpid(), 19)", "lost", "peer is stopped (process "),
+    "dies": ("import os; os.kill(os.getpid(), 9)", "lost", "peer has died (process "),
+}
+
+
+@pytest.mark.parametrize("fate", FATES)
+def test_a_silent_node_on_this_machine_is_named_with_the_cause(
+    domain: None, monkeypatch: pytest.MonkeyPatch, fate: str
+) -> None:
+    code, kind, phrase = FATES[fate]
+    monkeypatch.setattr(partners, "SILENCE", 0.5)
+    node, executor = rclpy.create_node("watcher"), SingleThreadedExecutor()
+    executor.add_node(node)
+    watched = partners.Partners(node)
+    output = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+    process = subprocess.Popen([sys.executable, "-S", "-c", code])
+    values = {"state": "active", "pid": process.pid, "host": partners.host()}
+    status = DiagnosticStatus(
+        name="peer",
+        values=[partners.PACKAGE, *(KeyValue(key=k, value=str(v)) for k, v in values.items())],
+    )
+    timer = node.create_timer(0.05, lambda: output.publish(DiagnosticArray(status=[status])))
+    try:
+        deadline = time.monotonic() + 60.0
+        while not getattr(watched, kind)().startswith(phrase):
+            assert time.monotonic() < deadline, (watched.lost(), watched.starved())
+            executor.spin_once(timeout_sec=0.05)
+            if timer is not None and time.monotonic() > deadline - 59.0:
+                node.destroy_timer(timer)
+                timer = None
+        # Nodes ask at their rate of publication; a look costs the time that the other lacks.
+        looks: list[int] = []
+        monkeypatch.setattr(partners, "thread_states", lambda pid: looks.append(pid) or "S")
+        began = time.monotonic()
+        for _ in range(1000):
+            watched.lost(), watched.starved()
+        assert len(looks) <= 1 + (time.monotonic() - began) / 0.1
+    finally:
+        process.kill()
+        process.wait()
+        executor.shutdown()
+        node.destroy_node()

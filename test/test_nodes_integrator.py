@@ -19,6 +19,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.srv import ChangeState
 from ndp_interfaces.msg import DmpParameters, Status
 from ndp_interfaces.srv import Reset
+from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -28,21 +29,16 @@ from std_srvs.srv import SetBool, Trigger
 from test_nodes_messages import BAD
 from trajectory_msgs.msg import JointTrajectory
 
-from ndp_ros import checkpoint
-from ndp_ros.arms.arm import ArmConfig
+from ndp_ros.control.arm import ArmConfig
 from ndp_ros.dmp.config import DmpConfig
-from ndp_ros.errors import StreamError
-from ndp_ros.nodes import integrator_node, qos, stream
+from ndp_ros.nodes import integrator_node, qos
+from ndp_ros.nodes.assessment import level_of
 from ndp_ros.nodes.messages import (
     Parameters,
-    RejectedError,
     parameters_to_message,
     seconds,
     stamp_of,
 )
-from ndp_ros.nodes.stream import Stream, response_times
-from ndp_ros.paths import share
-from ndp_ros.streaming.config import RuntimeConfig, StreamSpec
 
 pytestmark = pytest.mark.ros
 
@@ -52,10 +48,6 @@ MOCK = {"hardware": "mock", "arm": "jaco", "command_mode": "position", "rate": 5
 EVERY_ONE = QoSProfile(depth=2000, reliability=ReliabilityPolicy.BEST_EFFORT)
 SLACK = {"max_parameter_age": 1.0, "grace": 0.1, "heartbeat_timeout": 5.0, "stall_timeout": 5.0}
 """A busy machine may be late; what is tested is not its speed."""
-SPEC = StreamSpec(
-    hardware="mock", arm="jaco", task="", command_mode="position",
-    runtime=RuntimeConfig(rate=500.0, priority=0, heartbeat_timeout=20.0, parent_timeout=60.0),
-)  # fmt: skip
 
 
 def alive(pid: int) -> bool:
@@ -99,9 +91,18 @@ class System:
         self.sequence += 1
         goal = HOME if self.goal is None else self.goal
         return parameters_to_message(
-            Parameters(ARM.joint_names, goal, np.zeros((7, 6)), DmpConfig(), self.duration,
-                       time.time(), self.sequence, "made-by-a-test", self.origin)
-        )  # fmt: skip
+            Parameters(
+                ARM.joint_names,
+                goal,
+                np.zeros((7, 6)),
+                DmpConfig(),
+                self.duration,
+                time.time(),
+                self.sequence,
+                "made-by-a-test",
+                self.origin,
+            )
+        )
 
     @property
     def state(self) -> str:
@@ -174,6 +175,11 @@ def test_arm_goes_to_the_goal_without_a_jump_at_any_hand_over(system: System) ->
     system.setpoints.clear()
     goal = HOME + np.array([0.3, 0.2, -0.2, 0.3, 0.1, -0.3, 0.1])
     system.drive(goal)
+    # Every setpoint is kept, so that they may come in behind the joint states.
+    system.ros.until(
+        lambda: np.abs(np.array(system.setpoints[-1].points[0].positions) - goal).max() < 0.03,
+        "setpoints of the way",
+    )
     # Critically damped and without forcing, every joint moves towards its goal and never back.
     y = np.array([m.points[0].positions for m in system.setpoints])
     assert (np.diff(y, axis=0) * np.sign(goal - HOME) >= -1e-9).all()
@@ -243,9 +249,9 @@ def test_segments_that_the_guard_refuses_are_a_warning_a_reason_and_a_line_of_th
 
 
 def test_an_arm_that_brakes_as_it_was_told_is_no_warning_and_any_other_is() -> None:
-    assert integrator_node.level_of(Status.BRAKING, "") == DiagnosticStatus.OK
-    assert integrator_node.level_of(Status.BRAKING, "starved: ...") == DiagnosticStatus.WARN
-    assert integrator_node.level_of(Status.FAULT, "") == DiagnosticStatus.ERROR
+    assert level_of(Status.BRAKING, "") == DiagnosticStatus.OK
+    assert level_of(Status.BRAKING, "starved: ...") == DiagnosticStatus.WARN
+    assert level_of(Status.FAULT, "") == DiagnosticStatus.ERROR
 
 
 HEAVY = {
@@ -272,61 +278,6 @@ def test_a_segment_that_would_silence_the_heart_is_rejected_before_it_is_compute
         lambda: int(system.figure(f"rejected_{reason}")) > rejected, f"rejection for {reason}"
     )
     assert system.figure("guard_parent_lost") == "0"
-
-
-@pytest.mark.parametrize("rate", [500.0, 1000.0, 5000.0])
-def test_no_shipped_checkpoint_and_no_usual_system_is_too_heavy(rate: float) -> None:
-    folders = share("models/checkpoints").glob("*/config.json")
-    specs = [checkpoint.load(path.parent).spec for path in folders]
-    segments = [(s.dmp, s.segment_duration) for s in specs if s.method == "ndp"]
-    assert len(segments) > 5
-    segments += [
-        (DmpConfig(n_basis=30, solver="euler", m=500), 0.1),
-        (DmpConfig(n_basis=30, alpha=25.0, m=300), 0.5),
-        (DmpConfig.preset("paper"), 1.0),
-    ]
-    for dmp, duration in segments:
-        runtime = RuntimeConfig(rate=rate)
-        assert len(response_times(dmp, duration, runtime, 32)) == runtime.rows(duration)
-
-
-@pytest.fixture
-def streaming() -> Iterator[Stream]:
-    """A streamer with an ideal arm, and no node in front of it."""
-    made = Stream(SPEC, len(HOME), ())
-    yield made
-    made.close()
-
-
-def test_too_little_memory_for_a_response_is_no_crash(
-    streaming: Stream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def exhausted(config: DmpConfig, times: np.ndarray) -> np.ndarray:
-        raise MemoryError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(stream, "response_uncached", exhausted)
-        with pytest.raises(StreamError, match=r"not enough memory for the response of \d+ ticks"):
-            streaming.prepare(DmpConfig(), 0.2)
-        # And what would be refused afterwards is not even tried.
-        with pytest.raises(RejectedError, match="n_basis is 100, at most 32"):
-            streaming.prepare(DmpConfig(n_basis=100), 0.2)
-        with pytest.raises(RejectedError, match=r"at least 0\.006 s"):
-            streaming.prepare(DmpConfig(), 1e-6)
-    streaming.prepare(DmpConfig(), 0.2)
-
-
-def test_a_streamer_that_had_to_be_killed_is_told_of_and_one_that_obeyed_is_not(
-    streaming: Stream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stream, "STOP_TIMEOUT", 0.1)
-    os.kill(int(str(streaming.figures()["streamer_pid"])), signal.SIGSTOP)
-    told = "streamer ended (killed by signal 9): no end within 0.2 s, the arm may still move"
-    assert streaming.close() == told
-    assert streaming.close() == told
-    monkeypatch.undo()
-    obedient = Stream(SPEC, len(HOME), ())
-    assert obedient.close() == ""
 
 
 def test_arm_brakes_and_holds_when_the_policy_falls_silent_and_goes_on_when_it_is_back(
@@ -453,8 +404,35 @@ def test_simulated_time_is_refused_in_the_middle_of_a_motion(system: System) -> 
     request = SetParameters.Request(parameters=[parameter])
     answer = system.ros.call(SetParameters, "integrator_node/set_parameters", request)
     assert not answer.results[0].successful
-    assert "monotonic clock" in answer.results[0].reason
+    assert "use_sim_time is read when the node is started" in answer.results[0].reason
     system.drive(HOME)
+
+
+def test_limits_are_tuned_while_the_arm_moves_and_those_it_stops_by_are_not(system: System) -> None:
+    def put(name: str, value: float) -> SetParametersResult:
+        request = SetParameters.Request(
+            parameters=[Parameter(name, value=value).to_parameter_msg()]
+        )
+        return system.ros.call(SetParameters, "integrator_node/set_parameters", request).results[0]
+
+    system.drive(HOME)
+    assert put("velocity_margin", 0.05).successful
+    try:
+        system.setpoints.clear()
+        system.drive(HOME + 0.1)
+        yd = np.array([m.points[0].velocities for m in system.setpoints])
+        # The first of them may have been on their way.
+        assert np.abs(yd[5:, :6]).max() <= 0.05 * max(ARM.max_velocity[:6]) + 1e-9
+        assert np.abs(yd).max() > 0.0
+        for name, value, reason in (
+            ("velocity_margin", 1.5, "velocity_margin"),
+            ("acceleration_margin", 0.5, "read when the node is configured"),
+        ):
+            refused = put(name, value)
+            assert not refused.successful
+            assert reason in refused.reason
+    finally:
+        assert put("velocity_margin", 1.0).successful
 
 
 def test_the_state_of_the_arm_reaches_reliable_subscribers(system: System) -> None:
@@ -466,9 +444,12 @@ def test_the_state_of_the_arm_reaches_reliable_subscribers(system: System) -> No
 def test_a_killed_integrator_is_named_by_another_node(ros: Ros) -> None:
     dies = ros.start_node("integrator_node", **MOCK, **SLACK)
     lives = ros.start(
-        "ndp_ros.nodes.integrator_node", "--ros-args", "-r", "__node:=another",
+        "ndp_ros.nodes.integrator_node",
+        "--ros-args",
+        "-r",
+        "__node:=another",
         *(a for k, v in MOCK.items() for a in ("-p", f"{k}:={json.dumps(v)}")),
-    )  # fmt: skip
+    )
     heard = ros.listen(DiagnosticArray, "/diagnostics")
 
     def says(name: str, text: str) -> bool:
@@ -477,9 +458,10 @@ def test_a_killed_integrator_is_named_by_another_node(ros: Ros) -> None:
 
     for name in ("integrator_node", "another"):
         ros.until(lambda name=name: says(name, "holding"), f"diagnostics of {name}")
-    ros.spin(0.5)
+    # The nodes discover each other later than the test does, on a busy machine by seconds.
+    ros.spin(4.0)
     dies.kill()
-    ros.until(lambda: says("another", "integrator_node has fallen silent"), "its name")
+    ros.until(lambda: says("another", "integrator_node has died (process"), "its name")
     assert lives.poll() is None
 
 
@@ -530,9 +512,15 @@ def test_a_streamer_that_hangs_is_an_error_until_it_ticks_again(system: System) 
     system.drive(HOME + 0.05)
     system.ros.until(lambda: system.figure("streamer_pid") != "0", "figures")
     pid, rejected = int(system.figure("streamer_pid")), int(system.figure("rejected_streamer"))
+    # A policy runs by the arm's clock, which stops with the streamer.
+    goal, system.goal = system.goal, None
+    system.diagnostics.clear()
     os.kill(pid, signal.SIGSTOP)
     try:
         system.ros.until(lambda: system.state == Status.STOPPED, "status of a hanging streamer")
+        said = {s.message for m in system.diagnostics for s in m.status}
+        assert not {text for text in said if "policy silent" in text}
+        system.goal = goal
         assert system.status[-1].reason == "streamer silent for more than 5 s"
         system.ros.until(
             lambda: (
@@ -610,16 +598,20 @@ BAD_PARAMETERS = [
 
 @pytest.mark.parametrize(("values", "line"), BAD_PARAMETERS)
 def test_bad_parameters_are_named_and_end_in_status_2(
-    capfd: pytest.CaptureFixture[str], values: dict[str, object], line: str,
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-) -> None:  # fmt: skip
+    capfd: pytest.CaptureFixture[str],
+    values: dict[str, object],
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
     monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     given = MOCK | values
     arguments = [
-        a for k, v in given.items()
+        a
+        for k, v in given.items()
         for a in ("-p", f"{k}:='{v}'" if isinstance(v, str) else f"{k}:={v}")
-    ]  # fmt: skip
+    ]
     name = f"integrator_{BAD_PARAMETERS.index((values, line))}"
     assert integrator_node.main(["--ros-args", "-r", f"__node:={name}", *arguments]) == 2
     assert line in capfd.readouterr().err

@@ -22,10 +22,12 @@ from ros_support import claim_domain
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from ndp_ros import checkpoint
 from ndp_ros.dmp.config import FORCINGS, KERNELS, LAYOUTS, ORDERS, SOLVERS, DmpConfig
 from ndp_ros.errors import ConfigError
-from ndp_ros.nodes import lifecycle
-from ndp_ros.nodes.lifecycle import Health, NdpNode, StopSignals
+from ndp_ros.nodes import diagnostics, process, scheduling
+from ndp_ros.nodes.diagnostics import Health
+from ndp_ros.nodes.lifecycle import NdpNode
 from ndp_ros.nodes.messages import (
     CLOCK_TOLERANCE,
     REASONS,
@@ -37,7 +39,9 @@ from ndp_ros.nodes.messages import (
     stamp_of,
 )
 from ndp_ros.nodes.observer import Observer
+from ndp_ros.nodes.process import StopSignals
 from ndp_ros.observation import ObservationField, arm_observation
+from ndp_ros.paths import find_checkpoint
 
 JOINTS = ("a", "b")
 NOW = 1_800_000_000.0
@@ -45,26 +49,37 @@ finite = st.floats(-1e6, 1e6)
 
 configs = st.builds(
     DmpConfig,
-    n_basis=st.integers(1, 12), alpha=st.floats(1.0, 100.0), a_x=st.floats(0.1, 5.0),
-    kernel=st.sampled_from(KERNELS), layout=st.sampled_from(LAYOUTS),
-    forcing=st.sampled_from(FORCINGS), solver=st.sampled_from(SOLVERS),
-    m=st.integers(1, 500), order=st.sampled_from(ORDERS),
-)  # fmt: skip
+    n_basis=st.integers(1, 12),
+    alpha=st.floats(1.0, 100.0),
+    a_x=st.floats(0.1, 5.0),
+    kernel=st.sampled_from(KERNELS),
+    layout=st.sampled_from(LAYOUTS),
+    forcing=st.sampled_from(FORCINGS),
+    solver=st.sampled_from(SOLVERS),
+    m=st.integers(1, 500),
+    order=st.sampled_from(ORDERS),
+)
 
 
 def ages(now: float):
-    """Return how old a stamp is by a clock that stands still."""
+    """Return how old a stamp is by a stopped clock."""
     return lambda stamp: now - stamp
 
 
 def segment(config: DmpConfig | None = None, **changes: object) -> Parameters:
     config = config or DmpConfig()
     values = {
-        "joint_names": JOINTS, "g": np.array([0.1, -0.2]),
-        "w": np.arange(2.0 * config.n_basis).reshape(2, -1), "config": config, "duration": 0.25,
-        "stamp": NOW, "session": 77, "sequence": 3, "checkpoint": "throw-ndp-0123456789ab",
+        "joint_names": JOINTS,
+        "g": np.array([0.1, -0.2]),
+        "w": np.arange(2.0 * config.n_basis).reshape(2, -1),
+        "config": config,
+        "duration": 0.25,
+        "stamp": NOW,
+        "session": 77,
+        "sequence": 3,
+        "checkpoint": "throw-ndp-0123456789ab",
         "origin": np.array([0.05, -0.15]),
-    }  # fmt: skip
+    }
     return Parameters(**(values | changes))
 
 
@@ -172,12 +187,16 @@ def joint_state(names, position, velocity, stamp=NOW) -> JointState:
     return message
 
 
+def setpoint_at(stamp: float, positions=(5.0, 6.0), velocities=(7.0, 8.0)) -> JointTrajectory:
+    point = JointTrajectoryPoint(positions=positions, velocities=velocities)
+    message = JointTrajectory(joint_names=list(JOINTS), points=[point])
+    message.header.stamp = stamp_of(stamp)
+    return message
+
+
 def complete(o: Observer, stamp: float = NOW) -> Observer:
     o.on_joint_states(joint_state(["b", "x", "a"], [2.0, 9.0, 1.0], [4.0, 9.0, 3.0], stamp))
-    point = JointTrajectoryPoint(positions=[5.0, 6.0], velocities=[7.0, 8.0])
-    setpoint = JointTrajectory(joint_names=["a", "b"], points=[point])
-    setpoint.header.stamp = stamp_of(stamp + 0.01)
-    o.on_setpoint(setpoint)
+    o.on_setpoint(setpoint_at(stamp))
     pose = PoseStamped()
     pose.header.frame_id, pose.header.stamp = "base", stamp_of(stamp + 0.02)
     pose.pose.position.x, pose.pose.position.z = 0.5, 0.7
@@ -196,10 +215,7 @@ def test_joints_of_one_time_and_setpoints_of_another_are_no_observation():
 
     def hear(joints: float, setpoint: float) -> bool:
         o.on_joint_states(joint_state(["a", "b"], [1.0, 2.0], [3.0, 4.0], NOW + joints))
-        point = JointTrajectoryPoint(positions=[5.0, 6.0], velocities=[7.0, 8.0])
-        message = JointTrajectory(joint_names=["a", "b"], points=[point])
-        message.header.stamp = stamp_of(NOW + setpoint)
-        o.on_setpoint(message)
+        o.on_setpoint(setpoint_at(NOW + setpoint))
         return o.of_one_instant()
 
     assert hear(0.0, 0.0)
@@ -212,8 +228,10 @@ def test_joints_of_one_time_and_setpoints_of_another_are_no_observation():
 def test_every_missing_topic_is_named():
     o = observer()
     assert [phrase.split()[0] for phrase in o.missing(ages(NOW), 0.1)] == [
-        "joint_states", "ndp/setpoint", "objects/cube/pose",
-    ]  # fmt: skip
+        "joint_states",
+        "ndp/setpoint",
+        "objects/cube/pose",
+    ]
     assert complete(o).missing(ages(NOW + 0.05), 0.1) == []
     assert len(o.missing(ages(NOW + 1.0), 0.1)) == 3
 
@@ -260,6 +278,7 @@ def test_an_older_message_does_not_replace_a_newer_one_unless_the_clock_was_set_
 def test_joint_states_that_cannot_be_used_say_why(message, phrase):
     o = complete(observer())
     o.on_joint_states(message)
+    o.on_setpoint(setpoint_at(NOW))
     assert phrase in o.missing(ages(NOW), 0.1)[0]
     complete(o)
     assert o.missing(ages(NOW), 0.1) == []
@@ -292,38 +311,38 @@ def domain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[int]:
 
 def test_joints_of_another_arm_and_empty_trajectories_are_ignored_by_those_who_watch(domain):
     pytest.importorskip("mujoco", reason="needs MuJoCo")
-    from ndp_ros.nodes.throw_node import ThrowNode
+    from ndp_ros.nodes.episode_node import EpisodeNode
     from ndp_ros.nodes.viewer_node import ViewerNode
 
     rclpy.init(args=["--ros-args", "-p", "checkpoint:=jaco_throw"])
-    thrower, viewer = ThrowNode(StopSignals()), ViewerNode()
+    episodes, viewer = EpisodeNode(StopSignals()), ViewerNode()
     names = list(viewer.replay.task.joint_names)
     point = JointTrajectoryPoint(positions=[0.0, 0.0])
     try:
-        for node in (thrower, viewer):
-            node._on_joints(joint_state(["a", "b"], [1.0, 2.0], []))
-            node._on_joints(joint_state(names, [1.0, 2.0], []))
-            node._on_joints(joint_state(names, [], []))
+        for node in (episodes.sampler, viewer):
+            node.on_joint_states(joint_state(["a", "b"], [1.0, 2.0], []))
+            node.on_joint_states(joint_state(names, [1.0, 2.0], []))
+            node.on_joint_states(joint_state(names, [], []))
         viewer.show()
-        thrower._on_setpoint(JointTrajectory())
-        thrower._on_setpoint(JointTrajectory(joint_names=["a", "b"], points=[point]))
-        thrower._on_setpoint(JointTrajectory(joint_names=names, points=[point]))
+        episodes.sampler.on_setpoint(JointTrajectory())
+        episodes.sampler.on_setpoint(JointTrajectory(joint_names=["a", "b"], points=[point]))
+        episodes.sampler.on_setpoint(JointTrajectory(joint_names=names, points=[point]))
         assert viewer.position is None
-        assert not thrower._samples
-        for node in (thrower, viewer):
-            node._on_joints(joint_state(names, [0.1] * len(names), []))
+        assert not episodes.sampler.incomplete
+        for node in (episodes.sampler, viewer):
+            node.on_joint_states(joint_state(names, [0.1] * len(names), []))
         viewer.show()
         assert len(viewer.position) == len(names)
-        assert len(thrower._samples) == 1
+        assert episodes.sampler.incomplete == 1
         # And others hear that it lives, so that they can name it when it is killed.
         heard: list[DiagnosticArray] = []
-        thrower.create_subscription(DiagnosticArray, "/diagnostics", heard.append, 10)
+        episodes.create_subscription(DiagnosticArray, "/diagnostics", heard.append, 10)
         deadline = time.monotonic() + 60.0
         while not heard and time.monotonic() < deadline:
-            thrower._executor.spin_once(timeout_sec=0.1)
+            episodes.executor.spin_once(timeout_sec=0.1)
         assert KeyValue(key="state", value="active") in heard[0].status[0].values
     finally:
-        thrower.destroy_node()
+        episodes.destroy_node()
         viewer.destroy_node()
 
 
@@ -335,7 +354,7 @@ def test_joints_of_another_arm_and_empty_trajectories_are_ignored_by_those_who_w
         ("once active", ["configure", "activate", "deactivate", "cleanup"]),
     ],
 )
-def test_a_node_that_is_told_to_end_before_it_is_active_takes_nothing(
+def test_a_node_that_drives_an_arm_and_is_ended_before_it_is_active_takes_nothing(
     domain: int, monkeypatch: pytest.MonkeyPatch, moment: str, expected: list[str]
 ) -> None:
     done = []
@@ -357,10 +376,10 @@ def test_a_node_that_is_told_to_end_before_it_is_active_takes_nothing(
             done.append("cleanup")
 
         def health(self) -> Health:
-            return Health(lifecycle.OK, self.state)
+            return Health(diagnostics.OK, self.state)
 
-    monkeypatch.setattr(lifecycle, "end_with_parent", lambda: moment == "before the start")
-    assert lifecycle.run(lambda: Node("short_lived"), []) == 0
+    monkeypatch.setattr(process, "terminate_with_parent", lambda: moment == "before the start")
+    assert process.run(lambda: Node("short_lived"), [], drives_arm=True) == 0
     assert done == expected
 
 
@@ -369,14 +388,14 @@ def test_threads_are_preferred_while_it_matters_and_not_afterwards():
         threads = [int(t.name) for t in Path("/proc/self/task").iterdir()]
         return {os.sched_getscheduler(t) & ~os.SCHED_RESET_ON_FORK for t in threads}
 
-    granted = lifecycle.prefer(5)
+    granted = scheduling.set_realtime_priority(5)
     try:
         if granted == "SCHED_FIFO 5":
             assert policies() == {os.SCHED_FIFO}
         else:
             assert "refused" in granted
     finally:
-        lifecycle.no_longer_prefer()
+        scheduling.clear_realtime_priority()
     assert policies() == {os.SCHED_OTHER}
 
 
@@ -388,27 +407,36 @@ def joints_at(stamp: float, position: float, names=None) -> JointState:
     return message
 
 
-def setpoint_at(stamp: float) -> JointTrajectory:
-    point = JointTrajectoryPoint(positions=[0.0] * len(JOINTS), velocities=[0.0] * len(JOINTS))
-    message = JointTrajectory(joint_names=list(JOINTS), points=[point])
-    message.header.stamp = stamp_of(stamp)
-    return message
+STRANGERS = {
+    "another arm of the same names": joint_state(JOINTS, [9.0, 9.0], [0.0, 0.0]),
+    "a gripper": joint_state(["gripper_left", "gripper_right"], [0.8, 0.8], [0.0, 0.0]),
+    "a part of the arm": joint_state(["a"], [9.0], [0.0]),
+    "NaN": joint_state(JOINTS, [math.nan, 9.0], [0.0, 0.0]),
+    "fewer values than joints": joint_state(JOINTS, [9.0], [0.0, 0.0]),
+}
 
 
-def test_joint_states_of_others_neither_flicker_nor_get_in():
+@pytest.mark.parametrize("stranger", STRANGERS)
+@pytest.mark.parametrize("since", [0, 10])
+def test_joint_states_of_others_neither_flicker_nor_get_in(stranger, since):
     fields = [ObservationField("position", len(JOINTS)), ObservationField("setpoint", len(JOINTS))]
     o = Observer(fields, JOINTS, "base")
+    theirs = STRANGERS[stranger]
     for n in range(60):
         at = NOW + 0.005 * n
-        o.on_joint_states(joints_at(at, 0.1))
-        o.on_joint_states(joints_at(at + 0.001, 0.8, ["gripper_left", "gripper_right"]))
-        assert o.missing(ages(at), 0.1) == ([] if n else ["ndp/setpoint (not received yet)"])
-        if n > 10:
-            o.on_joint_states(joints_at(at + 0.002, 9.0))
+        for offset in (0.001, 0.002) if n >= since else ():
+            theirs.header.stamp = stamp_of(at - offset)
+            o.on_joint_states(theirs)
+        o.on_joint_states(joint_state(JOINTS, [0.1, 0.1], [0.0, 0.0], at))
         o.on_setpoint(setpoint_at(at))
+        assert o.missing(ages(at), 0.1) == []
         assert o.of_one_instant()
         assert o.observe()[0][: len(JOINTS)].tolist() == [0.1] * len(JOINTS)
-    assert o.foreign > 40
+        theirs.header.stamp = stamp_of(at + 0.001)
+        if n >= since:
+            o.on_joint_states(theirs)
+        assert o.missing(ages(at), 0.1) == []
+    assert o.foreign > 40 or stranger == "a gripper"
 
 
 def test_a_clock_that_was_set_back_a_little_blinds_for_some_messages_alone():
@@ -417,3 +445,17 @@ def test_a_clock_that_was_set_back_a_little_blinds_for_some_messages_alone():
     for n in range(10):
         o.on_joint_states(joints_at(NOW - 0.5 + 0.005 * n, 0.2))
     assert o.observe()[0].tolist() == [0.2] * len(JOINTS)
+
+
+def test_the_line_of_a_throw_gives_its_figures_with_their_units(tmp_path, capsys):
+    pytest.importorskip("mujoco", reason="needs MuJoCo")
+    from ndp_ros.nodes.episode_report import EpisodeReport
+    from ndp_ros.tasks.throw import Throw
+
+    report = EpisodeReport(checkpoint.load(find_checkpoint("jaco_throw")), tmp_path, Throw.units)
+    loop = {"success": True, "worst_late_us": 40.0, "missed_ticks": 0, "problem": ""}
+    report.add({"landed": True, "landing": [1.25, 0.014], "miss": 0.05, **loop}, 10)
+    report.add({"landed": False, "landing": [0.0, 0.0], "miss": None, **loop}, 10)
+    first, second = capsys.readouterr().out.splitlines()
+    assert "landed yes, landing (1.25, 0.014) m, miss 0.05 m " in first
+    assert "miss none " in second

@@ -190,9 +190,10 @@ def test_stale_stamps_do_not_pass_as_fresh(system: System) -> None:
 
 def test_parameters_are_described_with_bounds(system: System) -> None:
     answer = system.ros.call(
-        DescribeParameters, "policy_node/describe_parameters",
+        DescribeParameters,
+        "policy_node/describe_parameters",
         DescribeParameters.Request(names=["checkpoint", "max_observation_age", "base_frame"]),
-    )  # fmt: skip
+    )
     _folder, age, _frame = answer.descriptors
     assert age.type == ParameterType.PARAMETER_DOUBLE
     bounds = age.floating_point_range[0]
@@ -264,6 +265,17 @@ def test_a_checkpoint_that_does_not_fit_is_refused_and_the_old_one_goes_on(
     assert {m.checkpoint for m in system.next_segments(3)} == {old}
 
 
+def test_a_refusal_names_the_fields_that_differ(system: System, tmp_path: Path) -> None:
+    seen = arm_observation(3, ["cube", "lamp"])
+    changes = {"joint_names": ("a", "b", "c"), "action_scale": (0.1,) * 3, "observation": seen}
+    other = tiny_checkpoint(tmp_path / "other", arm="snake", **changes)
+    _, reason = load_by_service(system.ros, str(other))
+    assert "arm is snake, here planar" in reason
+    assert "joint_names is (a, b, c), here (a, b)" in reason
+    assert "object/lamp comes from objects/lamp/pose, which nobody publishes" in reason
+    assert "cube" not in reason.partition("does not fit")[2]
+
+
 @pytest.mark.parametrize("load", [load_by_service, load_by_parameter])
 def test_a_checkpoint_is_swapped_without_a_restart(
     system: System, tmp_path: Path, load: Callable[[Ros, str], tuple[bool, str]]
@@ -292,9 +304,12 @@ BAD_PARAMETERS = [
 
 @pytest.mark.parametrize(("values", "line"), BAD_PARAMETERS)
 def test_bad_parameters_are_one_line_and_status_2(
-    capfd: pytest.CaptureFixture[str], values: dict[str, object], line: str,
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-) -> None:  # fmt: skip
+    capfd: pytest.CaptureFixture[str],
+    values: dict[str, object],
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
     monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     arguments = [a for k, v in values.items() for a in ("-p", f"{k}:={json.dumps(v)}")]
@@ -369,5 +384,30 @@ def test_whoever_presses_ctrl_c_again_and_again_still_gets_a_clean_end(
     while node.poll() is None:
         node.send_signal(signal.SIGINT)
         time.sleep(0.002)
+    assert ros.wait_exit(node) == 0
+    assert "Traceback" not in ros.said(node)
+
+
+SLOW = """
+import sys, time
+from ndp_ros.nodes import process
+from ndp_ros.nodes.policy_node import PolicyNode
+
+class Slow(PolicyNode):
+    def configure(self):
+        print("loading", flush=True)
+        for _ in range(6000):
+            time.sleep(0.1)
+
+sys.exit(process.run(Slow, ["--ros-args", "-p", "checkpoint:=any"]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_node_that_drives_no_arm_ends_at_once_while_it_starts(ros: Ros, tmp_path, number) -> None:
+    (tmp_path / "slow_start.py").write_text(SLOW)
+    node = ros.start("slow_start", PYTHONPATH=str(tmp_path))
+    ros.until(lambda: "loading" in ros.said(node), "start of the node")
+    node.send_signal(number)
     assert ros.wait_exit(node) == 0
     assert "Traceback" not in ros.said(node)

@@ -1,4 +1,4 @@
-"""The task of docs/own_task.md, taken from the page as a reader would take it."""
+"""The task of docs/own_task.md, taken from the page as a reader would copy it."""
 
 import json
 import subprocess
@@ -11,8 +11,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "own_task.md"
 
 
 def block(language: str) -> str:
-    """Return the page's only block of a language."""
-    _, text = PAGE.read_text(encoding="utf-8").split(f"```{language}\n")
+    """Return the page's first block of a language."""
+    _, text, *_ = PAGE.read_text(encoding="utf-8").split(f"```{language}\n")
     return text.partition("```")[0]
 
 
@@ -21,8 +21,12 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     program = "import sys; from ndp_ros.cli import main; sys.exit(main())"
     return subprocess.run(
         [sys.executable, "-P", "-c", program, *words],
-        cwd=folder, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 def ndp(folder: Path, *words: str) -> str:
@@ -76,10 +80,10 @@ def test_presets_and_options_of_an_own_task_are_checked(
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("return 1.0 - np", "raise RuntimeError('my bug')  # ", "RuntimeError: my bug (HOVER:25)"),
-        ('"success": self.gap() < 0.03, ', "", "Hover._summary() has ['gap']: success must be in"),
-        ("def gap(self):", "def gap(self:", "(HOVER:18)"),
-        ("options = {", "options = nothing or {", "'nothing' is not defined (HOVER:14)"),
+        ("return 1.0 - np", "raise RuntimeError('my bug')  # ", "RuntimeError: my bug (HOVER:21)"),
+        ('"success": self.gap() < 0.03, ', "", "Hover.summary() has ['gap']: success must be in"),
+        ("def gap(self):", "def gap(self:", "(HOVER:17)"),
+        ("options = {", "options = nothing or {", "'nothing' is not defined (HOVER:13)"),
         (
             ", k=5, render_mode=None, **changes",
             ", render_mode=None",

@@ -1,4 +1,4 @@
-"""Pick: what the task promises to a trainer."""
+"""Pick: a scripted grasp succeeds, and rewards pay for its parts."""
 
 from __future__ import annotations
 
@@ -91,6 +91,19 @@ def test_the_sparse_reward_pays_nothing_for_an_attempt():
     rng = np.random.default_rng(0)
     _, total, *_ = env.step(rng.normal(size=(5, 7)))
     assert total == 0.0
+
+
+def test_a_stale_world_hides_the_cube_and_nothing_of_the_hand():
+    rewards = {}
+    for stale in (True, False):
+        env = Pick(stale=stale, saturation_cost=0.0)
+        env.reset(seed=0)
+        action = np.zeros((5, 7))
+        action[:, 0] = 1.0  # the hand swings beside a cube that lies still
+        rewards[stale] = env.step(action)[4]["rewards"]
+        env.close()
+    assert len(set(rewards[True])) == 5, "the hand moves, so no two rewards are equal"
+    np.testing.assert_allclose(rewards[True], rewards[False], atol=1e-4)
 
 
 def test_unknown_reward_names_those_there_are():

@@ -8,9 +8,15 @@ import pytest
 import torch
 
 from ndp_ros.dmp.config import DmpConfig
+from ndp_ros.dmp.layer import DmpLayer
 from ndp_ros.errors import ConfigError
-from ndp_ros.observation import arm_observation, field_slice, observation_size
-from ndp_ros.policies import METHODS, PolicySpec, initial_tensors, make_policy
+from ndp_ros.observation import (
+    ObservationField,
+    arm_observation,
+    field_slice,
+    observation_size,
+)
+from ndp_ros.policies import KINDS, PolicySpec, initial_tensors, make_policy
 from ndp_ros.policies.array_policy import ArrayPolicy
 
 BATCH = 4
@@ -19,10 +25,16 @@ DOF = 3
 
 def make_spec(method: str = "ndp", **changes: object) -> PolicySpec:
     values = {
-        "method": method, "task": "throw", "arm": "jaco", "joint_names": tuple("abc"),
-        "observation": arm_observation(DOF, ["cube"]), "control_dt": 0.05,
-        "k": 1 if method == "ppo" else 5, "action_scale": (0.05, 0.07, 0.15), "hidden": (9, 8),
-    }  # fmt: skip
+        "method": method,
+        "task": "throw",
+        "arm": "jaco",
+        "joint_names": tuple("abc"),
+        "observation": arm_observation(DOF, ["cube"]),
+        "control_dt": 0.05,
+        "k": 1 if method == "ppo" else 5,
+        "action_scale": (0.05, 0.07, 0.15),
+        "hidden": (9, 8),
+    }
     return PolicySpec(**{**values, **changes})
 
 
@@ -46,9 +58,7 @@ def torch_twin(spec: PolicySpec, tensors: dict[str, np.ndarray]) -> torch.nn.Mod
     return policy
 
 
-SPECS = [
-    make_spec(method, critic_heads=heads) for method in METHODS for heads in ("multi", "single")
-]
+SPECS = [make_spec(method, critic_heads=heads) for method in KINDS for heads in ("multi", "single")]
 SPECS.append(make_spec(dmp=DmpConfig(solver="euler", m=20, n_basis=4)))
 SPECS.append(make_spec(dmp=DmpConfig.preset("paper")))
 ABLATIONS = [
@@ -57,10 +67,36 @@ ABLATIONS = [
     make_spec(learned_alpha=True, weights="whitened", dmp=DmpConfig(solver="euler")),
 ]
 SPECS += ABLATIONS
+FREE = DmpConfig(n_basis=4, forcing="free")
+SPECS += [
+    make_spec(dmp=FREE),
+    make_spec(dmp=FREE, weights="whitened", weight_gain=0.2),
+    make_spec(dmp=FREE, learned_alpha=True),
+]
+SEGMENTS = [
+    make_spec(noise="segment"),
+    make_spec(noise="segment", curves=3, dmp=FREE, critic_heads="single"),
+    make_spec(noise="segment", curves=2, dmp=FREE, squashed=True),
+]
+SPECS += SEGMENTS
+PIXELS = [
+    ObservationField("camera", 2 * 9 * 8, (2, 9, 8)),
+    ObservationField("depth", 64, (1, 8, 8)),
+]
+SEEING = [
+    make_spec(method, observation=(*fields[:2], PIXELS[0], *fields[2:], PIXELS[1]), **changes)
+    for fields in [arm_observation(DOF, ["cube"])]
+    for method, changes in (("ndp", {}), ("ppo-multi", {}), ("ndp", {"learned_alpha": True}))
+]
+SPECS += SEEING
 
 
 @pytest.fixture(
-    params=SPECS, ids=lambda s: f"{s.method}-{s.critic_heads}-{s.dmp.solver}-{s.weights}"
+    params=SPECS,
+    ids=lambda s: (
+        f"{s.method}-{s.critic_heads}-{s.dmp.solver}-{s.dmp.forcing}-{s.weights}-{s.noise}"
+        f"-{len(s.observation)}"
+    ),
 )
 def spec(request: pytest.FixtureRequest) -> PolicySpec:
     return request.param
@@ -73,8 +109,10 @@ def test_numpy_and_torch_compute_the_same_means_and_values(spec: PolicySpec) -> 
     x = torch.from_numpy(obs)
     np.testing.assert_allclose(arrays.means(obs), twin.means(x).detach(), rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(arrays.values(obs), twin.values(x).detach(), rtol=1e-9)
+    np.testing.assert_allclose(arrays.decide(obs), twin.decide(x).detach(), rtol=1e-6, atol=1e-7)
     assert arrays.means(obs).shape == (BATCH, spec.k, DOF)
-    assert arrays.values(obs).shape == (BATCH, spec.k)
+    assert arrays.decide(obs).shape == (BATCH, *spec.decision)
+    assert arrays.values(obs).shape == (BATCH, spec.decision[0])
 
 
 def test_hand_written_gradients_equal_autograd(spec: PolicySpec) -> None:
@@ -88,7 +126,7 @@ def test_hand_written_gradients_equal_autograd(spec: PolicySpec) -> None:
 
     twin = torch_twin(spec, tensors)
     x = torch.from_numpy(obs)
-    loss = (twin.means(x) * torch.from_numpy(d_means.transpose(2, 0, 1).copy())).sum()
+    loss = (twin.decide(x) * torch.from_numpy(d_means.transpose(2, 0, 1).copy())).sum()
     heads = twin.values(x)[:, : len(d_values)]
     loss = loss + (heads * torch.from_numpy(d_values.T.copy())).sum()
     loss.backward()
@@ -99,12 +137,15 @@ def test_hand_written_gradients_equal_autograd(spec: PolicySpec) -> None:
             )
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_log_probability_gradient_equals_finite_differences(method: str) -> None:
-    spec = make_spec(method, hidden=(4, 3))
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [*((method, {}) for method in KINDS), ("ndp", {"noise": "segment", "curves": 2, "dmp": FREE})],
+)
+def test_log_probability_gradient_equals_finite_differences(method: str, changes: dict) -> None:
+    spec = make_spec(method, hidden=(4, 3), **changes)
     policy = torch_twin(spec, awkward_tensors(spec))
     obs = torch.from_numpy(observations(spec, 2))
-    actions = torch.from_numpy(np.random.default_rng(1).normal(size=(2, spec.k, DOF)))
+    actions = torch.from_numpy(np.random.default_rng(1).normal(size=(2, *spec.decision)))
     policy.log_prob(obs, actions).sum().backward()
     step = 1e-5
     for name, parameter in policy.named_parameters():
@@ -130,7 +171,7 @@ def test_log_probability_is_that_of_independent_normals() -> None:
     torch.testing.assert_close(policy.log_prob(obs, actions), normal.log_prob(actions).sum(-1))
 
 
-@pytest.mark.parametrize("spec", [make_spec(), *ABLATIONS[:2]])
+@pytest.mark.parametrize("spec", [make_spec(), *ABLATIONS[:2], make_spec(dmp=FREE), *SEGMENTS])
 def test_ndp_actions_add_up_to_the_trajectory(spec: PolicySpec) -> None:
     from ndp_ros.dmp.segment import Segment
 
@@ -152,13 +193,13 @@ def test_a_learned_alpha_starts_from_the_given_one_and_stays_out_of_a_running_sy
     obs = observations(spec)
     policy = ArrayPolicy(spec, initial_tensors(spec, 0))
     assert [s.alpha for s in policy.systems_of(obs)] == pytest.approx([5.0] * BATCH, rel=0.1)
-    with pytest.raises(ConfigError, match="learned alpha"):
+    with pytest.raises(ConfigError, match="learned its alpha"):
         make_policy(spec).parameters_of(torch.from_numpy(obs).float())
     with pytest.raises(ConfigError, match="inside"):
         make_spec(learned_alpha=True, dmp=DmpConfig(alpha=50.0))
 
 
-@pytest.mark.parametrize("spec", [make_spec(), ABLATIONS[0]])
+@pytest.mark.parametrize("spec", [make_spec(), ABLATIONS[0], make_spec(dmp=FREE), *SEGMENTS])
 def test_numpy_and_torch_yield_the_same_dmp_parameters(spec: PolicySpec) -> None:
     tensors, obs = awkward_tensors(spec), observations(spec)
     g, w = ArrayPolicy(spec, tensors, dtype=np.float64).parameters_of(obs)
@@ -167,6 +208,23 @@ def test_numpy_and_torch_yield_the_same_dmp_parameters(spec: PolicySpec) -> None
     assert w.shape == (BATCH, DOF, spec.dmp.n_basis)
     np.testing.assert_allclose(g, g_t.detach(), rtol=1e-9)
     np.testing.assert_allclose(w, w_t.detach(), rtol=1e-9)
+
+
+def test_given_amounts_take_the_place_of_the_mean_ones() -> None:
+    spec = SEGMENTS[1]
+    arrays, obs = ArrayPolicy(spec, awkward_tensors(spec), dtype=np.float64), observations(spec)
+    for mine, own in zip(
+        arrays.parameters_of(obs, arrays.decide(obs)), arrays.parameters_of(obs), strict=True
+    ):
+        np.testing.assert_array_equal(mine, own)
+    one = np.zeros((BATCH, *spec.decision))
+    one[:, 0, 1] = 1.0  # of the goal's curve, second joint: k actions of the reach
+    g, w = arrays.parameters_of(obs, one)
+    policy_with = DmpLayer(spec.dmp, spec.k)
+    y0 = torch.from_numpy(obs[:, field_slice(spec.observation, "setpoint")])
+    y = policy_with(y0, torch.zeros_like(y0), torch.from_numpy(g), torch.from_numpy(w))
+    end = spec.reach * spec.k * spec.action_scale[1]
+    np.testing.assert_allclose((y[:, -1] - y0)[:, :3], [[0.0, end, 0.0]] * BATCH, atol=1e-9)
 
 
 def test_an_untrained_ndp_holds_still() -> None:
@@ -209,6 +267,7 @@ def test_writing_to_the_flat_vector_changes_the_policy() -> None:
         ({"method": "ppo", "k": 5}, "ppo-multi"),
         ({"action_scale": (0.1, 0.1)}, "2 values for 3 joints"),
         ({"action_scale": (0.1, 0.0, 0.1)}, "positive"),
+        ({"action_scale": (0.1, 300.0, 0.1)}, "at most 10 rad"),
         ({"observation": arm_observation(2, [])}, "setpoint has 2 values for 3 joints"),
     ],
 )

@@ -3,30 +3,43 @@
 import os
 import subprocess
 import sys
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import imageio.v3
 import numpy as np
 import pytest
 from conftest import draws
 from matplotlib.figure import Figure
+from PIL import Image
 
 pytest.importorskip("mujoco", reason="needs MuJoCo")
 
-from ndp_ros.arms.arm import JointState
+import mujoco
+
+from ndp_ros.control.arm import JointState
 from ndp_ros.errors import TaskError
-from ndp_ros.tasks.replay import Recording, Replay, plot
+from ndp_ros.tasks.camera import Camera
+from ndp_ros.tasks.episode_pictures import draw_hand, draw_joints
+from ndp_ros.tasks.film import shots_of
+from ndp_ros.tasks.pick import Pick
+from ndp_ros.tasks.recording import Recording
+from ndp_ros.tasks.replay import Recorder, Replay
 from ndp_ros.tasks.throw import Throw
+from ndp_ros.training import films
 
 
 class Heard(Throw):
     """A throw that writes down what ROS would tell of it."""
 
-    def begin(self, seed: int) -> None:
+    def begin(self) -> None:
+        super().begin()
         self.samples: list[tuple[float, np.ndarray, dict[str, np.ndarray]]] = []
-        self.reset(seed=seed)
 
-    def _watch(self) -> None:
-        super()._watch()
+    def watch(self) -> None:
+        super().watch()
         state = JointState.zeros(7)
         self.robot.read(state)
         self.samples.append((self.robot.data.time, state.position, self.robot.objects()))
@@ -46,7 +59,7 @@ def swing(task: Throw, elbow: float) -> dict[str, object]:
 @pytest.mark.parametrize(("seed", "elbow"), [(0, 0.8), (1, -0.5), (2, 0.0)])
 def test_a_replayed_throw_gets_the_verdict_of_the_physics(seed: int, elbow: float) -> None:
     task = Heard()
-    task.begin(seed)
+    task.reset(seed=seed)
     episode = swing(task, elbow)
     replay = Replay(Throw())
     replay.begin(seed)
@@ -67,7 +80,7 @@ def test_a_replayed_throw_gets_the_verdict_of_the_physics(seed: int, elbow: floa
     ("offset", "inside"),
     [((0.0, 0.0, 0.03), True), ((0.0, 0.0, 0.5), False), ((0.6, 0.0, 0.03), False)],
 )
-def test_a_cube_at_rest_counts_where_the_bin_is(
+def test_a_cube_at_rest_is_a_success_inside_the_bin(
     offset: tuple[float, float, float], inside: bool
 ) -> None:
     replay = Replay(Throw())
@@ -103,39 +116,172 @@ def test_without_a_landing_the_throw_is_over_at_the_horizon() -> None:
     assert replay.over
 
 
+class HeardPick(Pick):
+    """A pick that keeps the samples that ROS would publish of it."""
+
+    def begin(self) -> None:
+        super().begin()
+        self.samples: list[tuple[float, np.ndarray, dict[str, np.ndarray]]] = []
+
+    def watch(self) -> None:
+        state = JointState.zeros(7)
+        self.robot.read(state)
+        self.samples.append((self.robot.data.time, state.position, self.robot.objects()))
+
+
+def test_a_replayed_episode_of_another_task_gets_the_figures_of_the_physics() -> None:
+    task, over, info = HeardPick(), False, {}
+    task.reset(seed=0)
+    actions = np.random.default_rng(0).normal(0.0, 0.5, (task.k, 7))
+    while not over:
+        _, _, over, _, info = task.step(actions)
+    replay = Replay(Pick())
+    replay.begin(0)
+    start = task.samples[0][0] - task.tick
+    for time, position, poses in task.samples:
+        replay.feed(time - start, position, poses)
+    assert replay.over
+    summary, outcome = replay.summary(), info["outcome"]
+    assert summary["success"] == outcome["success"]
+    # The fingers are shown by one synergy, which moves the grip by a millimetre.
+    for name in ("height", "highest", "gap"):
+        assert summary[name] == pytest.approx(outcome[name], abs=5e-3), name
+
+
 def recording(n: int = 30) -> Recording:
+    """Return a recording of an arm at rest, with the path of its hand."""
     task = Throw()
     task.reset(seed=0)
     state = JointState.zeros(7)
     task.robot.read(state)
     times = list(np.linspace(0.0, 0.1, n))
-    return Recording(
-        0, task.joint_names, times, [state.position] * n, [task.robot.objects()] * n,
+    done = Recording(
+        0,
+        task.joint_names,
+        times,
+        [state.position] * n,
         [state.position + 0.01] * n,
-    )  # fmt: skip
+        [task.robot.objects()] * n,
+        segments=[0.0],
+        about={"outcome": {"success": False}},
+    )
+    Replay(task).trace(done)
+    return done
 
 
-def test_plot_shows_planned_and_measured_angles(tmp_path: Path) -> None:
-    plot(recording(), tmp_path / "out" / "throw.png")
-    assert (tmp_path / "out" / "throw.png").read_bytes().startswith(b"\x89PNG")
+@pytest.fixture(scope="module")
+def swung() -> Recording:
+    """Return the recording of a throw that was simulated here."""
+    task = Throw()
+    recorder = Recorder(task, {"task": "throw"})
+    task.reset(seed=0)
+    recorder.begin(0)
+    action = np.zeros((task.k, 7))
+    action[:, 1], action[:, 2] = -0.9, 0.8
+    action[task.k // 2 :, 6] = -3.0
+    over = False
+    while not over:
+        _, _, over, _, info = task.step(action)
+        recorder.window()
+    recorder.end(info["outcome"])
+    return recorder.recordings[0]
 
 
-def test_the_legend_of_a_plot_covers_no_curve(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_recorder_takes_every_tick_with_its_setpoint(swung: Recording) -> None:
+    task = Throw()
+    np.testing.assert_allclose(np.diff(swung.times), task.tick)
+    lengths = {len(swung.position), len(swung.setpoint), len(swung.poses), len(swung.hand)}
+    assert lengths == {len(swung.times)}
+    np.testing.assert_allclose(np.diff(swung.segments), task.k * task.control_dt)
+    error = np.array(swung.position)[:, :6] - np.array(swung.setpoint)[:, :6]
+    assert np.abs(error).max() < 0.05  # the setpoint of the same instant, not of another
+
+
+def test_the_path_of_the_hand_is_that_of_the_grip(swung: Recording) -> None:
+    task = Throw()
+    task.reset(seed=0)
+    np.testing.assert_allclose(swung.hand[0], Replay(task).in_base(task.grip), atol=1e-6)
+
+
+def test_release_and_landing_are_found_in_a_recording(swung: Recording) -> None:
+    name, release, landing = swung.flight()
+    assert name == "cube"
+    cube, hand = swung.path_of("cube"), np.array(swung.hand)
+    gap = np.linalg.norm(cube - hand, axis=1)
+    assert gap[release] > 0.05 >= gap[release - 1]
+    assert release < landing
+    assert np.diff(cube[release : landing + 1, 2]).max() < 0.0  # it falls until the impact
+    assert cube[landing, 2] < cube[:, 2].min() + 0.01
+    assert recording().flight() is None
+
+
+def test_a_recording_is_written_and_read_again(swung: Recording, tmp_path: Path) -> None:
+    swung.save(tmp_path / "new" / "0.npz")
+    again = Recording.load(tmp_path / "new" / "0.npz")
+    np.testing.assert_array_equal(again.position, swung.position)
+    np.testing.assert_array_equal(again.path_of("cube"), swung.path_of("cube"))
+    assert (again.seed, again.joint_names, again.objects) == (0, swung.joint_names, swung.objects)
+    assert again.about == swung.about
+    with np.load(tmp_path / "new" / "0.npz") as plain:  # without this package
+        assert plain["pose_bin"].shape == (len(swung.times), 7)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK junk", b"\x93NUMPY"])
+def test_what_is_no_recording_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(TaskError, match="no recording of an episode"):
+        Recording.load(tmp_path / "x.npz")
+
+
+def test_a_state_between_two_samples_is_interpolated() -> None:
+    done = recording(2)
+    done.position[1] = done.position[0] + 1.0
+    position, poses = done.state_at(0.025)
+    np.testing.assert_allclose(position, done.position[0] + 0.25)
+    np.testing.assert_allclose(poses["cube"], done.poses[0]["cube"])
+
+
+def test_a_film_shows_every_thirtieth_of_a_second_and_the_release_slower(swung: Recording) -> None:
+    shots = shots_of(swung)
+    at = np.array([shot.at for shot in shots])
+    slow = np.array([shot.slow for shot in shots])
+    assert (np.diff(at) >= 0.0).all()
+    assert np.diff(at).max() == pytest.approx(1 / 30)
+    release = swung.times[swung.flight()[1]]
+    assert slow[np.abs(at - release) < 0.05].all()
+    assert np.diff(at[slow]).max() < 1 / 150
+    assert at[-1] == swung.times[-1]
+
+
+@pytest.mark.parametrize("draw", [draw_joints, draw_hand])
+def test_joints_and_the_path_of_the_hand_are_drawn(draw, swung: Recording, tmp_path: Path) -> None:
+    draw(swung, tmp_path / "out" / "throw.png")
+    assert Image.open(tmp_path / "out" / "throw.png").width > 1500
+
+
+def test_the_error_has_axes_of_its_own_and_segments_are_marked(
+    swung: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Figure] = []
     save = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda f, *a, **k: (save(f, *a, **k), seen.append(f)))
-    plot(recording(), tmp_path / "throw.png")
+    draw_joints(swung, tmp_path / "throw.png")
     (figure,) = seen
+    assert len(figure.axes) == 2 * len(swung.joint_names)
+    error = figure.axes[1].lines[1].get_ydata()
+    both = np.array(swung.position)[:, 0] - np.array(swung.setpoint)[:, 0]
+    np.testing.assert_allclose(error, 1e3 * both)
+    borders = [line.get_xdata()[0] for line in figure.axes[0].lines[2:-1]]
+    assert borders == swung.segments
+    (legend,) = figure.legends  # below the axes, where it covers no curve
     assert not any(axes.get_legend() for axes in figure.axes)
-    (legend,) = figure.legends
     assert not any(legend.get_window_extent().overlaps(a.get_window_extent()) for a in figure.axes)
 
 
-def test_a_plot_of_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match="nothing was recorded"):
-        plot(Recording(0), tmp_path / "throw.png")
+@pytest.mark.parametrize("draw", [draw_joints, draw_hand])
+def test_a_plot_of_nothing_is_refused(draw, tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="no plot"):
+        draw(Recording(0), tmp_path / "throw.png")
     assert not list(tmp_path.iterdir())
 
 
@@ -144,31 +290,91 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_replay import recording
-from ndp_ros.tasks.replay import Replay, film
+from ndp_ros.tasks.film import film
+from ndp_ros.tasks.replay import Replay
 from ndp_ros.tasks.throw import Throw
-task = Throw(render_mode="rgb_array", size=(160, 120))
-film(Replay(task), [recording()], Path(sys.argv[2]), fps=20)
+task = Throw(render_mode="rgb_array")
+for out in map(Path, sys.argv[2:]):
+    film(Replay(task), [recording()], out, sheet=out.with_suffix(".png"), size=(160, 90))
 """
 
 
-def filmed(path: Path, gl: str) -> "subprocess.CompletedProcess[str]":
+def filmed(gl: str, *paths: Path) -> "subprocess.CompletedProcess[str]":
     environment = os.environ | ({"MUJOCO_GL": gl} if gl else {})
     return subprocess.run(
-        [sys.executable, "-c", _FILM, str(Path(__file__).parent), str(path)],
-        env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", _FILM, str(Path(__file__).parent), *map(str, paths)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @draws
-def test_film_is_an_mp4(tmp_path: Path) -> None:
-    run = filmed(tmp_path / "throws.mp4", "")
+def test_a_film_is_an_mp4_with_a_contact_sheet_or_an_animated_picture(tmp_path: Path) -> None:
+    run = filmed("", tmp_path / "throws.mp4", tmp_path / "page.webp")
     assert run.returncode == 0, run.stderr
     assert b"ftyp" in (tmp_path / "throws.mp4").read_bytes()[:16]
+    assert Image.open(tmp_path / "throws.png").width > 6 * 400
+    assert Image.open(tmp_path / "page.webp").is_animated
 
 
-def test_a_machine_that_cannot_draw_says_so_and_leaves_no_empty_file(tmp_path: Path) -> None:
-    run = filmed(tmp_path / "throws.mp4", "disable")
+@dataclass(frozen=True)
+class Plain:
+    """The choice of a task whose constructor takes nothing but what tasks must."""
+
+    impedance: str = ""
+
+    def make(self, render_mode: str) -> Throw:
+        return Throw(render_mode=render_mode)
+
+
+@draws
+def test_a_task_that_takes_no_size_is_filmed_at_the_films(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(films, "film", partial(films.film, size=(160, 90)))
+    with closing(Throw()) as task:
+        watcher = Recorder(task, {})
+        watcher.recordings.append(recording())
+    films.save_film(tmp_path / "film.mp4", watcher, Plain(), quiet=True)
+    assert imageio.v3.immeta(tmp_path / "film.mp4")["size"] == (160, 90)
+
+
+def test_without_rendering_film_fails_and_leaves_no_file(tmp_path: Path) -> None:
+    run = filmed("disable", tmp_path / "throws.mp4")
     assert run.returncode == 1
     assert "TaskError" in run.stderr
     assert "libosmesa6" in run.stderr
     assert not list(tmp_path.iterdir())
+
+
+@draws
+def test_drawing_only_what_moved_is_drawing_the_whole_scene() -> None:
+    task = Throw()
+    task.reset(seed=0)
+    model, data = task.robot.model, task.robot.data
+    model.light_castshadow[:], model.mat_reflectance[:] = 0, 0.0
+    one, other = (Camera("side", (480, 270)) for _ in range(2))
+    try:
+        first = one.picture(model, data).copy()
+        for _ in range(3):
+            task.step(np.full((task.k, 7), 0.7))
+            last = one.picture(model, data)
+        whole = other.picture(model, data)
+    finally:
+        one.close()
+        other.close()
+    assert (np.abs(last.astype(int) - first) > 40).mean() > 0.01
+    # Edges may be smoothed otherwise.
+    assert (np.abs(last.astype(int) - whole) > 40).mean() < 0.0005
+
+
+@draws
+def test_a_scene_without_any_shape_is_drawn() -> None:
+    empty = "<mujoco><worldbody><camera name='eye' pos='0 0 1'/></worldbody></mujoco>"
+    model = mujoco.MjModel.from_xml_string(empty)
+    camera = Camera("eye", (64, 48))
+    try:
+        pictures = [camera.picture(model, mujoco.MjData(model)) for _ in range(2)]
+    finally:
+        camera.close()
+    assert [picture.shape for picture in pictures] == [(48, 64, 3)] * 2

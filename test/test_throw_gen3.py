@@ -6,15 +6,17 @@ import mujoco
 import numpy as np
 import pytest
 
-from ndp_ros.arms.arm import ArmConfig
 from ndp_ros.arms.kortex.codes import ServoingMode
-from ndp_ros.arms.kortex.emulator.config import EmulatorConfig
-from ndp_ros.arms.kortex.emulator.request import CyclicCommand
-from ndp_ros.arms.kortex.emulator.robot import Robot
-from ndp_ros.arms.mujoco import SCENES, MujocoArm
+from ndp_ros.arms.mujoco import MujocoArm
+from ndp_ros.arms.scenes import SCENES
+from ndp_ros.control.arm import ArmConfig
+from ndp_ros.emulator.config import EmulatorConfig
+from ndp_ros.emulator.request import CyclicCommand
+from ndp_ros.emulator.robot import Robot
 from ndp_ros.errors import ArmError, TaskError
+from ndp_ros.tasks.arm_task import VectorArmTask
+from ndp_ros.tasks.choice import TaskChoice
 from ndp_ros.tasks.throw import Throw
-from ndp_ros.training.environment import TaskChoice
 
 GEN3 = ArmConfig.named("gen3")
 SPEED, ACCELERATION, TORQUE = (
@@ -63,51 +65,51 @@ def test_a_scripted_throw_lands_in_the_bin_without_a_joint_at_its_limits(env, se
     assert episode["release_velocity"][2] > 0.2, "an arc leaves upwards"
 
 
-def test_the_grasp_holds_in_a_swing_that_is_not_let_go(env):
+def test_the_grasp_holds_through_a_swing_without_a_release(env):
     env.reset(seed=3)
     data = env.robot.data
     gaps = []
-    watch = env._watch
+    watch = env.watch
 
     def measure():
         watch()
         gap = data.body("cube").xpos - data.site("grip").xpos
         gaps.append(data.site("grip").xmat.reshape(3, 3).T @ gap)
 
-    env._watch = measure
+    env.watch = measure
     episode = play(env, swing(env, opens=False))
     assert not episode["landed"]
     assert np.abs(np.array(gaps) - gaps[0]).max() < 0.01
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_whatever_is_asked_setpoints_and_torques_stay_inside_the_limits(env, seed):
+def test_setpoints_and_torques_stay_inside_the_limits_for_any_action(env, seed):
     rng = np.random.default_rng(seed)
     env.reset(seed=seed)
-    omega, setpoints, torques = env._omega, [env.setpoint], []
+    setpoints, torques = [np.stack(env.setpoint)], []
 
-    class Spy:
-        saturated, ticks = 0, 1
+    class Recorder(VectorArmTask):
+        def run(self, control):
+            (step,) = super().run(control)
+            setpoints.extend(control.setpoints[:, :2, 0])
+            return [step]
 
-        def __call__(self, y, yd, ydd, measured, command):
-            omega(y, yd, ydd, measured, command)
-            setpoints.append((y.copy(), yd.copy()))
-            torques.append(command.torque.copy())
-
-    env._omega = Spy()
+    env.watch = lambda: torques.append(env.robot.data.ctrl[:6].copy())
+    recorder = Recorder([env])
     over = False
     while not over:
         wild = rng.normal(0.0, 10.0 ** rng.uniform(-1, 2), (env.k, 7))
-        _, _, over, _, _ = env.step(wild)
+        ((_, _, over, _, _),) = recorder.step([wild])
         assert np.all(np.abs(env.robot.data.actuator_force[:6]) <= TORQUE[:6] + 1e-9)
-    y, yd = (np.array(v) for v in zip(*setpoints, strict=True))
+    y, yd = np.array(setpoints).transpose(1, 0, 2)
     share = env.config.limit_share
     assert share < 0.9, "the margin that a real arm's guard keeps"
     slack = 1 + 1e-6
     assert np.all(y >= np.array(GEN3.lower) - 1e-9) and np.all(y <= np.array(GEN3.upper) + 1e-9)
     assert np.all(np.abs(yd) <= share * SPEED * slack)
     assert np.all(np.abs(np.diff(yd, axis=0)) <= share * ACCELERATION * env.tick * slack)
-    assert np.all(np.abs(torques)[:, :6] <= TORQUE[:6])
+    assert len(torques) == len(y) - 1
+    assert np.all(np.abs(torques) <= TORQUE[:6])
 
 
 def test_the_bin_is_out_of_reach():
@@ -128,7 +130,7 @@ def test_the_bin_is_out_of_reach():
     assert 0.7 < farthest < inside - 0.2
 
 
-def test_a_cost_is_paid_for_asking_more_than_the_limits_allow():
+def test_setpoints_beyond_the_limits_have_a_cost():
     rewards = {}
     for cost in (0.0, 1.0):
         env = Throw(scene="throw-gen3", limit_cost=cost, saturation_cost=0.0)
@@ -142,7 +144,7 @@ def test_a_cost_is_paid_for_asking_more_than_the_limits_allow():
     assert rewards[1.0][1] < rewards[0.0][1] - 0.5
 
 
-def test_the_trainer_knows_it_by_its_short_name():
+def test_the_task_has_a_short_name():
     env = TaskChoice("throw-gen3", 5, "default").make()
     assert env.arm == "gen3"
     assert env.joint_names == GEN3.joint_names

@@ -1,4 +1,4 @@
-"""A run learns, goes on after any interruption as if there had been none, and fails clearly."""
+"""A run learns, resumes after any interruption with the same numbers, and fails clearly."""
 
 import dataclasses
 import json
@@ -15,23 +15,22 @@ import psutil
 import pytest
 import toy_task
 
-from ndp_ros import checkpoint, cli
+from ndp_ros import checkpoint, cli, training
+from ndp_ros.config import to_mapping
+from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.errors import ConfigError, TrainingError
-from ndp_ros.training import experiment
+from ndp_ros.policies import KINDS
+from ndp_ros.training import provenance as provenance_module
+from ndp_ros.training.config import PpoConfig, RunConfig, differences, make_spec
 from ndp_ros.training.directory import read_config
 from ndp_ros.training.evaluation import EVALUATION_SEED
-from ndp_ros.training.experiment import (
-    RunConfig,
-    as_typed,
-    differences,
-    make_spec,
-    observed,
-    provenance,
-)
+from ndp_ros.training.experiments import flat
 from ndp_ros.training.logs import TIME_COLUMNS, read_progress
-from ndp_ros.training.ppo import PpoConfig
+from ndp_ros.training.methods import METHODS, run_class
+from ndp_ros.training.provenance import as_typed, observed, provenance
 from ndp_ros.training.rollouts import Rollouts
 from ndp_ros.training.run import train
+from ndp_ros.training.trainer import Trainer
 from ndp_ros.training.warm_start import start_tensors
 
 TOY = "toy_task:Toy-v0"
@@ -40,10 +39,16 @@ HERE = Path(__file__).parent
 
 def toy(samples: int = 960, **changes: object) -> RunConfig:
     values = {
-        "task": TOY, "samples": samples, "environments": 4, "workers": 1, "hidden": (16, 16),
-        "checkpoint_every": 2, "evaluation_episodes": 4, "preset": "",
+        "task": TOY,
+        "samples": samples,
+        "environments": 4,
+        "workers": 1,
+        "hidden": (16, 16),
+        "checkpoint_every": 2,
+        "evaluation_episodes": 4,
+        "preset": "",
         "ppo": PpoConfig(batch_size=160, minibatches=4, epochs=2),
-    }  # fmt: skip
+    }
     return RunConfig(**{**values, **changes})
 
 
@@ -68,12 +73,25 @@ def no_children() -> bool:
     return not [p for p in psutil.Process().children() if "tracker" not in " ".join(p.cmdline())]
 
 
-@pytest.mark.parametrize("method", ["ndp", "ppo", "ppo-multi"])
-def test_every_method_learns_the_toy(tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("ndp", {}),
+        ("ndp", {"noise": "segment", "curves": 2, "dmp": DmpConfig(forcing="free")}),
+        ("ppo", {}),
+        ("ppo-multi", {}),
+    ],
+)
+def test_every_method_learns_the_toy(tmp_path: Path, method: str, changes: dict) -> None:
     config = toy(
-        16_000, method=method, evaluation_episodes=20, checkpoint_every=100, workers=1,
+        16_000,
+        method=method,
+        **changes,
+        evaluation_episodes=20,
+        checkpoint_every=100,
+        workers=1,
         ppo=PpoConfig(batch_size=640, minibatches=8, learning_rate=2e-3),
-    )  # fmt: skip
+    )
     train(config, tmp_path / "run", quiet=True)
     last = read_progress(tmp_path / "run")[-1]
     first = read_progress(tmp_path / "run")[0]
@@ -133,7 +151,7 @@ def test_a_recorded_command_leaves_out_the_folders_of_its_machine():
     )
 
 
-def test_a_run_records_what_made_it(tmp_path: Path) -> None:
+def test_a_run_records_command_versions_and_seed(tmp_path: Path) -> None:
     train(toy(320, seed=5), tmp_path / "run", command="ndp train toy", quiet=True)
     origin = json.loads((tmp_path / "run" / "provenance.json").read_text())
     assert origin["command"] == "ndp train toy"
@@ -145,7 +163,7 @@ def test_a_run_records_what_made_it(tmp_path: Path) -> None:
     assert saved.provenance["evaluation"]["episodes"] == 4
 
 
-def test_a_run_records_who_went_on_with_it(tmp_path: Path) -> None:
+def test_a_run_records_each_resumption(tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(toy(320), run, command="ndp train toy", quiet=True)
     train(toy(640), run, resume=True, command="ndp train toy --resume", quiet=True)
@@ -157,7 +175,7 @@ def test_a_run_records_who_went_on_with_it(tmp_path: Path) -> None:
     assert read_config(run).samples == 640
 
 
-def test_another_length_under_a_schedule_is_said(
+def test_resuming_a_schedule_with_another_length_warns(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scheduled = {"init_log_std": -1.0, "final_log_std": -2.0}
@@ -188,19 +206,19 @@ def test_a_copy_inside_another_project_s_repository_has_no_commit(
     subprocess.run(
         ["git", "-C", str(tmp_path), *who, "commit", "-q", "--allow-empty", "-m", "theirs"],
         check=True,
-    )  # fmt: skip
+    )
     module = tmp_path / "site-packages" / "ndp_ros" / "training" / "experiment.py"
     module.parent.mkdir(parents=True)
-    monkeypatch.setattr(experiment, "__file__", str(module))
-    experiment._commit.cache_clear()
+    monkeypatch.setattr(provenance_module, "__file__", str(module))
+    provenance_module._commit.cache_clear()  # noqa: SLF001
     try:
         assert provenance()["commit"] == "unknown"
     finally:
-        experiment._commit.cache_clear()
+        provenance_module._commit.cache_clear()  # noqa: SLF001
 
 
 @pytest.mark.parametrize("normalise", [True, False])
-def test_a_run_that_started_from_a_checkpoint_resumes_as_if_it_had_not_stopped(
+def test_a_resumed_run_from_a_checkpoint_equals_an_uninterrupted_one(
     tmp_path: Path, normalise: bool
 ) -> None:
     train(toy(320), tmp_path / "first", quiet=True)
@@ -212,9 +230,9 @@ def test_a_run_that_started_from_a_checkpoint_resumes_as_if_it_had_not_stopped(
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
-@pytest.mark.parametrize("method", ["ppo", "vices-low-freq", "bc-nn", "sac", "dyn-e"])
-def test_correlated_noise_is_refused_where_it_would_do_nothing(method: str) -> None:
-    with pytest.raises(ConfigError, match=r"which [a-z-]+ does not have"):
+@pytest.mark.parametrize("method", ["ppo", "vices-low-freq", "bc-nn", "dyn-e"])
+def test_correlated_noise_is_refused_where_it_has_no_effect(method: str) -> None:
+    with pytest.raises(ConfigError, match=r"no effect on [a-z-]+:"):
         RunConfig(method=method, ppo=PpoConfig(noise_correlation=0.5))
 
 
@@ -222,18 +240,21 @@ def test_correlated_noise_is_refused_where_it_would_do_nothing(method: str) -> N
     ("values", "message"),
     [
         (
-            {"method": "sac", "start_from": "x"},
-            r"start_from is 'x', of which sac .*\(ndp, ppo, ppo-",
+            {"method": "dyn-e", "start_from": "x"},
+            r"start_from is 'x', which dyn-e .*\(ndp, ppo, ppo-",
         ),
-        ({"method": "dyn-e", "start_from": "x"}, "start_from is 'x', of which dyn-e"),
-        ({"method": "bc-nn", "start_from": "x"}, "start_from is 'x', of which bc-nn"),
+        ({"method": "ppo-multi", "noise": "segment"}, "noise segment has no effect on ppo-multi"),
+        ({"noise": "segment", "ppo": PpoConfig(noise_correlation=0.5)}, "with noise segment: it"),
+        ({"method": "bc-nn", "start_from": "x"}, "start_from is 'x', which bc-nn"),
         (
             {"method": "ndp", "demonstrations": "x"},
-            r"of which ndp makes no use: .*\(bc-ndp, bc-nn\)",
+            r"which ndp does not use: .*\(bc-ndp, bc-nn\)",
         ),
     ],
 )
-def test_what_a_method_makes_no_use_of_is_refused(values: dict[str, str], message: str) -> None:
+def test_an_option_that_a_method_does_not_use_is_refused(
+    values: dict[str, str], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         RunConfig(**values)
 
@@ -243,11 +264,21 @@ def test_observations_are_counted_once() -> None:
     clone = {"samples": 4000, "config": {"method": "bc-ndp", "bc": {"passes": 40}}}
     assert observed(clone, spec) == 4000 / 40 / spec.k
     assert observed({"samples": 4000, "config": {"method": "ndp"}}, spec) == 4000 / spec.k
-    slow = dataclasses.replace(spec, method="ppo", k=1)
-    assert observed({"samples": 4000, "config": {"method": "vices-low-freq", "k": 8}}, slow) == 500
+    for method, kind in (("vices-low-freq", "ppo"), ("dyn-e", "bounded")):
+        held = dataclasses.replace(spec, method=kind, k=1)
+        assert observed({"samples": 4000, "config": {"method": method, "k": 8}}, held) == 500
 
 
-def test_only_last_and_best_checkpoints_stay(tmp_path: Path) -> None:
+def test_the_row_of_a_method_names_a_kind_of_policy_and_a_run_class() -> None:
+    for name, row in METHODS.items():
+        assert row.policy in KINDS, name
+        assert issubclass(run_class(row.learner), Trainer)
+        assert set(row.random_motion) <= {name for name, _ in flat(to_mapping(RunConfig()))}
+    assert RunConfig(method="ndp").random_steps == 0
+    assert RunConfig(method="dyn-e").random_steps == 5_000 + 100_000
+
+
+def test_only_the_last_and_the_best_checkpoint_are_kept(tmp_path: Path) -> None:
     train(toy(1600), tmp_path / "run", quiet=True)
     names = {p.name for p in (tmp_path / "run" / "checkpoints").iterdir()}
     assert {"last", "best", "000001600"} <= names
@@ -268,7 +299,7 @@ def test_an_existing_run_is_not_overwritten(tmp_path: Path) -> None:
 
 def test_resuming_with_another_configuration_is_refused(tmp_path: Path) -> None:
     train(toy(320), tmp_path / "run", quiet=True)
-    both = r"seed \(0, now 9\), ppo\.clip \(0\.1, now 0\.3\): go on as it was with 'ndp train"
+    both = r"seed \(0, now 9\), ppo\.clip \(0\.1, now 0\.3\): continue it with 'ndp train"
     with pytest.raises(TrainingError, match=both):
         changed = toy(320, seed=9, ppo=PpoConfig(batch_size=160, minibatches=4, epochs=2, clip=0.3))
         train(changed, tmp_path / "run", resume=True, quiet=True)
@@ -358,8 +389,10 @@ def test_a_file_that_cannot_grow_ends_the_run_and_spares_the_checkpoint(tmp_path
     done = subprocess.run(
         [sys.executable, tmp_path / "limited.py", tmp_path / "run"],
         env={**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parent}"},
-        capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
     assert done.returncode == 1, done.stderr
     assert "File too large" in done.stderr
     assert "the last checkpoint is intact" in done.stderr
@@ -404,7 +437,7 @@ def test_an_unknown_option_of_the_task_is_refused(tmp_path: Path) -> None:
 
 
 def start_run(folder: Path) -> subprocess.Popen:
-    """Start a long run in a process of its own and wait until it has written a checkpoint."""
+    """Start a long run in its own process and wait until it has written a checkpoint."""
     code = (
         "from test_training import toy, train; from pathlib import Path; import sys\n"
         "if __name__ == '__main__': train(toy(10**7, workers=2), Path(sys.argv[1]), quiet=True)"
@@ -445,8 +478,11 @@ def test_a_stopped_run_leaves_no_process_and_can_be_resumed(
 
 def test_differences_names_nested_fields() -> None:
     assert differences(toy(), toy(seed=1, ppo=PpoConfig())) == [
-        "seed", "ppo.batch_size", "ppo.minibatches", "ppo.epochs",
-    ]  # fmt: skip
+        "seed",
+        "ppo.batch_size",
+        "ppo.minibatches",
+        "ppo.epochs",
+    ]
 
 
 def test_evaluation_uses_its_own_start_states() -> None:
@@ -497,8 +533,14 @@ def test_observations_that_are_no_vector_are_refused_in_one_line(tmp_path, capsy
 
     gymnasium.register("Pictures-v0", entry_point=lambda **kwargs: Pictures(**kwargs))
     monkeypatch.chdir(tmp_path)
-    for method in ("ndp", "ppo", "sac"):
+    for method in ("ndp", "ppo", "dyn-e"):
         assert cli.main(["train", "toy_task:Pictures-v0", "--method", method]) == 2
         said = capsys.readouterr().err
         assert said.count("\n") == 1
-        assert "every method here takes one vector of numbers" in said
+        assert "one vector" in said or "one axis" in said
+
+
+def test_every_public_name_of_the_subpackage_can_be_imported() -> None:
+    assert [name for name in training.__all__ if not hasattr(training, name)] == []
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = training.nothing

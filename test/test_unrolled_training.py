@@ -1,4 +1,4 @@
-"""Training through the closed form is training through the unrolled recursion."""
+"""Training through the closed form equals training through the unrolled recursion."""
 
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from ndp_ros.policies import heads
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.policies.spec import PolicySpec
 from ndp_ros.training import on_policy
-from ndp_ros.training.rollouts import Block, Plan, Worker
 from ndp_ros.training.run import train
+from ndp_ros.training.worker import Block, Plan, Worker
 
 
 class UnrolledHead:
@@ -44,7 +44,7 @@ class UnrolledHead:
 
 
 class RolloutsHere:
-    """Roll-outs in this process, where the head can be exchanged."""
+    """Roll-outs in this process, so that the head can be replaced."""
 
     def __init__(self, plan: Plan) -> None:
         self.block = Block(plan)
@@ -68,9 +68,11 @@ def test_one_seed_gives_the_same_curve_through_either(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = toy(
-        1600, dmp=DmpConfig(solver="euler", m=35, n_basis=4), evaluation_episodes=0,
+        1600,
+        dmp=DmpConfig(solver="euler", m=35, n_basis=4),
+        evaluation_episodes=0,
         checkpoint_every=100,
-    )  # fmt: skip
+    )
     train(config, tmp_path / "processes", quiet=True)
     monkeypatch.setattr(on_policy, "Rollouts", RolloutsHere)
     train(config, tmp_path / "closed", quiet=True)
@@ -80,7 +82,7 @@ def test_one_seed_gives_the_same_curve_through_either(
 
     closed, unrolled = (curve(tmp_path / name) for name in ("closed", "unrolled"))
     assert closed == curve(tmp_path / "processes")
-    for name in ("return", "policy_loss", "value_loss", "approx_kl", "explained_variance"):
+    for name in ("return", "policy_loss", "value_loss", "kl", "explained_variance"):
         a, b = ([float(row[name] or 0.0) for row in rows] for rows in (closed, unrolled))
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5, err_msg=name)
     returns = [float(row["return"]) for row in closed]

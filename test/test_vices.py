@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from ndp_ros import checkpoint
-from ndp_ros.commands.evaluate import require_fit, task_of
 from ndp_ros.control.impedance import (
     Hand,
     HandImpedance,
@@ -19,14 +18,16 @@ from ndp_ros.control.impedance import (
 from ndp_ros.control.rigid_body import RigidBody
 from ndp_ros.errors import ConfigError, NdpError, TaskError
 from ndp_ros.policies.array_policy import ArrayPolicy
-from ndp_ros.tasks.impedance import Choice, ImpedanceConfig, control, hand_of
-from ndp_ros.tasks.metaworld import MetaWorld
+from ndp_ros.tasks.actions.arm_impedance import hand_of
+from ndp_ros.tasks.actions.impedance import Choice, ImpedanceConfig, with_impedance
+from ndp_ros.tasks.metaworld.environment import MetaWorld
 from ndp_ros.tasks.pick import Pick
 from ndp_ros.tasks.throw import Throw
+from ndp_ros.training.config import PpoConfig, RunConfig, differences, make_spec
+from ndp_ros.training.evaluate import require_fit, task_choice
 from ndp_ros.training.evaluation import make_actor, run_episode
-from ndp_ros.training.experiment import RunConfig, differences, make_spec, shipped
+from ndp_ros.training.experiments import shipped
 from ndp_ros.training.logs import TIME_COLUMNS, read_progress
-from ndp_ros.training.ppo import PpoConfig
 from ndp_ros.training.run import train
 
 NO_LIMIT = np.full(2, 1e9)
@@ -118,7 +119,7 @@ def move_hand(turn_stiffness: float) -> tuple[np.ndarray, np.ndarray, np.ndarray
     body = RigidBody(model, env.joint_names[:n])
 
     def hand(q: np.ndarray) -> Hand:
-        return hand_of(model, data, env._grip, n, q)
+        return hand_of(model, data, env.robot.joints, q)
 
     law = HandImpedance(
         body, np.full(n, 1e9), hand, model.opt.timestep, turn_stiffness=turn_stiffness
@@ -167,17 +168,16 @@ def test_torques_stay_inside_the_limits_and_say_so() -> None:
 
 
 def test_acceleration_is_linear_in_the_goal() -> None:
-    """Which is what a policy gradient through a goal would see."""
     x, xd, kp, zeta = (np.array([v]) for v in (0.1, 0.2, 30.0, 0.7))
     rise = acceleration(x, xd, x + 0.2, kp, zeta) - acceleration(x, xd, x, kp, zeta)
     assert rise[0] == pytest.approx(30.0 * 0.2)
 
 
-# What an action means.
+# Actions.
 
 
 def test_an_action_is_a_displacement_a_grip_and_the_gains_between_their_ends() -> None:
-    env = control(Throw(k=1), "joints", {"stiffness_high": 90.0})
+    env = with_impedance(Throw(k=1), "joints", {"stiffness_high": 90.0})
     u = np.zeros((1, 19))
     displacement, grip, kp, zeta = env.decode(u)
     np.testing.assert_array_equal(displacement, np.zeros(6))
@@ -193,46 +193,52 @@ def test_an_action_is_a_displacement_a_grip_and_the_gains_between_their_ends() -
 
 
 def test_a_fixed_damping_ratio_is_no_action() -> None:
-    env = control(Throw(k=1), "hand", {"damping_low": 0.7, "damping_high": 0.7})
+    env = with_impedance(Throw(k=1), "hand", {"damping_low": 0.7, "damping_high": 0.7})
     assert env.action_space.shape == (1, 7)
     np.testing.assert_allclose(env.decode(np.ones((1, 7)))[3], 0.7)
 
 
 def test_the_arm_obeys_the_law_tick_by_tick() -> None:
-    env = control(Throw(k=1), "joints")
+    env = with_impedance(Throw(k=1), "joints")
     env.reset(seed=3)
-    inner, u = env._env, np.random.default_rng(0).uniform(-0.5, 0.5, (1, 19))
-    torques, states = [], [inner._measured.position[:6].copy(), inner._measured.velocity[:6].copy()]
-    write = inner.robot.write
-    inner.robot.write = lambda command: (torques.append(command.torque.copy()), write(command))
+    inner, u = env.env, np.random.default_rng(0).uniform(-0.5, 0.5, (1, 19))
+    data, torques = inner.robot.data, []
+    q, v = data.qpos[:6].copy(), data.qvel[:6].copy()
+    inner.watch = lambda: torques.append(data.ctrl[:6].copy())
     env.step(u)
-    body = RigidBody(inner.robot.model, inner.joint_names[:6])
-    q, v = states
+    body, info = RigidBody(inner.robot.model, inner.joint_names[:6]), inner.robot.connect()
     kp, zeta = 317.5 + 307.5 * u[0, 7:13], 1.0 + u[0, 13:]
-    goal = np.clip(q + 0.2 * u[0, :6], inner._limits.lower[:6], inner._limits.upper[:6])
+    goal = np.clip(q + 0.2 * u[0, :6], info.lower[:6], info.upper[:6])
     a = kp * (goal - q) - 2 * zeta * np.sqrt(kp) * v
     tau = body.inverse_dynamics(q, v, a) + 0.5 * (v + inner.robot.model.opt.timestep * a)
-    limit = inner._limits.max_torque[:6]
-    np.testing.assert_allclose(torques[0][:6], np.clip(tau, -limit, limit))
+    limit = info.max_torque[:6]
+    np.testing.assert_allclose(torques[0], np.clip(tau, -limit, limit))
 
 
-def test_goal_and_gains_go_over_in_the_first_ticks() -> None:
+def test_goal_and_gains_change_during_the_first_ticks() -> None:
     before, after = [np.zeros(1)] * 3, [np.ones(1)] * 3
     shares = [Choice(before, after, 2.0).at(i)[0][0] for i in range(4)]
     assert shares == [0.5, 1.0, 1.0, 1.0]
     assert [Choice(before, after, 0.4).at(i)[0][0] for i in range(2)] == [1.0, 1.0]
 
 
+def record(env, watch) -> None:
+    """Call a function with the arguments of every torque."""
+    law = env._law.torque  # noqa: SLF001
+
+    def torque(*arguments):
+        watch(*arguments)
+        return law(*arguments)
+
+    env._law.torque = torque  # noqa: SLF001
+
+
 def test_a_low_frequency_choice_holds_for_k_control_steps() -> None:
-    env = control(Throw(k=5), "joints")
+    env = with_impedance(Throw(k=5), "joints")
     assert env.k == 1 and env.control_dt == pytest.approx(0.1)
     env.reset(seed=1)
     seen = []
-    law = env._law.torque
-    env._law.torque = lambda q, v, *choice: (
-        seen.append(np.concatenate(choice)),
-        law(q, v, *choice),
-    )[1]
+    record(env, lambda q, v, *choice: seen.append(np.concatenate(choice)))
     _, reward, _, _, info = env.step(np.random.default_rng(0).uniform(-1, 1, (1, 19)))
     assert len(seen) == 10
     assert all(np.array_equal(choice, seen[-1]) for choice in seen[1:])
@@ -241,18 +247,18 @@ def test_a_low_frequency_choice_holds_for_k_control_steps() -> None:
 
 
 def test_the_low_frequency_reward_is_the_sum_of_its_control_steps() -> None:
-    env = control(Throw(k=5), "joints")
+    env = with_impedance(Throw(k=5), "joints")
     env.reset(seed=1)
     paid = []
-    one = env._env._reward
-    env._env._reward = lambda first: (paid.append(one(first)), paid[-1])[1]
+    one = env.env.reward
+    env.env.reward = lambda first: (paid.append(one(first)), paid[-1])[1]
     _, reward, *_ = env.step(np.zeros((1, 19)))
     assert len(paid) == 5 and reward == pytest.approx(sum(paid))
 
 
 @pytest.mark.parametrize("space", ["joints", "hand"])
-def test_an_arm_that_is_asked_for_nothing_stands(space: str) -> None:
-    env = control(Pick(k=1), space)
+def test_an_arm_stands_still_under_zero_actions(space: str) -> None:
+    env = with_impedance(Pick(k=1), space)
     obs, _ = env.reset(seed=0)
     start, m = obs[:6].copy(), len(env.joint_names)
     for _ in range(20):
@@ -260,16 +266,17 @@ def test_an_arm_that_is_asked_for_nothing_stands(space: str) -> None:
     assert np.abs(obs[:6] - start).max() < 0.01
 
 
-def test_joints_faster_than_their_limits_are_charged_where_the_task_charges() -> None:
+def test_joints_faster_than_their_limits_have_the_tasks_limit_cost() -> None:
     def cost(limit_cost: float) -> float:
-        env = control(Throw(k=1, limit_cost=limit_cost), "joints")
+        env = with_impedance(Throw(k=1, limit_cost=limit_cost), "joints")
         env.reset(seed=0)
         action = np.zeros((1, 19))
         action[0, 0], action[0, 7], action[0, 13] = 1.0, 1.0, -1.0  # a stiff undamped swing
-        total = 0.0
+        total, fastest = 0.0, 0.0
         for _ in range(30):
             total += env.step(action)[1]
-        assert env._env._max_speed > 3.0
+            fastest = max(fastest, np.abs(env.env.robot.data.qvel[:6]).max())
+        assert fastest > 3.0
         return total
 
     assert cost(5.0) < cost(0.0) - 0.5
@@ -278,17 +285,23 @@ def test_joints_faster_than_their_limits_are_charged_where_the_task_charges() ->
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
-        (lambda: control(Throw(k=1), "elbow"), "elbow"),
-        (lambda: control(object(), "joints"), "no impedance control"),
-        (lambda: control(Throw(k=1), "joints", {"reach": [0.1, 0.2]}), "reach has 2 values"),
-        (lambda: control(Throw(k=1), "joints", {"stiffness_low": 1e4}), "above"),
-        (lambda: control(Throw(k=1), "joints").execute(np.zeros(3)), "step"),
-        (lambda: control(Throw(k=1), "joints").step(np.zeros((1, 7))), r"\(1, 19\)"),
-        (lambda: control(Throw(k=1), "joints").step(np.full((1, 19), np.nan)), "finite"),
-        (lambda: control(Throw(k=1), "joints").step(np.zeros((1, 19))), "over"),
+        (lambda: with_impedance(Throw(k=1), "elbow"), "elbow"),
+        (lambda: with_impedance(object(), "joints"), "no impedance control"),
+        (
+            lambda: with_impedance(Throw(k=1), "joints", {"reach": [0.1, 0.2]}),
+            "reach has 2 values",
+        ),
+        (lambda: with_impedance(Throw(k=1), "joints", {"stiffness_low": 1e4}), "above"),
+        (lambda: with_impedance(Throw(k=1), "joints").execute(np.zeros(3)), "step"),
+        (lambda: with_impedance(Throw(k=1), "joints").step(np.zeros((1, 7))), r"\(1, 19\)"),
+        (
+            lambda: with_impedance(Throw(k=1), "joints").step(np.full((1, 19), np.nan)),
+            "finite",
+        ),
+        (lambda: with_impedance(Throw(k=1), "joints").step(np.zeros((1, 19))), "over"),
     ],
 )
-def test_what_cannot_be_is_refused(make, problem: str) -> None:
+def test_invalid_impedance_is_refused(make, problem: str) -> None:
     with pytest.raises(NdpError, match=problem):
         make()
 
@@ -306,20 +319,17 @@ def test_ranges_may_be_given_among_the_options_of_the_task() -> None:
 
 
 def sawyer(k: int = 1, task: str = "push", **options: object):
-    return control(MetaWorld(task, k=k, **options), "joints")
+    return with_impedance(MetaWorld(task, k=k, **options), "joints")
 
 
 def test_the_sawyer_obeys_the_law_at_every_physics_step() -> None:
     env = sawyer()
     env.reset(seed=0)
     rng, seen = np.random.default_rng(0), []
-    law = env._law.torque
-    env._law.torque = lambda q, v, *choice: (seen.append((q.copy(), v.copy())), law(q, v, *choice))[
-        1
-    ]
+    record(env, lambda q, v, *choice: seen.append((q.copy(), v.copy())))
     for _ in range(10):
         env.step(rng.uniform(-1, 1, (1, 22)))
-    goal, kp, zeta = env._goal, env._kp, env._zeta
+    goal, kp, zeta = env._goal, env._kp, env._zeta  # noqa: SLF001
     assert len(seen) == 50  # five physics steps a control step
     (q, v), (_, after) = seen[-2:]
     a = kp * (goal - q) - 2 * zeta * np.sqrt(kp) * v
@@ -328,13 +338,13 @@ def test_the_sawyer_obeys_the_law_at_every_physics_step() -> None:
     np.testing.assert_allclose(after, v + 0.0025 * a, atol=2e-3)
 
 
-def test_the_sawyer_asked_for_nothing_stands_and_weighs_nothing() -> None:
+def test_the_sawyer_does_not_move_under_zero_actions() -> None:
     env = sawyer()
     env.reset(seed=0)
-    hand = env._data.body("hand").xpos.copy()
+    hand = env._data.body("hand").xpos.copy()  # noqa: SLF001
     for _ in range(40):
         env.step(np.zeros((1, 22)))
-    assert np.abs(env._data.body("hand").xpos - hand).max() < 0.01
+    assert np.abs(env._data.body("hand").xpos - hand).max() < 0.01  # noqa: SLF001
 
 
 def test_the_sawyer_moves_a_joint_where_the_goal_is() -> None:
@@ -349,13 +359,13 @@ def test_the_sawyer_moves_a_joint_where_the_goal_is() -> None:
     assert np.abs(obs[14:21] - obs[:7])[0] == pytest.approx(0.1, abs=0.02)
 
 
-def test_a_simulation_that_impedance_has_used_is_the_benchmarks_again() -> None:
+def test_impedance_control_leaves_the_simulation_as_the_benchmarks() -> None:
     def episode() -> list[float]:
         env = MetaWorld("push", k=5)
         env.reset(seed=4)
         action = np.random.default_rng(1).uniform(-1, 1, (10, 5, 4))
         rewards = [reward for a in action for reward in env.step(a)[4]["rewards"]]
-        env._let_go()  # back to the pool, which the next one takes it from
+        env.close()  # back to the pool, from which the next one takes it
         return rewards
 
     keeper = MetaWorld("reach")  # so that the pool stays
@@ -363,7 +373,7 @@ def test_a_simulation_that_impedance_has_used_is_the_benchmarks_again() -> None:
     env = sawyer()
     env.reset(seed=1)
     env.step(np.full((1, 22), 0.5))
-    env._env._let_go()
+    env.close()
     assert episode() == before
     keeper.close()
 
@@ -387,7 +397,7 @@ def test_an_episode_of_the_sawyer_is_the_benchmarks_length_and_is_reproducible()
 
 
 def test_the_hand_of_the_sawyer_has_no_impedance() -> None:
-    with pytest.raises(TaskError, match="joints of sawyer"):
+    with pytest.raises(TaskError, match=r"impedance of sawyer: 'hand' is not one of \[joints\]"):
         RunConfig(task="push", method="vices-pos").choice.make()
 
 
@@ -396,11 +406,19 @@ def test_the_hand_of_the_sawyer_has_no_impedance() -> None:
 
 def tiny(method: str = "vices", **changes: object) -> RunConfig:
     values = {
-        "task": "throw", "method": method, "samples": 480, "environments": 2, "workers": 1,
-        "hidden": (8, 8), "checkpoint_every": 1, "evaluation_episodes": 0, "k": 5,
-        "task_options": ("horizon=0.4",), "init_log_std": -1.0,
+        "task": "throw",
+        "method": method,
+        "samples": 480,
+        "environments": 2,
+        "workers": 1,
+        "hidden": (8, 8),
+        "checkpoint_every": 1,
+        "evaluation_episodes": 0,
+        "k": 5,
+        "task_options": ("horizon=0.4",),
+        "init_log_std": -1.0,
         "ppo": PpoConfig(batch_size=160, minibatches=2, epochs=2),
-    }  # fmt: skip
+    }
     return RunConfig(**{**values, **changes})
 
 
@@ -417,7 +435,7 @@ def test_a_run_ends_with_a_checkpoint_that_can_be_evaluated(tmp_path: Path, meth
     assert int(last["samples"]) == 160
     assert int(last["observed"]) == (32 if method == "vices-low-freq" else 160)
     saved = checkpoint.load(tmp_path / "run" / "checkpoints" / "last")
-    env = task_of(saved, []).make()
+    env = task_choice(saved, []).make()
     require_fit(saved, env)
     episode = run_episode(env, make_actor(ArrayPolicy(saved.spec, saved.tensors)), 0)
     assert episode["windows"] == (4 if method == "vices-low-freq" else 20)
@@ -446,7 +464,7 @@ SHIPPED = [
 
 
 @pytest.mark.parametrize(("task", "method"), SHIPPED)
-def test_shipped_experiments_fit_their_tasks_and_differ_from_ppo_in_the_action_alone(
+def test_shipped_experiments_fit_their_tasks_and_differ_from_ppo_only_in_the_action(
     task: str, method: str
 ) -> None:
     config, ppo = shipped(task, method), shipped(task, "ppo")

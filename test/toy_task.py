@@ -1,4 +1,4 @@
-"""A task small enough for tests: a point follows its setpoint and should reach a goal.
+"""A task small enough for tests: a point follows its setpoint and has to reach a goal.
 
 It has the contract of the real tasks (see ``docs/architecture.md``) and ways to fail on
 request: ``break_after`` windows it returns NaN, raises, or kills its process.

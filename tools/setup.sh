@@ -1,11 +1,11 @@
 #!/bin/sh
-# Build the virtual environment in $1: Python packages at the pins of constraints.txt,
-# the message package compiled for this interpreter, ndp_ros itself as an editable install.
-# System packages are installed only where this may be done without asking (root and apt);
-# elsewhere one line says what to install.
+# Build the virtual environment in $1: Python packages pinned by constraints.txt, the message
+# package compiled for this interpreter, and ndp_ros as an editable install.
+# System packages are installed only as root with apt; otherwise one line says what to install.
 set -eu
 
-venv=$1
+# Builds run in folders of their own, where a relative path leads nowhere.
+venv=$(realpath "$1")
 cd "$(dirname "$0")/.."
 say() { printf 'setup: %s\n' "$*"; }
 die() { say "$*" >&2; exit 1; }
@@ -41,8 +41,20 @@ command -v c++ >/dev/null || command -v g++ >/dev/null || system g++ "to compile
 ldconfig -p 2>/dev/null | grep -q libOSMesa || system libosmesa6 "pictures without a screen" ||
     say "no libOSMesa: simulations run, without video. For video: sudo apt-get install libosmesa6"
 
-say "Python $version; the environment takes 2.2 GB, or 6 GB where torch comes with CUDA, and some minutes"
+say "Python $version, ROS 2 ${ROS:-kilted}; the environment takes 2.2 GB, or 6 GB where torch comes with CUDA, and some minutes"
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+case ${ROS:-kilted} in
+    kilted) pins=$PWD/constraints.txt ;;
+    jazzy)
+        pins=$venv/constraints.txt
+        { grep -v '^ros[-gi]' constraints.txt; cat constraints-jazzy.txt; } >"$pins"
+        # The generators of Jazzy need these as well, and the wheels do not say so.
+        more="ros-ament-cmake-gmock ros-ament-cmake-gtest ros-ament-cmake-pytest ros-ament-cmake-ros
+            ros-domain-coordinator ros-fastrtps-cmake-module ros-gmock-vendor ros-gtest-vendor
+            ros-python-cmake-module"
+        ;;
+    *) die "ROS is $ROS, expected kilted or jazzy" ;;
+esac
 quiet="--quiet --disable-pip-version-check"
 log=$venv/setup.log
 step() {
@@ -50,13 +62,20 @@ step() {
     shift
     "$@" >"$log" 2>&1 || { tail -n 15 "$log" >&2; die "failed; the whole output is in $log"; }
 }
-# torch is named first and alone: its CPU build satisfies what other packages ask for.
+# torch comes first, so that its CPU build satisfies the requirements of other packages.
 case ${TORCH:-} in
-    "") wanted="-c constraints.txt torch" ;;
+    "") wanted="-c $pins torch" ;;
     *) wanted=$TORCH ;;
 esac
 step "1/4 torch" "$venv/bin/pip" install $quiet ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} $wanted
-step "2/4 ndp_ros and its packages" "$venv/bin/pip" install $quiet -c constraints.txt -e '.[all]'
-step "3/4 the messages (compiles)" "$venv/bin/pip" install $quiet ./interfaces
+step "2/4 ndp_ros and its packages" "$venv/bin/pip" install $quiet -c "$pins" -e '.[all,wheels,test,lint,docs]'
+messages="./interfaces ./interfaces/wheels/tf2_msgs"
+if [ "${ROS:-kilted}" = jazzy ]; then
+    needs=$("$venv/bin/python" tools/build_requirements.py)
+    step "3/4 the messages need a build environment" "$venv/bin/pip" install $quiet -c "$pins" $needs $more
+    export CMAKE_PREFIX_PATH="$venv"
+    messages="--no-build-isolation --no-deps $messages"
+fi
+step "3/4 the messages (compiles)" "$venv/bin/pip" install $quiet $messages
 step "4/4 check" "$venv/bin/python" -c 'import mujoco, pinocchio, rclpy, torch; from ndp_interfaces.msg import DmpParameters'
 say "ready"

@@ -1,4 +1,4 @@
-"""An arm without physics that is always where it was told to be."""
+"""An arm without physics that is always at its last command."""
 
 from __future__ import annotations
 
@@ -6,22 +6,19 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ndp_ros.arms.arm import ArmConfig, ArmInfo, Command, JointState
+from ndp_ros.control.arm import ArmConfig, ArmInfo, Array, Command, JointState
 from ndp_ros.errors import ArmError
-
-Array = NDArray[np.float64]
 
 
 class MockArm:
-    """Ideal tracking in position mode: what is read is what was last written."""
+    """An arm that tracks position commands ideally: ``read`` returns the last ``write``."""
 
     def __init__(self, config: ArmConfig, start: Sequence[float] | None = None) -> None:
-        """Stand at a position.
+        """Start at a position.
 
         Args:
-            config: The arm that this one stands in for.
+            config: The arm that this one replaces.
             start: Positions (dof,) [rad]; the arm's home unless given.
 
         Raises:
@@ -40,12 +37,17 @@ class MockArm:
         self._position = position
         self._velocity = np.zeros(self._info.dof)
 
+    @property
+    def loopback(self) -> tuple[Array, Array]:
+        """Position and velocity of the last command; a compiled loop copies commands to it."""
+        return self._position, self._velocity
+
     def connect(self) -> ArmInfo:
-        """Return what the arm is; a mock can always be reached."""
+        """Return joints and limits; a mock can always be reached."""
         return self._info
 
     def read(self, out: JointState) -> JointState:
-        """Return the last command; no effort, and the time is now."""
+        """Return the last command as a measurement of this moment, without effort."""
         out.position[:] = self._position
         out.velocity[:] = self._velocity
         out.effort[:] = 0.0
@@ -53,10 +55,10 @@ class MockArm:
         return out
 
     def write(self, command: Command) -> None:
-        """Be at the commanded position.
+        """Jump to the commanded position.
 
         Raises:
-            ArmError: If the command is not one of position, or is not finite.
+            ArmError: If the command is not a position, or is not finite.
         """
         if command.mode != "position":
             raise ArmError.choice("command mode", command.mode, self._info.command_modes)
@@ -66,7 +68,7 @@ class MockArm:
         self._velocity[:] = command.velocity
 
     def stop(self) -> None:
-        """Stand still."""
+        """Set the velocity to zero."""
         self._velocity[:] = 0.0
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""``ndp check``: find mistakes in configuration files and checkpoints before they cost time."""
+"""``ndp check``: validate configuration files and checkpoints without running them."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ndp_ros import checkpoint
-from ndp_ros.config import from_mapping, parameters, read_yaml
+from ndp_ros.config import fields_of, from_mapping
 from ndp_ros.errors import ConfigError, NdpError, describe
+from ndp_ros.files import read_yaml
 
 if TYPE_CHECKING:
-    from ndp_ros.training.environment import TaskChoice, TaskEnvironment
+    from ndp_ros.tasks.choice import TaskChoice
+    from ndp_ros.tasks.contract import TaskEnvironment
 
 _EPILOG = """\
-The folder or the content of a file tells what it is: an arm (config/arms), a set of run-time
-parameters (config/runtime), what stands around an arm (config/surroundings), an experiment
-(config/experiments, runs/*/config.yaml) or a checkpoint folder. Exit status 0 only if all are
-sound.
+The kind of a file is recognised by its folder or its content: an arm (config/arms), run-time
+parameters (config/runtime), objects around an arm (config/surroundings), an experiment
+(config/experiments, runs/*/config.yaml) or a checkpoint folder. The exit status is 0 only if all
+are sound.
 
 examples:
-  ndp check config/arms/jaco.yaml
+  ndp check my_arm.yaml        # of an arm it also says what will be done with it
   ndp check config/*/*.yaml models/checkpoints/*
 """
 
@@ -40,82 +42,87 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Check every path and report each in a line."""
-    found: dict[str, str] = {}
+    """Check every path and report each in one line."""
+    faults: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
     for path in args.paths:
         try:
-            what, problem = check(path), ""
+            title, *notes = check(path)
+            line, out = f"sound {title}", sys.stderr if args.json else sys.stdout
+            found[str(path)] = notes
         except (NdpError, OSError, RecursionError) as error:
-            if not isinstance(error, NdpError):
-                error = ConfigError(describe(error))
-            what, problem = "", " ".join(str(error).split())
-            found[str(path)] = problem
-        out = sys.stderr if problem or args.json else sys.stdout
-        out.write(f"{path}: {problem or 'sound ' + what}\n")
+            text = str(error) if isinstance(error, NdpError) else describe(error)
+            line, out = " ".join(text.split()), sys.stderr
+            faults[str(path)], notes = line, []
+        out.write("\n  ".join([f"{path}: {line}", *([] if args.json else notes)]) + "\n")
     if args.json:
-        report = {"checked": len(args.paths), "faulty": len(found), "faults": found}
+        counts = {"checked": len(args.paths), "faulty": len(faults)}
+        report = {**counts, "faults": faults, "notes": found}
         sys.stdout.write(json.dumps(report) + "\n")
-    return 2 if found else 0
+    return 2 if faults else 0
 
 
-def check(path: Path) -> str:
-    """Return what a file or folder is, if it is sound.
+def check(path: Path) -> list[str]:
+    """Validate a file or checkpoint folder and return a description of it, then notes.
 
     Raises:
-        NdpError: If it is not, or if nothing tells what it is meant to be.
+        NdpError: If it is not sound, or of no known kind.
     """
     try:
-        kind_of_file = path.stat().st_mode
+        mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(
             "there is no such file or folder: name a file, such as config/arms/jaco.yaml, or a "
             "checkpoint folder"
         ) from error
     except OSError as error:
-        raise ConfigError(f"it cannot be looked at ({error.strerror})") from error
-    if stat.S_ISDIR(kind_of_file):
+        raise ConfigError(f"it cannot be read ({error.strerror})") from error
+    if stat.S_ISDIR(mode):
         if not (path / checkpoint.CONFIG).exists() and (path / "run.json").exists():
-            return _writer(path)
-        return _checkpoint(path)
+            return [_writer(path)]
+        return [_checkpoint(path)]
     values = read_yaml(path)
     kind = _kind(path, values)
-    kind.verify(path, values)
-    return kind.what
+    return [kind.title, *(kind.verify(path, values) or [])]
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """A kind of file.
+    """A kind of configuration file.
 
     Attributes:
-        what: Its name.
-        folder: Where such files lie.
-        signs: Names that no other kind has, any of which tells it.
-        module: Module and name of its configuration.
-        verify: What raises an error if a file is not sound.
+        title: Its name in reports.
+        folder: Name of the folder of the files of this kind that ship.
+        marks: Names that occur in files of this kind only.
+        schema: ``module:class`` of its configuration.
+        verify: Function that raises an NdpError if a file is not sound; it may return notes.
     """
 
-    what: str
+    title: str
     folder: str
-    signs: tuple[str, ...]
-    module: tuple[str, str]
-    verify: Callable[[Path, dict[str, Any]], None]
+    marks: tuple[str, ...]
+    schema: str
+    verify: Callable[[Path, dict[str, Any]], list[str] | None]
+
+    def fits(self, path: Path, values: dict[str, Any]) -> bool:
+        """Whether the folder or a name in the file identifies this kind."""
+        return path.absolute().parent.name == self.folder or bool(values.keys() & set(self.marks))
 
     def known(self, values: dict[str, Any]) -> int:
-        """Return how many of the values it has."""
-        module, name = self.module
+        """Return the number of values that this kind has."""
+        module, _, name = self.schema.partition(":")
         config = getattr(importlib.import_module(module), name)
-        return len({p.name for p in parameters(config)} & values.keys())
+        return len({p.name for p in fields_of(config)} & values.keys())
 
 
 def _kind(path: Path, values: dict[str, Any]) -> _Kind:
-    """Return what a file is by its folder or its names, of which most must be known.
+    """Return the kind of a file: by folder or mark, else the one that knows most of its names.
 
     Raises:
-        ConfigError: If neither tells.
+        ConfigError: If no kind knows more than half of the names.
     """
     for kind in _KINDS:
-        if path.absolute().parent.name == kind.folder or values.keys() & set(kind.signs):
+        if kind.fits(path, values):
             return kind
     likely = max(_KINDS, key=lambda kind: kind.known(values))
     if 2 * likely.known(values) <= len(values):
@@ -124,11 +131,11 @@ def _kind(path: Path, values: dict[str, Any]) -> _Kind:
 
 
 def _checkpoint(path: Path) -> str:
-    from ndp_ros.commands.evaluate import require_fit, task_of
+    from ndp_ros.training.evaluate import require_fit, task_choice
 
     loaded = checkpoint.load(path)
     spec = loaded.spec
-    env = _made(task_of(loaded, [], path))
+    env = _made(task_choice(loaded, [], path))
     if env is not None:
         try:
             require_fit(loaded, env)
@@ -138,16 +145,18 @@ def _checkpoint(path: Path) -> str:
 
 
 def _made(choice: TaskChoice) -> TaskEnvironment | None:
-    """Return a task of this package; None for others, whose code a check does not run.
+    """Make a task, to check its preset and options.
 
-    A benchmark that is not installed makes nothing unsound either.
+    Returns:
+        None for a task of another package, whose code a check does not run, and for a benchmark
+        that is not installed.
 
     Raises:
         NdpError: If there is no such task, or it refuses its preset or an option.
     """
     import gymnasium
 
-    from ndp_ros.training.environment import environment_id, task_ids
+    from ndp_ros.tasks.choice import environment_id, task_ids
 
     name = environment_id(choice.task)
     if name not in task_ids().values():
@@ -159,41 +168,40 @@ def _made(choice: TaskChoice) -> TaskEnvironment | None:
 
 
 def _writer(path: Path) -> str:
-    from ndp_ros.training.digits import load_writer
+    from ndp_ros.paper.digits.training import load_writer
 
     return f"writer of digits: {load_writer(path).spec.head}"
 
 
-def _arm(path: Path, values: dict[str, Any]) -> None:
-    from ndp_ros.arms.arm import ArmConfig
-    from ndp_ros.paths import share
+def _arm(path: Path, values: dict[str, Any]) -> list[str]:
+    from ndp_ros.arms.inspection import inspect
+    from ndp_ros.control.arm import ArmConfig
 
-    config = from_mapping(ArmConfig, values, source=str(path))
-    share(config.model)
+    return inspect(from_mapping(ArmConfig, values, source=str(path)).beside(path))
 
 
 def _experiment(path: Path, values: dict[str, Any]) -> None:
-    from ndp_ros.training.environment import parse_options
-    from ndp_ros.training.experiment import RunConfig
+    from ndp_ros.tasks.choice import parse_options, task_ids
+    from ndp_ros.training.config import RunConfig
+    from ndp_ros.training.experiments import (
+        combined,
+        experiment_layers,
+        is_experiment,
+        listed_methods,
+    )
 
-    values = {**_called_after(path), **values}
-    config = from_mapping(RunConfig, values, source=str(path))
-    parse_options(config.task_options)
-    if "task" in values and (env := _made(config.choice)) is not None:
-        env.close()
-
-
-def _called_after(path: Path) -> dict[str, str]:
-    """Return the task and the method that an experiment's file has in its name, if it has."""
-    from ndp_ros.training.environment import task_ids
-    from ndp_ros.training.experiment import METHODS
-
-    tasks = [t for t in task_ids() if path.stem == t or path.stem.startswith(f"{t}-")]
-    if path.absolute().parent.name != "experiments" or not tasks:
-        return {}
-    task = max(tasks, key=len)
-    methods = [m for m in METHODS if path.stem.endswith(f"-{m}")]
-    return {"task": task, **({"method": max(methods, key=len)} if methods else {})}
+    variants = [values]
+    if is_experiment(values):
+        task = {"task": path.stem} if path.stem in task_ids() else {}
+        variants = [
+            {**combined(experiment_layers(path, method)), **task, "method": method}
+            for method in listed_methods(path)
+        ]
+    for variant in variants:
+        config = from_mapping(RunConfig, variant, source=str(path))
+        parse_options(config.task_options)
+        if "task" in variant and (env := _made(config.choice)) is not None:
+            env.close()
 
 
 def _runtime(path: Path, values: dict[str, Any]) -> None:
@@ -203,17 +211,38 @@ def _runtime(path: Path, values: dict[str, Any]) -> None:
 
 
 def _surroundings(path: Path, values: dict[str, Any]) -> None:
-    from ndp_ros.surroundings import Surroundings
+    from ndp_ros.nodes.surroundings import Surroundings
 
     from_mapping(Surroundings, values, source=str(path))
 
 
 _KINDS = (
-    _Kind("run-time parameters", "runtime", ("rate",),
-          ("ndp_ros.streaming.config", "RuntimeConfig"), _runtime),
-    _Kind("surroundings of a task", "surroundings", (),
-          ("ndp_ros.surroundings", "Surroundings"), _surroundings),
-    _Kind("arm", "arms", ("joint_names",), ("ndp_ros.arms.arm", "ArmConfig"), _arm),
-    _Kind("experiment", "experiments", ("ppo", "method"),
-          ("ndp_ros.training.experiment", "RunConfig"), _experiment),
-)  # fmt: skip
+    _Kind(
+        "run-time parameters",
+        folder="runtime",
+        marks=("rate",),
+        schema="ndp_ros.streaming.config:RuntimeConfig",
+        verify=_runtime,
+    ),
+    _Kind(
+        "surroundings of a task",
+        folder="surroundings",
+        marks=(),
+        schema="ndp_ros.nodes.surroundings:Surroundings",
+        verify=_surroundings,
+    ),
+    _Kind(
+        "arm",
+        folder="arms",
+        marks=("joint_names",),
+        schema="ndp_ros.control.arm:ArmConfig",
+        verify=_arm,
+    ),
+    _Kind(
+        "experiment",
+        folder="experiments",
+        marks=("ppo", "method", "methods"),
+        schema="ndp_ros.training.config:RunConfig",
+        verify=_experiment,
+    ),
+)

@@ -1,4 +1,4 @@
-"""``ndp export``: make a checkpoint of a run fit to be shipped: measured, with a card."""
+"""``ndp export``: copy a checkpoint out of its run, evaluated and with a card."""
 
 from __future__ import annotations
 
@@ -6,63 +6,44 @@ import argparse
 import json
 import shlex
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ndp_ros import checkpoint
-from ndp_ros.arguments import positive, whole
-from ndp_ros.commands.evaluate import require_fit, task_of, write_lines
-from ndp_ros.config import read_yaml
+from ndp_ros.commands.evaluate import write_lines
 from ndp_ros.errors import TrainingError
-from ndp_ros.outputs import require_folder, write_output
-from ndp_ros.policies.array_policy import ArrayPolicy
-from ndp_ros.training.curves import Curve, bands, draw, read_curve
-from ndp_ros.training.directory import BEST, CHECKPOINTS, CONFIG, LAST, PROVENANCE
-from ndp_ros.training.evaluation import Episode, make_actor, plain, run_episode, summarise
-from ndp_ros.training.experiment import observed
+from ndp_ros.files import read_yaml, require_folder, write_output
+from ndp_ros.tasks.contract import plain
+from ndp_ros.training.curve_pictures import draw
+from ndp_ros.training.curves import Curve, bands, read_curve
+from ndp_ros.training.directory import BEST, CHECKPOINTS, CONFIG, PROVENANCE
+from ndp_ros.training.evaluate import measure, task_choice
+from ndp_ros.training.evaluation import Episode, summarise
 from ndp_ros.training.logs import CSV_NAME, ProgressLine
+from ndp_ros.training.provenance import observed
 
-_EPILOG = """\
-What is written: policy and normaliser without the state of the training, and a card that says
-what it is, how it was made and how often it succeeds. With --results the learning curve, its
-picture and every episode of the evaluation go there.
-
-examples:
-  ndp export runs/throw-ndp-0 -o models/checkpoints/jaco_throw --results results/jaco_throw
-  ndp export runs/pick-ndp-1 -o models/checkpoints/jaco_pick --which last --seed 7
-"""
+ONNX = "policy.onnx"
 
 _CURVE = "eval_success"
 _FIGURES = (
     ("saturation", "torque saturation", 100.0, "{:.1f} % of ticks"),
     ("max_joint_speed", "largest joint speed", 1.0, "{:.2f} rad/s"),
     ("tracking_rms", "tracking error", 1000.0, "{:.1f} mrad rms"),
+    ("jerk", "jerk of the setpoints", 1.0, "{:.0f} rad/s³ rms"),
 )
 _FIGURES_OF_A_HAND = (
     ("saturation", "displacements over one unit", 100.0, "{:.1f} %"),
     ("max_joint_speed", "largest joint speed", 1.0, "{:.2f} rad/s"),
     ("tracking_rms", "hand behind its setpoint", 1000.0, "{:.1f} mm rms"),
 )
-"""Those of a policy whose y is where the hand is."""
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.epilog = _EPILOG
-    parser.add_argument("run", type=Path, help="run directory")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder")
-    parser.add_argument("--which", choices=(BEST, LAST), default=BEST, help="default: best")
-    parser.add_argument("--episodes", type=positive, default=200, help="episodes (default: 200)")
-    parser.add_argument("--seed", type=whole, default=7, help="first start state (default: 7)")
-    parser.add_argument("--about", default="", metavar="TEXT", help="first sentence of the card")
-    parser.add_argument("--results", type=Path, metavar="DIR", help="curve and evaluation go here")
-    parser.add_argument("--json", action="store_true", help="end with one JSON object")
+"""Figures of a policy whose y is the position of the hand."""
 
 
 def main(args: argparse.Namespace) -> int:
-    """Evaluate, write, and say how it went."""
+    """Evaluate the checkpoint, write it and print the figures."""
     if not (args.run / CONFIG).is_file():
         raise TrainingError(f"{args.run} is no run directory: it has no {CONFIG}")
     require_folder(args.output, "--output")
@@ -73,7 +54,9 @@ def main(args: argparse.Namespace) -> int:
         require_folder(args.results, "--results")
         curve = read_curve(args.run, _CURVE)
     saved = checkpoint.load(args.run / CHECKPOINTS / args.which)
-    episodes = _evaluate(saved, args)
+    with closing(task_choice(saved, []).make()) as env:
+        line = ProgressLine(f"export {args.run}", args.episodes, unit="episodes")
+        episodes = measure(saved, env, args.episodes, args.seed, line)
     report = {"checkpoint": saved.id, "seed": args.seed, **plain(summarise(episodes))}
     if args.json:
         sys.stdout.write(json.dumps(report) + "\n")
@@ -82,49 +65,38 @@ def main(args: argparse.Namespace) -> int:
     sys.stdout.flush()  # the figures are out, whatever happens to the files
     text = card(args.output, saved, args.which, args.about, report)
     origin = {**saved.provenance, "config": _anywhere(saved.provenance.get("config", {}))}
-    checkpoint.save(args.output, saved.spec, saved.tensors, origin, card=text)
+    extra = {}
+    if args.onnx:
+        from ndp_ros.policies.onnx import to_onnx
+
+        extra[ONNX] = to_onnx(saved.spec, saved.tensors)
+    checkpoint.save(args.output, saved.spec, saved.tensors, origin, text, extra)
     if curve:
         _write_results(args.run, args.results, report, episodes, curve)
     return 0
 
 
 def _require_outside_runs(folder: Path) -> None:
-    """Refuse to write into a run: its training may write there at any time.
+    """Check that a folder is not inside a run, whose training may write there at any time.
 
     Raises:
-        TrainingError: If the folder is inside one.
+        TrainingError: If it is.
     """
     for parent in folder.absolute().parents:
         if (parent / CONFIG).is_file() and (parent / CHECKPOINTS).is_dir():
             raise TrainingError(f"--output is inside the run {parent}: name a folder of its own")
 
 
-def _evaluate(saved: checkpoint.Checkpoint, args: argparse.Namespace) -> list[Episode]:
-    env = task_of(saved, []).make()
-    actor = make_actor(ArrayPolicy(saved.spec, saved.tensors))
-    episodes: list[Episode] = []
-    try:
-        require_fit(saved, env)
-        with ProgressLine(f"export {args.run}", args.episodes, unit="episodes") as line:
-            for n in range(args.episodes):
-                episodes.append(run_episode(env, actor, args.seed + n))
-                rate = sum(bool(e["success"]) for e in episodes) / len(episodes)
-                line.show(n + 1, [("success", f"{rate:.2f}")])
-    finally:
-        env.close()
-    return episodes
-
-
 def card(
     folder: Path, saved: checkpoint.Checkpoint, which: str, about: str, report: dict[str, Any]
 ) -> str:
-    """Return what a checkpoint is, for people.
+    """Return the card of a checkpoint, in Markdown.
 
     Args:
-        folder: Where it is.
+        folder: Folder of the checkpoint.
         saved: The checkpoint.
         which: ``best`` or ``last`` of its run.
-        about: A sentence in front, or nothing.
+        about: First sentence; empty for a general one.
         report: Figures of its evaluation.
     """
     spec, origin = saved.spec, saved.provenance
@@ -153,20 +125,22 @@ def card(
         ),
     ]
     figures = _FIGURES_OF_A_HAND if spec.joint_names[:3] == ("x", "y", "z") else _FIGURES
+    no_joints = spec.joint_names[0] == "action_0"  # but actions of any environment
     rows += [
         (title, form.format(scale * report[key]))
         for key, title, scale, form in figures
-        if report.get(key) is not None
+        if report.get(key) is not None and not no_joints
     ]
     lines = [f"# {folder.name}", ""]
-    lines += [about or f"A policy of method `{spec.method}` for the task {task} on the {spec.arm}."]
+    arm = "" if spec.task.endswith(spec.arm) else f" on the {spec.arm}"
+    lines += [about or f"A policy of method `{spec.method}` for the task {task}{arm}."]
     lines += ["", "| | |", "| --- | --- |", *(f"| {a} | {b} |" for a, b in rows), ""]
     lines += ["Commit, versions and the whole configuration are in `config.json`.", ""]
     return "\n".join(lines)
 
 
 def _anywhere(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration whose demonstrations are named without this machine's folders."""
+    """Return a configuration without this machine's folders in the path of demonstrations."""
     file = config.get("demonstrations")
     return {**config, "demonstrations": "/".join(Path(file).parts[-2:])} if file else config
 
@@ -174,7 +148,7 @@ def _anywhere(config: dict[str, Any]) -> dict[str, Any]:
 def _write_results(
     run: Path, folder: Path, report: dict[str, Any], episodes: list[Episode], curve: Curve
 ) -> None:
-    """Copy what a run recorded and add the evaluation and a picture of the curve."""
+    """Copy the records of a run and add the evaluation and a picture of the curve."""
     try:
         for name in (CSV_NAME, PROVENANCE):
             write_output(folder / name, (run / name).read_bytes())

@@ -1,4 +1,4 @@
-"""``ndp reproduce``: a figure or table of the paper, from nothing to a table."""
+"""``ndp reproduce``: make a figure or table of the paper, from its runs to its report."""
 
 from __future__ import annotations
 
@@ -7,23 +7,16 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ndp_ros.errors import TrainingError
-from ndp_ros.training.executors import EXECUTORS, run_queue
-from ndp_ros.training.experiment import as_typed
-from ndp_ros.training.reproduce import (
-    EXPERIMENTS,
-    SCALES,
-    Outcome,
-    Queue,
-    experiment,
-    outcomes,
-    say,
-)
-from ndp_ros.training.results_page import PAGE, RESULTS, update
+from ndp_ros.paper import STUDIES, load_study
+from ndp_ros.paper.queue import EXECUTORS, SCALES, Outcome, Queue, outcomes, print_line, select
+from ndp_ros.paper.study import read_record
+from ndp_ros.training.provenance import as_typed
+
+RESULTS = Path("results")
 
 _EPILOG = """\
 experiments:
@@ -43,71 +36,53 @@ examples:
 """
 
 
+_HELP = {
+    "--scale": "default: smoke",
+    "--only": "only these rows (throw-ndp), runs (throw-ndp-0) or patterns ('throw-*'), and the "
+    "runs that they need",
+    "--unrecorded": "leave out what the report in --out holds already, wherever it was made",
+    "--list": "start nothing, list the runs and how they stand",
+    "--runs": "folder of all runs, in EXPERIMENT/SCALE/ROW-SEED (default: runs)",
+    "--out": "tables, data and pictures, in EXPERIMENT (default: results; smoke: in the runs)",
+    "--processes": "runs at a time (default: one per core)",
+    "--executor": "workers: processes here (default), Slurm through submitit, or submitit here",
+    "--executor-options": "parameters of submitit's executor",
+    "--report-only": "start no run, report what is there",
+    "--json": "end with one JSON object on standard output",
+}
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    rows = "\n".join(f"  {name:<8}  {text}" for name, (_, text) in EXPERIMENTS.items())
+    rows = "\n".join(f"  {name:<8}  {text}" for name, (_, text) in STUDIES.items())
     parser.epilog = _EPILOG.format(rows=rows)
-    parser.add_argument(
-        "experiment", choices=[*EXPERIMENTS, "all"], metavar="EXPERIMENT",
-        help=f"one of {', '.join(EXPERIMENTS)}, or all",
-    )  # fmt: skip
-    parser.add_argument("--scale", choices=SCALES, default="smoke", help="default: smoke")
-    parser.add_argument(
-        "--only", nargs="+", default=(), metavar="ROW",
-        help="only these rows (throw-ndp), runs (throw-ndp-0) or patterns ('throw-*'), "
-        "and what they need",
-    )  # fmt: skip
-    parser.add_argument(
-        "--unrecorded", action="store_true",
-        help="leave out what the report in --out holds already, wherever it was made",
-    )  # fmt: skip
-    parser.add_argument(
-        "--list", action="store_true", help="start nothing, list the runs and how they stand"
-    )
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs"), metavar="DIR",
-        help="folder of all runs, in EXPERIMENT/SCALE/ROW-SEED (default: runs)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR",
-        help="tables, data and pictures, in EXPERIMENT (default: results; smoke: in the runs)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--processes", type=int, default=0, metavar="N",
-        help="runs at a time (default: one per core)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--executor", choices=EXECUTORS, default="local",
-        help="who works: processes here (default), Slurm through submitit, or submitit here",
-    )  # fmt: skip
-    parser.add_argument(
-        "--executor-options", nargs="+", default=(), metavar="NAME=VALUE",
-        help="parameters of submitit's executor",
-    )  # fmt: skip
-    parser.add_argument(
-        "--report-only", action="store_true", help="start no run, report what is there"
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="end with one JSON object on standard output"
-    )
+    one_of = f"one of {', '.join(STUDIES)}, or all"
+    parser.add_argument("experiment", choices=[*STUDIES, "all"], metavar="EXPERIMENT", help=one_of)
+
+    def add(name: str, **how: Any) -> None:
+        parser.add_argument(name, help=_HELP[name], **how)
+
+    add("--scale", choices=SCALES, default="smoke")
+    add("--only", nargs="+", default=(), metavar="ROW")
+    add("--unrecorded", action="store_true")
+    add("--list", action="store_true")
+    add("--runs", type=Path, default=Path("runs"), metavar="DIR")
+    add("--out", type=Path, metavar="DIR")
+    add("--processes", type=int, default=0, metavar="N")
+    add("--executor", choices=EXECUTORS, default="local")
+    add("--executor-options", nargs="+", default=(), metavar="NAME=VALUE")
+    add("--report-only", action="store_true")
+    add("--json", action="store_true")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run the queue, write the report, print the table; 1 if a run is not done."""
+    """Run the queue, write the report, print the table; return 1 if a run is not done."""
     if args.processes < 0:
         raise TrainingError(f"--processes is {args.processes}, expected at least 0")
-    names = list(EXPERIMENTS) if args.experiment == "all" else [args.experiment]
+    names = list(STUDIES) if args.experiment == "all" else [args.experiment]
     if len(names) > 1 and args.only:
         raise TrainingError("--only is for one experiment, not for all")
-    command = as_typed(sys.argv[1:])
-    summary = {
-        name: _reproduce(Queue(name, args.scale, args.runs, command, tuple(args.only)), args)
-        for name in names
-    }
-    if not args.list and args.out is None and args.scale != "smoke":
-        placed = update(names)
-        if placed:
-            say(f"{PAGE}: {', '.join(placed)}")
+    summary = {name: _reproduce(name, args) for name in names}
     if args.json:
         sys.stdout.write(json.dumps({"scale": args.scale, "experiments": summary}) + "\n")
     if args.list:
@@ -116,55 +91,54 @@ def main(args: argparse.Namespace) -> int:
     return 1 if bad else 0
 
 
-def _reproduce(queue: Queue, args: argparse.Namespace) -> Any:
-    """Do one experiment and return its counts."""
-    study = experiment(queue.name)
-    out = (args.out or (queue.root / "reports" if queue.scale == "smoke" else RESULTS)) / queue.name
-    whole = replace(queue, only=()).jobs()  # with what other studies make for this one
-    known = tuple(study.recorded(queue.scale, whole, out))
-    if args.unrecorded:
-        queue = replace(queue, without=known)
-    jobs = queue.jobs()
+def _reproduce(name: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Make the runs of one study that are asked for, report all of it and return the counts."""
+    study, scale, root = load_study(name), args.scale, args.runs
+    out = (args.out or (root / "reports" if scale == "smoke" else RESULTS)) / name
+    everything = study.wanted(scale, read_record(out, name))
+    # With the runs that other studies make for this one.
+    known = tuple(study.recorded(scale, select(everything), out))
+    jobs = select(everything, args.only, known if args.unrecorded else ())
     if args.list:
-        found = outcomes(jobs, queue.root)
+        found = outcomes(jobs, root)
         for o in found:
             sys.stdout.write(f"{_status(o, known):<8} {o.folder}\n")
         return _counts(found, known)
-    study.require_room(queue.scale, out)
-    say(f"{queue.name}, {queue.scale}: {study.texts[queue.scale]}")
+    study.require_same_scale(scale, out)
+    print_line(f"{name}, {scale}: {study.texts[scale]}")
+    queue = Queue(name, tuple(jobs), root, as_typed(sys.argv[1:]))
     try:
-        queue.root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True)
         if not args.report_only:
             workers = args.processes or len(os.sched_getaffinity(0))
-            run_queue(queue, workers, args.executor, _options(args.executor_options))
-        everything = outcomes(study.jobs(queue.scale), queue.root)
-        files = study.report(queue.scale, everything, out, queue.command)
-        found = outcomes(jobs, queue.root)
+            queue.run(workers, args.executor, _options(args.executor_options))
+        files = study.report(scale, outcomes(everything, root), out, queue.command)
+        found = outcomes(jobs, root)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on from here") from None
     except OSError as error:
-        # A full disk says so to an open file, whose name the error does not know.
-        where = error.filename or f"{queue.root} or {out}"
+        # On a full disk an open file raises the error, which then has no file name.
+        where = error.filename or f"{root} or {out}"
         raise TrainingError(f"cannot write to {where}: {error.strerror}") from error
     for o in found:
         if o.error:
-            say(f"{o.job.name} failed: {o.error}")
+            print_line(f"{o.job.name} failed: {o.error}")
     if not args.json:
         for table in (f for f in files if f.suffix == ".md"):
             sys.stdout.write(table.read_text(encoding="utf-8"))
     counts = _counts(found, known)
     made = f"{counts['done']} of {len(found)} runs done here, {counts['recorded']} recorded before"
-    say(f"{made}; wrote {', '.join(map(str, files))}")
+    print_line(f"{made}; wrote {', '.join(map(str, files))}")
     return {**counts, "files": [str(f) for f in files]}
 
 
 def _status(outcome: Outcome, known: Sequence[str]) -> str:
-    """Return how a run stands; ``recorded`` if only an earlier report knows it."""
+    """Return the state of a run; ``recorded`` if only an earlier report has it."""
     elsewhere = outcome.status == "missing" and outcome.job.name in known
     return "recorded" if elsewhere else outcome.status
 
 
-def _counts(found: Sequence[Outcome], known: Sequence[str]) -> dict[str, int]:
+def _counts(found: Sequence[Outcome], known: Sequence[str]) -> dict[str, Any]:
     how = [_status(o, known) for o in found]
     return {status: how.count(status) for status in ("done", "recorded", "failed", "missing")}
 

@@ -1,20 +1,20 @@
-"""Impedance laws whose stiffness and damping are inputs: what VICES acts through.
+"""Impedance laws whose stiffness and damping are inputs, for the VICES baseline.
 
-A law pulls coordinates x (joint angles, or the place of the hand) towards a goal like a
-spring and a damper of unit mass,
+A law pulls coordinates x (joint angles, or the position of the hand) towards a goal like a spring
+and a damper of unit mass,
 
     a = kp (goal - x) - kv xd,    kv = 2 zeta sqrt(kp),
 
-and asks the model of the arm for the torques that yield this acceleration:
+and computes the torques that yield this acceleration by the model of the arm:
 
     joints:  tau = M a + c + g + D v
     hand:    tau = Jx' Lx a + Jr' Lr a_r + c + g + D v,    L = (J M^-1 J')^-1,
 
-with a_r the same law for the hand's turn, which has a goal and gains of its own.
-Damping is critical at zeta = 1. There is no velocity to follow: the goal stands still.
+with a_r the same law for the hand's rotation, which has its own goal and gains. Damping is
+critical at zeta = 1. The goal has no velocity.
 
-D is the arm's viscous damping. A simulator that integrates damping implicitly, over
-steps h, moves an arm of inertia M + h D; with ``step`` the laws reckon with that.
+D is the arm's viscous damping. A simulator that integrates damping implicitly over steps h moves
+an arm of inertia M + h D; ``step`` accounts for it.
 """
 
 from __future__ import annotations
@@ -24,26 +24,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ndp_ros.control.arm import Array
 from ndp_ros.errors import ConfigError
 
 if TYPE_CHECKING:
     from ndp_ros.control.rigid_body import RigidBody
 
-Array = NDArray[np.float64]
 
 _SINGULAR = 2.5e-4
-"""Directions in which the hand moves less easily than this are left alone [1/kg, 1/(kg m^2)]."""
+"""Mobility below which a direction of the hand is not controlled [1/kg, 1/(kg m^2)]."""
 
 
 def acceleration(x: Array, xd: Array, goal: Array, stiffness: Array, damping: Array) -> Array:
-    """Return a = kp (goal - x) - 2 zeta sqrt(kp) xd (n,).
+    """Compute a = kp (goal - x) - 2 zeta sqrt(kp) xd (n,).
 
     Args:
         x: Coordinates (n,).
         xd: Their velocities (n,).
-        goal: Where the spring pulls (n,).
+        goal: Rest position of the spring (n,).
         stiffness: kp (n,) [1/s^2].
         damping: zeta (n,), the ratio to critical damping.
     """
@@ -52,7 +51,7 @@ def acceleration(x: Array, xd: Array, goal: Array, stiffness: Array, damping: Ar
 
 
 class Impedance(Protocol):
-    """A law over some coordinates.
+    """An impedance law over some coordinates.
 
     Attributes:
         saturated: Whether the last torques were clipped.
@@ -61,11 +60,11 @@ class Impedance(Protocol):
     saturated: bool
 
     def coordinates(self, q: Array) -> Array:
-        """Return x at joint positions q (n,)."""
+        """Compute x at joint positions q (n,)."""
         ...
 
     def torque(self, q: Array, v: Array, goal: Array, stiffness: Array, damping: Array) -> Array:
-        """Return the torques (n,) [N m], inside the limits.
+        """Compute the torques (n,) [N m], clipped to the limits.
 
         Args:
             q: Positions (n,) [rad].
@@ -78,7 +77,7 @@ class Impedance(Protocol):
 
 
 class JointImpedance:
-    """The law over the joints."""
+    """The impedance law over the joints."""
 
     def __init__(self, model: RigidBody, max_torque: Array, step: float = 0.0) -> None:
         """Prepare the law.
@@ -96,7 +95,7 @@ class JointImpedance:
         self.saturated = False
 
     def coordinates(self, q: Array) -> Array:
-        """Return the joints' positions themselves (n,)."""
+        """Return a copy of the joint positions (n,)."""
         return q.copy()
 
     def torque(self, q: Array, v: Array, goal: Array, stiffness: Array, damping: Array) -> Array:
@@ -110,13 +109,13 @@ class JointImpedance:
 
 @dataclass(frozen=True)
 class Hand:
-    """Where the hand is and how the joints move it.
+    """Pose and Jacobians of the hand.
 
     Attributes:
         position: (3,) [m].
         rotation: (3, 3).
         linear: Jacobian Jx (3, n) of the position.
-        angular: Jacobian Jr (3, n) of the turn.
+        angular: Jacobian Jr (3, n) of the rotation.
     """
 
     position: Array
@@ -126,7 +125,7 @@ class Hand:
 
 
 class HandImpedance:
-    """The law over the place of the hand; its turn is held where it was at :meth:`clear`."""
+    """The law over the position of the hand; its rotation is held as it was at :meth:`clear`."""
 
     def __init__(
         self,
@@ -142,10 +141,10 @@ class HandImpedance:
         Args:
             model: Dynamics of the n joints.
             max_torque: As in :class:`JointImpedance`.
-            hand: What tells the hand at joint positions (n,).
+            hand: Computes the hand at joint positions (n,).
             step: As in :class:`JointImpedance`.
-            turn_stiffness: kp of the hand's turn [1/s^2].
-            turn_damping: zeta of the hand's turn.
+            turn_stiffness: kp of the hand's rotation [1/s^2].
+            turn_damping: zeta of the hand's rotation.
 
         Raises:
             ConfigError: If limits are missing.
@@ -157,11 +156,11 @@ class HandImpedance:
         self.saturated = False
 
     def clear(self, q: Array) -> None:
-        """Hold the turn that the hand has at joint positions (n,)."""
+        """Hold the hand's rotation at joint positions (n,)."""
         self._rotation = self._hand(q).rotation.copy()
 
     def coordinates(self, q: Array) -> Array:
-        """Return the place of the hand (3,) [m]."""
+        """Return the position of the hand (3,) [m]."""
         return self._hand(q).position.copy()
 
     def torque(self, q: Array, v: Array, goal: Array, stiffness: Array, damping: Array) -> Array:
@@ -186,16 +185,16 @@ class HandImpedance:
 
 
 def turn_error(wanted: Array, rotation: Array) -> Array:
-    """Return half the sum of the cross products of the columns (3,) of two rotations (3, 3).
+    """Compute the error (3,) between two rotations (3, 3) from the cross products of their columns.
 
-    For a turn by theta about a unit axis this is sin(theta) times the axis.
+    For a rotation by theta about a unit axis it is sin(theta) times the axis.
     """
     error: Array = 0.5 * np.cross(rotation.T, wanted.T).sum(axis=0)
     return error
 
 
 def _inertia(jacobian: Array, inverse: Array) -> Array:
-    """Return (J M^-1 J')^-1 (3, 3), zero in singular directions."""
+    """Compute (J M^-1 J')^-1 (3, 3), zero in singular directions."""
     values, vectors = np.linalg.eigh(jacobian @ inverse @ jacobian.T)
     usable = values > _SINGULAR
     inverted = np.where(usable, 1.0 / np.where(usable, values, 1.0), 0.0)

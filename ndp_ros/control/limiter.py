@@ -1,15 +1,15 @@
-"""The limiter: setpoints that obey position, velocity and acceleration limits by construction.
+"""The limiter keeps setpoints inside position, velocity and acceleration limits.
 
 A state (y, yd) of a joint is *viable* when braking at a, the acceleration limit, ends inside
 the position limits; for yd > 0 at a period T
 
     y + yd^2 / (2 a) + yd T / 2 <= upper,
 
-where the last term pays for braking in whole ticks. From a viable state braking leads to
-a viable state, so a filter that only ever steps to viable states can always stop in
-time. A wanted setpoint that is viable and that some motion inside the limits joins to
-the present one passes unchanged, bit for bit; any other is replaced by the nearest step
-that the limits allow, and what is wanted is caught up with as fast as they allow.
+where the last term accounts for braking in whole ticks. Braking leads from a viable state to a
+viable state, so a filter that only steps to viable states can always stop in time. A wanted
+setpoint passes unchanged, bit for bit, if it is viable and some motion inside the limits joins it
+to the present one. Any other is replaced by the nearest admissible step, and the limiter catches
+up with the wanted setpoints as fast as the limits allow.
 """
 
 from __future__ import annotations
@@ -17,19 +17,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ndp_ros.control.arm import Array
 from ndp_ros.errors import ConfigError
 
-Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-ROWS = (
-    "position", "position", "velocity", "acceleration", "acceleration", "acceleration",
-    "continuity",
-)  # fmt: skip
-"""What each row of :attr:`Limiter.inside` is about."""
+ROWS = ("position",) * 2 + ("velocity",) + ("acceleration",) * 3 + ("continuity",)
+"""Limit checked by each row of :attr:`Limiter.inside`."""
 
 _ROUNDING = 1e-9
-"""Relative slack of the comparisons, so that a state on a limit is inside it."""
+"""Relative tolerance of the comparisons, so that a state on a limit is inside it."""
 
 
 class Limiter:
@@ -68,7 +65,7 @@ class Limiter:
             )
         dof = len(v)
         self._half_over_a = 0.5 / a
-        # What a setpoint is judged by is linear in (y', yd', ydd', y, yd), but for the braking
+        # All limited quantities are linear in (y', yd', ydd', y, yd), except for the braking
         # distance that is added to the second row. With dv = yd' - yd and the drift
         # d = y' - y - (yd + yd') T / 2, some motion with |ydd| <= a joins the two setpoints if
         # |d| <= (a T - |dv|) T / 4.
@@ -84,7 +81,7 @@ class Limiter:
         drift = a * (T * T / 4.0)
         self._high = np.stack((self.upper, self.upper, v, drift, drift, a, drift))
         self._high *= 1.0 + _ROUNDING * np.sign(self._high)
-        # The drift of a smooth step is rounding of y itself when the arm hardly moves.
+        # When the arm hardly moves, the drift of a smooth step is the rounding error of y.
         self._high[[3, 4, 6]] += 1e-12
         self._low = -self._high
         self._low[:2] = self.lower * (1.0 - _ROUNDING * np.sign(self.lower))
@@ -99,13 +96,28 @@ class Limiter:
         self._aT, self._aT_squared, self._twice_a = a * T, (a * T) ** 2, 2.0 * a
         self._half_aT, self._half_aT_squared = a * T / 2.0, (a * T / 2.0) ** 2
 
+    @property
+    def memory(self) -> dict[str, Array]:
+        """The arrays that compiled code shares, by its names for them."""
+        return {
+            "limit_low": self._low,
+            "limit_high": self._high,
+            "half_over_a": self._half_over_a,
+        }
+
+    def limit_velocity(self, max_velocity: Array) -> None:
+        """Take other velocity limits (dof,) [rad/s]; joints that are faster brake to them."""
+        self.max_velocity[:] = max_velocity
+        self._high[2] = max_velocity * (1.0 + _ROUNDING)
+        self._low[2] = -self._high[2]
+
     def widen(self, position: Array) -> None:
-        """Let a position (dof,) outside the limits be held; only steps inwards lead from it."""
+        """Allow a position (dof,) outside the limits to be held; only inward steps leave it."""
         self._low[:2] = np.minimum(self._low[:2], position)
         self._high[:2] = np.maximum(self._high[:2], position)
 
     def follow(self, current: Array, wanted: Array) -> bool:
-        """Step from the current setpoint to the wanted one as far as the limits allow.
+        """Step from the current setpoint towards the wanted one as far as the limits allow.
 
         Args:
             current: Setpoint (3, dof): y, yd, ydd; overwritten by the next one.
@@ -121,7 +133,7 @@ class Limiter:
         return False
 
     def admits(self, current: Array, wanted: Array) -> bool:
-        """Whether the wanted setpoint may follow the current one; fills :attr:`inside`."""
+        """Return whether the wanted setpoint may follow the current one; fill :attr:`inside`."""
         states, q, b = self._states, self._q, self._b
         states[:3] = wanted
         states[3:] = current[:2]
@@ -135,8 +147,26 @@ class Limiter:
         inside &= np.greater_equal(q, self._low, out=self._above)
         return inside.tobytes() == self._all_inside
 
+    def admits_all(self, current: Array, wanted: Array) -> int:
+        """Return how many of the setpoints (n, 3, dof) may follow one another from the current."""
+        n, _, dof = wanted.shape
+        states = np.empty((5, n, dof))
+        states[:3] = wanted.transpose(1, 0, 2)
+        states[3:, 0] = current[:2]
+        states[3:, 1:] = states[:2, :-1]
+        q = np.dot(self._rows, states.reshape(5, n * dof)).reshape(len(ROWS), n, dof)
+        b = np.abs(states[1])
+        b *= states[1]
+        b *= self._half_over_a
+        q[1] += b
+        inside = np.less_equal(q, self._high[:, None])
+        inside &= np.greater_equal(q, self._low[:, None])
+        if inside.tobytes() == b"\x01" * inside.size:
+            return len(wanted)
+        return int(np.argmin(inside.all(axis=(0, 2))))
+
     def clamp(self, current: Array, wanted: Array) -> None:
-        """Step towards the wanted setpoint, joints that :attr:`inside` admits all the way."""
+        """Step towards the wanted setpoint; joints that :attr:`inside` admits reach it."""
         y, yd = current[0], current[1]
         gap = wanted[0] - y - 0.5 * self.period * (yd + wanted[1])
         self._step(current, wanted[1] + self._closing(gap))
@@ -148,7 +178,7 @@ class Limiter:
             current[2] = 0.0
             return True
         self._step(current, 0.0)
-        # What is left of the velocity by rounding would cost another tick.
+        # A velocity left over by rounding would cost another tick.
         current[1, np.abs(current[1]) < 1e-9 * self.max_velocity] = 0.0
         return False
 
@@ -158,7 +188,7 @@ class Limiter:
         Args:
             current: Setpoint (3, dof); overwritten by the next one.
             target: Position (dof,) [rad].
-            share: Share of the velocity limits that is used.
+            share: Used share of the velocity limits.
         """
         gap = target - current[0] - 0.5 * self.period * current[1]
         if np.abs(gap).max() < 1e-3 and np.abs(current[1]).max() < 1e-2:
@@ -168,7 +198,7 @@ class Limiter:
         return False
 
     def _closing(self, gap: Array) -> Array:
-        """Return the velocity at which half the acceleration limit closes a gap in time."""
+        """Compute the velocity from which half the acceleration limit stops at the end of a gap."""
         speed = np.abs(gap)
         speed *= self.max_acceleration
         speed += self._half_aT_squared

@@ -1,42 +1,42 @@
-"""Ω: what turns a setpoint (y, yd, ydd) into a command for the arm.
+"""Ω, the tracking law: a setpoint (y, yd, ydd) becomes a command for the arm.
 
-Every Ω fills a command in place and allocates next to nothing: it runs in the
-real-time loop, up to 5 kHz.
+Every Ω fills a command in place and allocates almost nothing, because it runs in the real-time
+loop at up to 5 kHz.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_ros.control.arm import Array
+from ndp_ros.control.memory import Interpreted, TickCore
 from ndp_ros.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ndp_ros.arms.arm import Command, JointState
+    from ndp_ros.control.arm import Command, JointState
     from ndp_ros.control.rigid_body import RigidBody
 
-Array = NDArray[np.float64]
 
-# Below this speed dry friction is compensated in proportion, so that its sign
-# cannot chatter when the arm stands still [rad/s].
+# Below this speed the compensation of dry friction is proportional, so that its sign does not
+# chatter when the arm is at rest [rad/s].
 _FRICTION_SPEED = 0.02
 
 
 class Omega(Protocol):
-    """The tracking law. ``mode`` is the command mode that it needs from the arm.
+    """A tracking law. ``mode`` is the command mode that it needs from the arm.
 
-    ``torque_of`` tells the torques (r, n) that setpoints (dof, 3, r) take, None where no
-    model of the arm does.
+    ``torque_of`` computes the torques (r, n) of setpoints (dof, 3, r); None without a model.
     """
 
     mode: str
 
     @property
     def torque_of(self) -> Callable[[Array], Array] | None:
-        """The model's answer, if there is a model."""
+        """The torques of setpoints by the model, if there is one."""
         ...
 
     def __call__(
@@ -55,12 +55,12 @@ class Omega(Protocol):
 
 
 class Identity:
-    """For an arm that tracks positions itself: the command is the setpoint."""
+    """Ω of an arm that tracks positions itself: the command is the setpoint."""
 
     mode = "position"
 
     def __init__(self, model: RigidBody | None = None) -> None:
-        """Take the arm's model, where there is one, to know the torques behind setpoints."""
+        """Keep the arm's model, where there is one, for the torques of setpoints."""
         self._model = model
 
     @property
@@ -82,16 +82,16 @@ class InverseDynamics:
     tau = RNEA(q, qd, ydd + 2 wn (yd - qd) + wn^2 (y - q)) + damping qd + dry friction,
     clipped to the torque limits. Joints beyond those of the model (the gripper) are
     commanded by position.
-
-    Attributes:
-        ticks: Calls since the last :meth:`clear`.
-        saturated: How many of them clipped the torque of at least one joint.
     """
 
     mode = "torque"
 
     def __init__(
-        self, model: RigidBody, natural_frequency: float = 25.0, max_torque: Array | None = None
+        self,
+        model: RigidBody,
+        natural_frequency: float = 25.0,
+        max_torque: Array | None = None,
+        arms: int | None = None,
     ) -> None:
         """Prepare the law.
 
@@ -99,6 +99,8 @@ class InverseDynamics:
             model: Dynamics of the first ``model.n`` joints.
             natural_frequency: wn [rad/s]; damping is critical.
             max_torque: Torque limits (n,) or longer [N m]; none unless given.
+            arms: Number of arms of this model that :meth:`torque` serves at once, one a row;
+                one arm, and no rows, unless given.
 
         Raises:
             ConfigError: If the frequency is not positive or limits are missing.
@@ -110,108 +112,94 @@ class InverseDynamics:
         if limit.shape != (n,) or not np.all(limit > 0):
             raise ConfigError(f"max_torque is {max_torque!r}: {n} positive values [N m] are needed")
         self._model = model
-        self._n = n
+        self._n, self._arms = n, arms
         self._stiffness = natural_frequency**2
         self._damping = 2.0 * natural_frequency
         self._viscous = model.damping.copy()
         self._friction = model.friction.copy() if np.any(model.friction) else None
         self._upper, self._lower = limit, -limit
-        self._a, self._e, self._clipped = np.zeros(n), np.zeros(n), np.zeros(n)
-        self.ticks = 0
-        self.saturated = 0
+        shape = (n,) if arms is None else (arms, n)
+        self._a, self._demand, self._clipped = (np.zeros(shape) for _ in range(3))
+        self._tau = np.zeros(shape)
+        self._unsaturated = np.zeros(shape[:-1], bool)
+        self._core: TickCore = Interpreted()
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """The arrays that compiled code shares, by its names for them.
+
+        They are those of one arm without dry friction, whose tanh has other bits in C.
+        """
+        if self._arms is not None or self._friction is not None:
+            return {}
+        return {
+            "gains": np.array([self._stiffness, self._damping]),
+            "viscous": self._viscous,
+            "demanded": self._a,
+            "unclipped": self._demand,
+            "clipped": self._clipped,
+            "torque_low": self._lower,
+            "torque_high": self._upper,
+        }
+
+    def use(self, core: TickCore) -> None:
+        """Leave all but the inverse dynamics of usual ticks to a core."""
+        self._core = core
 
     @property
     def torque_of(self) -> Callable[[Array], Array] | None:
         """As in :class:`Omega`."""
         return self._model.torques
 
-    def clear(self) -> None:
-        """Start counting ticks anew."""
-        self.ticks = self.saturated = 0
+    @property
+    def saturated(self) -> NDArray[np.bool_]:
+        """Whether the last torques were clipped in any joint, () or (arms,)."""
+        # Comparing bytes is several times as fast as all().
+        if self._clipped.tobytes() == self._demand.tobytes():
+            return self._unsaturated
+        clipped: NDArray[np.bool_] = np.asarray((self._clipped != self._demand).any(axis=-1))
+        return clipped
+
+    def torque(self, y: Array, yd: Array, ydd: Array, q: Array, v: Array) -> Array:
+        """Return the torques (n,) or (arms, n) of the model's joints [N m].
+
+        The result is overwritten by the next call.
+
+        Args:
+            y: Desired positions, of the result's shape like all arguments [rad].
+            yd: Desired velocities [rad/s].
+            ydd: Desired accelerations [rad/s^2].
+            q: Measured positions [rad].
+            v: Measured velocities [rad/s].
+        """
+        a, e, clipped = self._a, self._demand, self._clipped
+        np.subtract(y, q, out=a)
+        a *= self._stiffness
+        np.subtract(yd, v, out=e)
+        e *= self._damping
+        a += e
+        a += ydd
+        if self._arms is None:
+            tau = self._model.inverse_dynamics(q, v, a)
+        else:
+            tau = self._tau
+            for arm in range(self._arms):
+                tau[arm] = self._model.inverse_dynamics(q[arm], v[arm], a[arm])
+        np.multiply(self._viscous, v, out=e)
+        e += tau
+        if self._friction is not None:
+            e += self._friction * np.tanh(yd / _FRICTION_SPEED)
+        np.minimum(e, self._upper, out=clipped)
+        np.maximum(clipped, self._lower, out=clipped)
+        return clipped
 
     def __call__(
         self, y: Array, yd: Array, ydd: Array, measured: JointState, command: Command
     ) -> None:
         """Fill torques (all joints of the model) and pass position and velocity on."""
-        n, a, e = self._n, self._a, self._e
-        q, v = measured.position[:n], measured.velocity[:n]
-        np.subtract(y[:n], q, out=a)
-        a *= self._stiffness
-        np.subtract(yd[:n], v, out=e)
-        e *= self._damping
-        a += e
-        a += ydd[:n]
-        tau = self._model.inverse_dynamics(q, v, a)
-        np.multiply(self._viscous, v, out=e)
-        e += tau
-        if self._friction is not None:
-            e += self._friction * np.tanh(yd[:n] / _FRICTION_SPEED)
-        clipped = self._clipped
-        np.minimum(e, self._upper, out=clipped)
-        np.maximum(clipped, self._lower, out=clipped)
-        self.ticks += 1
-        # Comparing bytes is several times as fast as all().
-        if clipped.tobytes() != e.tobytes():
-            self.saturated += 1
-        command.torque[:n] = clipped
+        n, q, v, core = self._n, measured.position, measured.velocity, self._core
+        if core.demand() and core.torque(self._model.inverse_dynamics(q[:n], v[:n], self._a)):
+            return
+        command.torque[:n] = self.torque(y[:n], yd[:n], ydd[:n], q[:n], v[:n])
         command.position[:] = y
         command.velocity[:] = yd
-
-
-class InverseDynamicsOfMany:
-    """The tracking laws of several arms of one kind at once, number for number the same.
-
-    It counts ticks and saturation in the laws it is made of.
-    """
-
-    def __init__(self, laws: Sequence[InverseDynamics]) -> None:
-        """Join laws (E,), which must have the same gains and limits.
-
-        Raises:
-            ConfigError: If there are none or they differ.
-        """
-        if not laws:
-            raise ConfigError("no laws to join")
-        first = laws[0]
-        for law in laws:
-            same = law._stiffness == first._stiffness and np.array_equal(law._upper, first._upper)
-            if not same or law._friction is not None or law._n != first._n:
-                raise ConfigError("laws of arms with other gains or limits, or with dry friction")
-        self._laws, self._first, self._n = tuple(laws), first, first._n
-        shape = (len(laws), first._n)
-        self._a, self._e, self._clipped = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-        self._tau = np.zeros(shape)
-
-    def __call__(
-        self, y: Array, yd: Array, ydd: Array, position: Array, velocity: Array, torque: Array
-    ) -> None:
-        """Fill the torques (E, dof) of the model's joints.
-
-        Args:
-            y: Desired positions (E, dof) [rad].
-            yd: Desired velocities (E, dof) [rad/s].
-            ydd: Desired accelerations (E, dof) [rad/s^2].
-            position: Measured (E, dof) [rad].
-            velocity: Measured (E, dof) [rad/s].
-            torque: Overwritten [N m].
-        """
-        n, a, e, one = self._n, self._a, self._e, self._first
-        q, v = position[:, :n], velocity[:, :n]
-        np.subtract(y[:, :n], q, out=a)
-        a *= one._stiffness
-        np.subtract(yd[:, :n], v, out=e)
-        e *= one._damping
-        a += e
-        a += ydd[:, :n]
-        for i, law in enumerate(self._laws):
-            self._tau[i] = law._model.inverse_dynamics(q[i], v[i], a[i])
-            law.ticks += 1
-        np.multiply(one._viscous, v, out=e)
-        e += self._tau
-        clipped = self._clipped
-        np.minimum(e, one._upper, out=clipped)
-        np.maximum(clipped, one._lower, out=clipped)
-        if clipped.tobytes() != e.tobytes():
-            for row in np.flatnonzero((clipped != e).any(axis=1)):
-                self._laws[row].saturated += 1
-        torque[:, :n] = clipped

@@ -1,27 +1,28 @@
-"""Rigid-body dynamics by Pinocchio, on exactly the model that MuJoCo compiled.
+"""Rigid-body dynamics by Pinocchio on the model that MuJoCo compiled.
 
-Pinocchio's own MJCF reader does not infer inertias and counts massless geoms, so
-its model of a MuJoCo robot can be wrong by tens of newton metres. Here every
-placement, axis and inertia is copied from the compiled ``mjModel``.
+Pinocchio's MJCF reader does not infer inertias and counts massless geoms, so its model of a MuJoCo
+robot can be wrong by tens of newton metres. This module copies every placement, axis and inertia
+from the compiled ``mjModel``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pinocchio as pin
-from numpy.typing import NDArray
 
+from ndp_ros.control.arm import Array
 from ndp_ros.errors import ConfigError
 
 if TYPE_CHECKING:
     import mujoco
 
-Array = NDArray[np.float64]
+    from ndp_ros.control.arm import ArmConfig
 
-# mjtJoint: the enumeration's values, so that this module does not import MuJoCo.
+
+# Values of mjtJoint, so that this module does not import MuJoCo.
 _FREE, _BALL, _SLIDE, _HINGE = 0, 1, 2, 3
 
 
@@ -42,13 +43,13 @@ class RigidBody:
 
         Args:
             model: Compiled MuJoCo model; bodies on a free joint are left out.
-            joint_names: Joints that move, in the order that the arrays shall have.
-            locked: Configuration (nq,) at which the other joints stand; ``qpos0``
-                unless given. What they carry is welded to the moving joints.
+            joint_names: Moving joints, in the order of the arrays.
+            locked: Configuration (nq,) of the other joints, which are welded; ``qpos0`` unless
+                given.
 
         Raises:
-            ConfigError: If a joint is absent, is neither a hinge nor a slide, or
-                shares its body with another joint.
+            ConfigError: If a joint is absent, is neither a hinge nor a slide, or shares its body
+                with another joint.
         """
         self.joint_names = tuple(joint_names)
         self.n = len(self.joint_names)
@@ -60,7 +61,7 @@ class RigidBody:
         self._model = _pinocchio_model(model, set(self.joint_names), locked)
         self._data = self._model.createData()
 
-        # Pinocchio orders joints along the tree; the caller may order them otherwise.
+        # Pinocchio orders joints along the tree; the caller may use another order.
         tree = [self._model.getJointId(name) for name in self.joint_names]
         self._order = np.array([self._model.idx_vs[i] for i in tree], dtype=np.intp)
         self._in_order = bool(np.array_equal(self._order, np.arange(self.n)))
@@ -72,10 +73,17 @@ class RigidBody:
         self.friction: Array = model.dof_frictionloss[dofs].copy()
         self._q, self._v, self._a = np.zeros(self.n), np.zeros(self.n), np.zeros(self.n)
 
-    def inverse_dynamics(self, q: Array, v: Array, a: Array) -> Array:
-        """Return the torques (n,) for accelerations ``a``, without damping and friction.
+    @classmethod
+    def of_arm(cls, config: ArmConfig) -> Self:
+        """Build the model of a configured arm's joints; the gripper is part of the last link."""
+        from ndp_ros.control.arm_model import compile_arm
 
-        The result is overwritten by the next call.
+        return cls(compile_arm(config), config.joint_names[: config.n_arm])
+
+    def inverse_dynamics(self, q: Array, v: Array, a: Array) -> Array:
+        """Compute the torques (n,) for accelerations ``a``, without damping and friction.
+
+        The next call overwrites the result.
 
         Args:
             q: Positions (n,) [rad].
@@ -90,7 +98,7 @@ class RigidBody:
         return ordered[self._order]
 
     def torques(self, setpoints: Array) -> Array:
-        """Return the torques (r, n) that setpoints take, damping and friction included.
+        """Compute the torques (r, n) of setpoints, with damping and friction.
 
         Args:
             setpoints: y, yd, ydd of each joint (n or more, 3, r); joints beyond the n are ignored.
@@ -103,11 +111,11 @@ class RigidBody:
         return torque
 
     def bias(self, q: Array, v: Array) -> Array:
-        """Return gravity, Coriolis and centrifugal torques (n,): MuJoCo's ``qfrc_bias``."""
+        """Compute gravity, Coriolis and centrifugal torques (n,), MuJoCo's ``qfrc_bias``."""
         return self.inverse_dynamics(q, v, np.zeros(self.n))
 
     def mass_matrix(self, q: Array) -> Array:
-        """Return the joint-space inertia (n, n), armature included."""
+        """Compute the joint-space inertia (n, n), with armature."""
         self._q[self._order] = q
         upper = np.triu(pin.crba(self._model, self._data, self._q))
         full = upper + np.triu(upper, 1).T
@@ -115,11 +123,10 @@ class RigidBody:
 
 
 def _pinocchio_model(model: mujoco.MjModel, moving: set[str], locked: Array) -> pin.Model:
-    """Return the tree of moving joints; everything fixed is welded to its carrier."""
+    """Build the tree of moving joints, with all other bodies welded to it."""
     out = pin.Model()
     out.gravity.linear = np.array(model.opt.gravity)
-    # For each MuJoCo body: the joint that carries it and its placement there; None
-    # for what hangs on a free joint.
+    # For each MuJoCo body: the joint that carries it and its placement there; None on a free joint.
     carrier: list[tuple[int, pin.SE3] | None] = [(0, pin.SE3.Identity())]
     for b in range(1, model.nbody):
         parent = carrier[model.body_parentid[b]]
@@ -170,13 +177,13 @@ def _pinocchio_model(model: mujoco.MjModel, moving: set[str], locked: Array) -> 
 
 
 def _se3(position: Array, quaternion: Array) -> pin.SE3:
-    """Return a placement from MuJoCo's position and quaternion (w, x, y, z)."""
+    """Convert MuJoCo's position and quaternion (w, x, y, z) to a placement."""
     w, x, y, z = (float(value) for value in quaternion)
     return pin.SE3(pin.Quaternion(w, x, y, z).normalized().matrix(), np.array(position))
 
 
 def _displacement(model: mujoco.MjModel, joint: int, amount: float) -> pin.SE3:
-    """Return how far a hinge or slide moves its body for a change of its coordinate."""
+    """Compute the displacement of a body for a change of its hinge or slide."""
     axis = np.array(model.jnt_axis[joint])
     if int(model.jnt_type[joint]) == _SLIDE:
         return pin.SE3(np.eye(3), amount * axis)

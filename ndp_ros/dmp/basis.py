@@ -1,13 +1,13 @@
-"""The phase x(t) of eq. (2) and the normalised kernels of eq. (3).
+"""The phase x(t) of eq. (2), the normalised kernels and the forcing term of eq. (3).
 
-Where the paper leaves a choice, it is made here:
+Choices that the paper leaves open:
 
 * ``i`` in c_i = exp(-i a_x / n) runs from 1 to n, as the weights w_1 ... w_n do.
-* The argument of a non-Gaussian kernel of section 5.3 is the distance x - c_i in
-  units of the width: (epsilon x)^2 becomes h_i (x - c_i)^2 for every kernel, since
-  a map of x alone is the same for every i and cancels in the normalisation.
-* ``linear`` is sqrt(h_i) |x - c_i| in the paper's layout (psi(r) = r) and
-  h_i (x - c_i)^2 in the released one, which is what that code computes.
+* The argument of a non-Gaussian kernel of section 5.3 is the distance x - c_i in units of the
+  width: (epsilon x)^2 becomes h_i (x - c_i)^2 for every kernel, since a function of x only is the
+  same for every i and cancels in the normalisation.
+* ``linear`` is sqrt(h_i) |x - c_i| in the paper's layout (psi(r) = r) and h_i (x - c_i)^2 in the
+  released one, as in that code.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 
 
 def phase(config: DmpConfig, times: Array) -> Array:
-    """Return x(t) = exp(-a_x t), the solution of eq. (2) with x(0) = 1.
+    """Return the phase x(t) = exp(-a_x t), which solves eq. (2) with x(0) = 1.
 
     Args:
         config: The dynamical system; only ``a_x`` matters.
@@ -52,8 +52,8 @@ def widths(config: DmpConfig) -> Array:
 def normalised_kernels(config: DmpConfig, x: Array) -> Array:
     """Return psi_i(x) / sum_j psi_j(x), shape (r, N), rows summing to one.
 
-    Kernels are kept as logarithms until they are normalised: far from every centre
-    all Gaussians underflow, while their ratios stay well defined.
+    Kernels are logarithms until they are normalised: far from every centre all Gaussians underflow,
+    while their ratios stay well defined.
 
     Args:
         config: The dynamical system.
@@ -68,10 +68,10 @@ def normalised_kernels(config: DmpConfig, x: Array) -> Array:
 
 
 def forcing_columns(config: DmpConfig, x: Array) -> Array:
-    """Return what multiplies w (g - y0) in ydd at phases x (r,), shape (r, N).
+    """Return the factors (r, N) of w (g - y0), or of a free w, in ydd at phases x (r,), eq. (3).
 
-    That is x psi_i / sum_j psi_j of eq. (3), times alpha if the forcing term stands
-    inside the bracket, as in eq. (4).
+    A factor is x psi_i / sum_j psi_j, times alpha if the forcing term stands inside the bracket, as
+    in eq. (4).
     """
     gain = config.alpha if config.forcing == "inside" else 1.0
     return np.asarray(gain * x[:, None] * normalised_kernels(config, x))

@@ -1,23 +1,25 @@
 """A segment: the DMP parameters of one forward pass of Φ, sampled at any rate (numpy only).
 
-A segment says where to go; bound to a start state it says how to get there. Binding
-to the desired state at the moment of take-over keeps position and velocity continuous,
-however late the parameters arrive.
+A segment is a goal with weights; bound to a start state it is a motion. Binding to the desired
+state at the moment of take-over keeps position and velocity continuous, however late the parameters
+arrive.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ndp_ros.dmp.config import DmpConfig
-from ndp_ros.dmp.response import response, response_uncached
+from ndp_ros.dmp.response import response
 from ndp_ros.errors import SegmentError
 
 Array = NDArray[np.float64]
 
 _LARGEST = 1e290
-"""Factors between a segment's numbers and SI units keep the product below this."""
+"""Bound of positions, velocities and accelerations in SI units."""
 
 
 class Segment:
@@ -28,6 +30,14 @@ class Segment:
         g: Goal (dof,) [rad].
         w: Weights (dof, N).
         duration: Time that stands for tau = 1 [s].
+
+    Source: eq. (1) with tau = duration, Algorithm 1.
+
+    Example:
+        >>> segment = Segment(DmpConfig(n_basis=6), g=[1.0, 2.0], w=[[0.0] * 6] * 2, duration=0.5)
+        >>> motion = segment.bind(y0=[0.0, 0.0], yd0=[0.0, 0.0])
+        >>> motion.setpoints([0.0, 0.25, 0.5]).shape
+        (3, 3, 2)
     """
 
     __slots__ = ("config", "duration", "g", "w")
@@ -40,14 +50,14 @@ class Segment:
                 or if the duration is not positive; the message names the value.
         """
         self.config = config
-        self.g = _finite("g", g)
+        self.g = finite("g", g)
         if self.g.ndim != 1 or self.g.size == 0:
             raise SegmentError(f"g has shape {self.g.shape}, expected (dof,)")
-        self.w = _finite("w", w)
+        self.w = finite("w", w)
         expected = (self.g.size, config.n_basis)
         if self.w.shape != expected:
             raise SegmentError(f"w has shape {self.w.shape}, expected (dof, n_basis) = {expected}")
-        length = _finite("duration", duration)
+        length = finite("duration", duration)
         if length.shape != () or length <= 0.0:
             raise SegmentError(f"duration is {duration!r} s, expected a positive number")
         self.duration = float(length)
@@ -67,7 +77,7 @@ class Segment:
         Raises:
             SegmentError: If a shape differs, a value is not finite, or w (g - y0) overflows.
         """
-        state = {"y0": _finite("y0", y0), "yd0": _finite("yd0", yd0)}
+        state = {"y0": finite("y0", y0), "yd0": finite("yd0", yd0)}
         for name, value in state.items():
             if value.shape != (self.dof,):
                 raise SegmentError(f"{name} has shape {value.shape}, expected ({self.dof},)")
@@ -81,8 +91,8 @@ class Segment:
         if not np.isfinite(motion.columns).all():
             raise SegmentError("w (g - y0) or yd0 times duration overflows: values are too large")
         largest = np.abs(motion.columns).max(initial=1.0)
-        if not (np.isfinite(motion.units).all() and (motion.units > 0.0).all()
-                and motion.units.max() < _LARGEST / largest):  # fmt: skip
+        lowest, highest = motion.units.min(), motion.units.max()  # nan fails both comparisons
+        if not (lowest > 0.0 and highest < _LARGEST / largest):
             raise SegmentError(
                 f"duration is {self.duration:g} s: velocities or accelerations of a motion of "
                 f"{largest:.3g} rad overflow"
@@ -91,12 +101,18 @@ class Segment:
 
 
 class BoundSegment:
-    """A segment with its start state: a function of time since take-over.
+    """A segment bound to its start state: setpoints as a function of the time since take-over.
 
     Attributes:
         segment: The parameters.
-        columns: What B multiplies, (3 + N, dof): y0, yd0 per segment, g, w (g - y0).
+        columns: Right factor (3 + N, dof) of B: y0, yd0 per segment, g, w (g - y0) or a free w.
         units: Factors (3,) that turn y, yd, ydd per segment into rad, rad/s, rad/s^2.
+
+    Example:
+        >>> motion = Segment(DmpConfig(n_basis=1), [1.0], [[0.0]], duration=0.5).bind([0.0], [0.0])
+        >>> y, yd, ydd = motion.sample(5.0)
+        >>> round(float(y[0]), 6)
+        1.0
     """
 
     __slots__ = ("columns", "segment", "units")
@@ -105,9 +121,8 @@ class BoundSegment:
         self.segment = segment
         T = segment.duration
         self.units = np.array([1.0, 1.0 / T, 1.0 / T**2])
-        self.columns = np.concatenate(
-            (y0[None], yd0[None] * T, segment.g[None], segment.w.T * (segment.g - y0))
-        )
+        forcing = segment.w.T * (segment.g - y0) if segment.config.scaled else segment.w.T
+        self.columns = np.concatenate((y0[None], yd0[None] * T, segment.g[None], forcing))
 
     def sample(self, t: float) -> tuple[Array, Array, Array]:
         """Return y [rad], yd [rad/s] and ydd [rad/s^2], each (dof,), at one time.
@@ -117,25 +132,28 @@ class BoundSegment:
 
         Raises:
             SegmentError: If t is negative or not finite.
+            ConfigError: If t is later than the response can be computed.
         """
         times = self._normalised(np.array([t], dtype=np.float64))
-        rows = response_uncached(self.segment.config, times)[:, 0]
+        rows = response(self.segment.config, times)[:, 0]
         y, yd, ydd = (rows @ self.columns) * self.units[:, None]
         return y, yd, ydd
 
     def setpoints(self, times: ArrayLike) -> Array:
         """Return the setpoints (n, 3, dof): y, yd, ydd at many times; SI units.
 
-        The response is kept per set of normalised times, so asking again at the same
-        times costs one matrix product.
+        The response is kept for each set of normalised times, so the same times cost one matrix
+        product.
 
         Args:
             times: Times since take-over (n,) [s].
 
         Raises:
             SegmentError: If a time is negative or not finite.
+            ConfigError: If a time is later than the response can be computed.
         """
-        B = response(self.segment.config, self._normalised(np.asarray(times, dtype=np.float64)))
+        times = self._normalised(np.asarray(times, dtype=np.float64))
+        B = kept_response(self.segment.config, times.tobytes())
         setpoints = np.empty((B.shape[1], 3, self.segment.dof))
         for i, unit in enumerate(self.units):
             np.multiply(B[i] @ self.columns, unit, out=setpoints[:, i])
@@ -149,7 +167,15 @@ class BoundSegment:
         return times / self.segment.duration
 
 
-def _finite(name: str, value: ArrayLike) -> Array:
+@lru_cache(maxsize=64)
+def kept_response(config: DmpConfig, times: bytes) -> Array:
+    """Return the response at the times in a buffer of float64, kept and read-only."""
+    B = response(config, np.frombuffer(times))
+    B.flags.writeable = False
+    return B
+
+
+def finite(name: str, value: ArrayLike) -> Array:
     """Return a private, read-only copy of an array of finite numbers."""
     try:
         array = np.asarray(value, dtype=np.float64).copy()

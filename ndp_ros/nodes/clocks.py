@@ -1,14 +1,14 @@
-"""Time in the nodes: every period and every age is kept on the monotonic clock.
+"""Keep periods and ages of the nodes on the monotonic clock, across steps of the system clock.
 
-The system clock can step: NTP sets it, an operator does, a machine comes up with a wrong
-one. Stamps of messages are system time all the same, because others read them. What is
-here turns a stamp into an age that survives such a step.
+NTP or an operator may set the system clock at any time. Stamps of messages are system time all the
+same, because other packages read them; a stamp is turned into an age here.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
@@ -17,21 +17,17 @@ from rclpy.clock_type import ClockType
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from ndp_ros.errors import ConfigError
 from ndp_ros.nodes.messages import CLOCK_TOLERANCE
 
 _STEP = 0.01
 """A change of system time minus monotonic time that counts as a step [s]; NTP slews slower."""
 _MEMORY = 2.0
-"""How long stamps of the clock before a step are still understood [s]."""
+"""Time after a step for which stamps of the former clock are accepted [s]."""
 _ATTEMPTS = 5
 _APART = 0.5
-"""Difference between stamps and arrivals from which on the stamps' clock has stepped [s]."""
+"""Difference between stamps and arrivals that counts as a step of the stamps' clock [s]."""
 
-SIM_TIME = (
-    "use_sim_time is true, and this package keeps time by the monotonic clock: its simulated arm "
-    "publishes no /clock, and a real arm has none; start the node without use_sim_time"
-)
+SIM_TIME = "use_sim_time is read when the node is started: start it with the other value"
 
 
 def steady_clock() -> Clock:
@@ -39,34 +35,37 @@ def steady_clock() -> Clock:
     return Clock(clock_type=ClockType.STEADY_TIME)
 
 
-def refuse_sim_time(node: Node) -> None:
-    """Refuse a node that was started with ``use_sim_time``.
-
-    Raises:
-        ConfigError: If it was.
-    """
-    if node.get_parameter("use_sim_time").value:
-        raise ConfigError(f"{node.get_name()}: {SIM_TIME}")
+def on_sim_time(node: Node) -> bool:
+    """Return whether a node was started with ``use_sim_time``."""
+    return bool(node.get_parameter("use_sim_time").value)
 
 
-def keep_system_time(changes: list[Parameter[Any]]) -> SetParametersResult:
-    """Refuse to switch ``use_sim_time`` on; a callback for changes of parameters."""
-    if any(change.name == "use_sim_time" and change.value for change in changes):
+def clock_of_stamps(node: Node) -> SystemClock | SimulatedClock:
+    """Return the clock of the stamps that a node reads and writes."""
+    if not on_sim_time(node):
+        return SystemClock()
+    return SimulatedClock(lambda: node.get_clock().now().nanoseconds * 1e-9)
+
+
+def keep_time(node: Node, changes: list[Parameter[Any]]) -> SetParametersResult:
+    """Refuse a change of ``use_sim_time``."""
+    now = on_sim_time(node)
+    if any(change.name == "use_sim_time" and change.value != now for change in changes):
         return SetParametersResult(successful=False, reason=SIM_TIME)
     return SetParametersResult(successful=True)
 
 
 class SystemClock:
-    """System time as seen from the monotonic clock, across steps of the system clock."""
+    """The difference between system time and monotonic time, and its recent values."""
 
     def __init__(self) -> None:
         """Start with the present difference between the two clocks."""
         self._offset = _measure()
         self._former: deque[tuple[float, float]] = deque()
-        """Differences that no longer hold, each with the monotonic time at which it ended."""
+        """Former differences, each with the monotonic time until which it held."""
 
     def offset(self) -> float:
-        """Return system time minus CLOCK_MONOTONIC [s]; call it often, so that steps are seen."""
+        """Return system time minus CLOCK_MONOTONIC [s]; frequent calls detect steps."""
         now, offset = time.monotonic(), _measure()
         if abs(offset - self._offset) > _STEP:
             self._former.append((now, self._offset))
@@ -76,10 +75,10 @@ class SystemClock:
         return offset
 
     def age(self, stamp: float) -> float:
-        """Return how old a stamp is [s]; negative for one from the future.
+        """Return the age of a stamp [s]; negative for one from the future.
 
-        Right after a step a stamp may have been made before it. Of the ages by either clock
-        the smallest that is not negative holds.
+        Right after a step, a stamp may be of the former clock. The smallest age by any recent clock
+        that is not negative is the age.
 
         Args:
             stamp: System time [s].
@@ -93,12 +92,48 @@ class SystemClock:
         """Return a stamp on CLOCK_MONOTONIC [s]."""
         return time.monotonic() - self.age(stamp)
 
+    def steady(self) -> float:
+        """Return a time that passes as that of the stamps does, and never steps [s]."""
+        return time.monotonic()
+
+    def stamp(self, at: float) -> float:
+        """Return the stamp of a time on CLOCK_MONOTONIC [s]."""
+        return at + self.offset()
+
+
+class SimulatedClock:
+    """The clock of a simulation, which ``/clock`` carries: it may run slowly, or be paused."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        """Prepare.
+
+        Args:
+            now: Returns the simulated time [s].
+        """
+        self.now = now
+
+    def age(self, stamp: float) -> float:
+        """Return the age of a stamp in simulated time [s]; negative for one from the future."""
+        return self.now() - stamp
+
+    def monotonic(self, stamp: float) -> float:
+        """Return a stamp on CLOCK_MONOTONIC [s], as if the simulation ran in real time."""
+        return time.monotonic() - self.age(stamp)
+
+    def steady(self) -> float:
+        """Return a time that passes as that of the stamps does [s]: the simulated time."""
+        return self.now()
+
+    def stamp(self, at: float) -> float:
+        """Return the stamp of a recent time on CLOCK_MONOTONIC [s]."""
+        return self.now() - (time.monotonic() - at)
+
 
 class StampLine:
-    """A time line along the stamps of one topic that goes on evenly when their clock steps."""
+    """A time line along the stamps of one topic that does not step with their clock."""
 
     def __init__(self) -> None:
-        """Start at the first stamp that comes."""
+        """Start at the first stamp."""
         self._line = 0.0
         self._last: tuple[float, float] | None = None
 

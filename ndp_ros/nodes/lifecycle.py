@@ -1,51 +1,44 @@
-"""What every node shares: configuration, start by itself, diagnostics, a clean end."""
+"""The base class of the nodes: lifecycle, parameters, diagnostics.
+
+Transitions fail with one logged line, and each node watches the others of its system.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-import signal
-import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import Callable, Collection
+from typing import Any
 
-import rclpy
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.signals import SignalHandlerOptions
 from rclpy.timer import Timer
 
+from ndp_ros.config import param
 from ndp_ros.errors import NdpError
-from ndp_ros.nodes import clocks, parameters
-from ndp_ros.nodes.partners import PACKAGE, Partners
-from ndp_ros.parent import end_with_parent
+from ndp_ros.nodes import clocks, diagnostics, parameters
+from ndp_ros.nodes.diagnostics import DIAGNOSTICS_PERIOD, ERROR, OK, WARN, Health
+from ndp_ros.nodes.partners import Partners
 
-OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
-
-DIAGNOSTICS_PERIOD = 0.5
-"""Time between two reports on /diagnostics without news [s]."""
 LOG_PERIOD = 5.0
 """Time between two log lines of the same text [s]."""
+_NICENESS = 10
+"""Niceness of a node that is not needed."""
 WATCH_PERIOD = 0.05
-"""Time between two looks for news [s]."""
+"""Time between two checks of the health [s]."""
 
 
-@dataclass(frozen=True)
-class Health:
-    """What a node says of itself on /diagnostics."""
+def autostart_param() -> Any:
+    """Return the parameter ``autostart`` of a node's configuration."""
+    return param(True, doc="Configure and activate when the process starts.")
 
-    level: bytes
-    message: str
-    values: Mapping[str, object] = field(default_factory=dict)
+
+def prefix_param() -> Any:
+    """Return the parameter ``prefix`` of a node's configuration."""
+    return param("", doc="Begins the name of every joint and link in ROS, such as left_.")
 
 
 class NdpNode(LifecycleNode):
@@ -54,7 +47,12 @@ class NdpNode(LifecycleNode):
     Subclasses implement ``configure``, ``activate``, ``deactivate``, ``cleanup`` and
     ``health``; each may raise NdpError, which refuses the transition. They read their
     parameters in ``configure``: until then every parameter may be set.
+
+    Attributes:
+        needed: Whether the other nodes report its silence.
     """
+
+    needed = True
 
     def __init__(
         self, name: str, *classes: type, writable: Collection[str] = (), **options: Any
@@ -87,16 +85,16 @@ class NdpNode(LifecycleNode):
         self.every(WATCH_PERIOD, self._watch)
 
     def configure(self) -> None:
-        """Load and check everything that is needed; take nothing."""
+        """Load and check what the node needs; no arm is taken yet."""
 
     def activate(self) -> None:
-        """Take the arm, start the timers."""
+        """Take the arm and start the timers."""
 
     def deactivate(self) -> None:
-        """Bring the arm to rest, stop the timers."""
+        """Bring the arm to rest and stop the timers."""
 
     def cleanup(self) -> None:
-        """Forget what ``configure`` loaded."""
+        """Release what ``configure`` loaded."""
 
     def health(self) -> Health:
         """Return the node's present state for /diagnostics."""
@@ -106,7 +104,7 @@ class NdpNode(LifecycleNode):
         """Accept or refuse a change of parameters that fit; accept it by default.
 
         Args:
-            changes: What is to change, at once or not at all.
+            changes: Changes that take effect together or not at all.
         """
         return SetParametersResult(successful=True)
 
@@ -117,19 +115,23 @@ class NdpNode(LifecycleNode):
 
     @property
     def hardware_id(self) -> str:
-        """What the diagnostics are about: an arm and how it is reached; empty for neither."""
+        """The arm that the diagnostics are about, and its backend; empty for none."""
         return ""
 
     def lost(self) -> str:
-        """Return in one phrase which other nodes of this system have died; empty for none."""
+        """Return one phrase that names the nodes that died or hang; empty for none."""
         return self._partners.lost()
 
+    def starved(self) -> str:
+        """Return one phrase that names the nodes without processor time; empty for none."""
+        return self._partners.starved()
+
     def every(self, period: float, callback: Callable[[], None]) -> Timer:
-        """Call something regularly by the monotonic clock, whatever happens to system time.
+        """Make a timer on the monotonic clock, which steps of the system clock do not disturb.
 
         Args:
             period: Time between two calls [s].
-            callback: What to call.
+            callback: Called at each period.
         """
         return self.create_timer(period, callback, clock=clocks.steady_clock())
 
@@ -138,29 +140,27 @@ class NdpNode(LifecycleNode):
         return float(self.get_clock().now().nanoseconds) * 1e-9
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Lifecycle transition: see ``configure``."""
-
-        def configure() -> None:
-            clocks.refuse_sim_time(self)
-            self.configure()
-
-        return self._transition(configure, super().on_configure, state)
+        """Run :meth:`configure` as a lifecycle transition."""
+        return self._transition(self.configure, super().on_configure, state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Lifecycle transition: see ``activate``."""
+        """Run :meth:`activate` as a lifecycle transition."""
         self._partners.forget()
+        if not self.needed:
+            # It takes no time from the nodes that are.
+            os.nice(_NICENESS - os.nice(0))
         return self._transition(self.activate, super().on_activate, state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Lifecycle transition: see ``deactivate``."""
+        """Run :meth:`deactivate` as a lifecycle transition."""
         return self._transition(self.deactivate, super().on_deactivate, state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Lifecycle transition: see ``cleanup``."""
+        """Run :meth:`cleanup` as a lifecycle transition."""
         return self._transition(self.cleanup, super().on_cleanup, state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Lifecycle transition: deactivates if need be."""
+        """Deactivate and clean up, as far as the node has come."""
 
         def shut_down() -> None:
             if state.label == "active":
@@ -171,7 +171,7 @@ class NdpNode(LifecycleNode):
         return self._transition(shut_down, super().on_shutdown, state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Go back to unconfigured after an unforeseen error, so that another try is possible."""
+        """Return to unconfigured after an unexpected error; the node can be configured again."""
         try:
             self.cleanup()
         except Exception as error:
@@ -180,7 +180,7 @@ class NdpNode(LifecycleNode):
         return super().on_error(state)
 
     def start(self, called_off: Callable[[], bool] = lambda: False) -> bool:
-        """Configure and activate; whether nothing has failed.
+        """Configure and activate the node, and return whether both succeeded.
 
         Args:
             called_off: Asked before each of the two; when it says so, the node stays as it is.
@@ -193,14 +193,14 @@ class NdpNode(LifecycleNode):
         return True
 
     def end(self) -> None:
-        """Deactivate and clean up from whatever state the node is in."""
+        """Deactivate and clean up from any state."""
         if self.state == "active":
             self.trigger_deactivate()
         if self.state == "inactive":
             self.trigger_cleanup()
 
     def report_soon(self) -> None:
-        """Publish the node's health at the next look, not only when its message changes."""
+        """Publish the node's health at the next check, even if its message is the same."""
         self._last_report = -math.inf
 
     def report(self) -> None:
@@ -208,21 +208,25 @@ class NdpNode(LifecycleNode):
         self._report(self._judge())
 
     def _report(self, health: Health) -> None:
-        self._diagnostics.publish(as_message(self, self.state, health, self.hardware_id))
+        self._diagnostics.publish(
+            diagnostics.to_message(self, self.state, health, self.hardware_id, needed=self.needed)
+        )
         self._last_health = (health.level, health.message)
         self._last_report = time.monotonic()
 
     def _judge(self) -> Health:
-        """Return the node's health; a dead partner comes first, for it is the cause."""
-        health, lost = self.health(), self.lost()
-        if not lost or self.state != "active" or lost in health.message:
+        """Return the node's health; a dead or starved partner comes first, being the cause."""
+        health, lost, starved = self.health(), self.lost(), self.starved()
+        cause = "; ".join(phrase for phrase in (lost, starved) if phrase)
+        if not cause or self.state != "active" or cause in health.message:
             return health
-        return Health(ERROR, f"{lost}; {health.message}", health.values)
+        level = ERROR if lost else max(WARN, health.level)
+        return Health(level, f"{cause}; {health.message}", health.values)
 
     def _watch(self) -> None:
         health, now = self._judge(), time.monotonic()
         news = (health.level, health.message) != self._last_health
-        # A state that comes and goes is worth a line now and then, not every time.
+        # A state that comes and goes is logged every few seconds at most.
         if (
             news
             and self._last_health is not None
@@ -234,8 +238,8 @@ class NdpNode(LifecycleNode):
             self._report(health)
 
     def _check_change(self, changes: list[Parameter[Any]]) -> SetParametersResult:
-        """Refuse a change of parameters that would have no effect, or the wrong one."""
-        time_kept = clocks.keep_system_time(changes)
+        """Refuse a change of parameters that would have no effect or does not fit."""
+        time_kept = clocks.keep_time(self, changes)
         if not time_kept.successful:
             return time_kept
         ours = parameters.names_of(*self._classes)
@@ -255,7 +259,7 @@ class NdpNode(LifecycleNode):
         return self.on_change(changes)
 
     def _log(self, health: Health) -> None:
-        # rclpy ties a severity to the line that it is called from.
+        # rclpy binds a severity to the calling line.
         if health.level == OK:
             self.get_logger().info(health.message)
         elif health.level == WARN:
@@ -269,9 +273,9 @@ class NdpNode(LifecycleNode):
         base: Callable[[LifecycleState], TransitionCallbackReturn],
         state: LifecycleState,
     ) -> TransitionCallbackReturn:
-        # rclpy swallows exceptions of transitions without a word.
+        # rclpy swallows exceptions of transitions.
         try:
-            # Others expect no reports of a node in transition, which may take its time.
+            # The other nodes expect no reports during a transition, which may take long.
             self.report()
             own()
         except NdpError as error:
@@ -281,178 +285,3 @@ class NdpNode(LifecycleNode):
             self.get_logger().fatal(f"{type(error).__name__}: {error}")
             return TransitionCallbackReturn.ERROR
         return base(state)
-
-
-def as_message(node: Node, state: str, health: Health, hardware_id: str = "") -> DiagnosticArray:
-    """Return what a node publishes on /diagnostics.
-
-    Args:
-        node: The node.
-        state: Its lifecycle state; the other nodes expect to hear again of one that is active.
-        health: How it is.
-        hardware_id: The arm that it is about.
-    """
-    values = {**health.values, "state": state, "pid": os.getpid()}
-    status = DiagnosticStatus(
-        level=health.level, name=node.get_fully_qualified_name().lstrip("/"),
-        message=health.message, hardware_id=hardware_id,
-        values=[PACKAGE, *(KeyValue(key=k, value=_text(v)) for k, v in values.items())],
-    )  # fmt: skip
-    message = DiagnosticArray(status=[status])
-    message.header.stamp = node.get_clock().now().to_msg()
-    return message
-
-
-def prefer(priority: int) -> str:
-    """Put every thread of this process under SCHED_FIFO where that is permitted.
-
-    Below the streamer's loop, above everything that has no deadline. Processes that are
-    started later do not inherit it.
-
-    Args:
-        priority: 1 to 98; 0 for none.
-
-    Returns:
-        What the kernel granted.
-    """
-    if priority <= 0:
-        return "SCHED_OTHER"
-    try:
-        _schedule(os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, priority)
-    except OSError as error:
-        return f"SCHED_OTHER: SCHED_FIFO refused ({error.strerror})"
-    return f"SCHED_FIFO {priority}"
-
-
-def no_longer_prefer() -> None:
-    """Put every thread of this process back under SCHED_OTHER, for work without a deadline."""
-    with contextlib.suppress(OSError):
-        _schedule(os.SCHED_OTHER, 0)
-
-
-def _schedule(policy: int, priority: int) -> None:
-    for thread in Path("/proc/self/task").iterdir():
-        os.sched_setscheduler(int(thread.name), policy, os.sched_param(priority))
-
-
-def make_executor() -> Executor:
-    """Return the cheapest executor that this ROS has, to be spun with ``spin_once(timeout_sec)``.
-
-    The events executor takes a third of the time for each message; without a time-out
-    it never returns.
-    """
-    if not awaits_services(rclpy_version()):
-        return SingleThreadedExecutor()
-    try:
-        from rclpy.experimental.events_executor import EventsExecutor
-    except ImportError:
-        return SingleThreadedExecutor()
-    return EventsExecutor()
-
-
-def awaits_services(release: tuple[int, ...]) -> bool:
-    """Return whether the events executor of an rclpy runs services that are coroutines.
-
-    On Jazzy before 7.1.11 the first call of one ends the process.
-    """
-    return (7, 1, 11) <= release < (8,) or release >= (9, 1)
-
-
-def rclpy_version() -> tuple[int, ...]:
-    """Return the version of rclpy, of a ROS installation or of its wheels; empty if unknown."""
-    for name in ("rclpy", "ros-rclpy"):
-        with contextlib.suppress(PackageNotFoundError):
-            parts = version(name).split(".")[:3]
-            return tuple(int(part) for part in parts if part.isdigit())
-    return ()
-
-
-class StopSignals:
-    """SIGINT and SIGTERM, caught: a wish to end, which further ones neither hurry nor break.
-
-    The end of a parent that the process must not outlive counts as one.
-
-    rclpy's own handlers end the context before the arm has been brought to rest.
-
-    Attributes:
-        received: Whether the wish has come.
-    """
-
-    def __init__(self, process_ends: bool = True) -> None:
-        """Prepare.
-
-        Args:
-            process_ends: Whether nothing but the process' end comes afterwards. The signals are
-                ignored from then on; otherwise they mean again what they meant before.
-        """
-        self.received = False
-        self._process_ends = process_ends
-
-    def __enter__(self) -> Self:
-        """Catch the signals."""
-        self._before = [
-            (s, signal.signal(s, self._receive)) for s in (signal.SIGINT, signal.SIGTERM)
-        ]
-        if end_with_parent():
-            self.received = True
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Let go of them."""
-        for number, handler in self._before:
-            signal.signal(number, signal.SIG_IGN if self._process_ends else handler)
-
-    def _receive(self, *_: object) -> None:
-        self.received = True
-
-
-def run(make: Callable[[], NdpNode], argv: Sequence[str] | None = None) -> int:
-    """Run one node until SIGINT or SIGTERM and return the process' exit status.
-
-    A node with the parameter ``autostart`` brings itself to active; where that fails, the
-    process ends with status 2.
-
-    Args:
-        make: Creates the node; called after ROS is initialised.
-        argv: Command line with ``--ros-args``; ``None`` for that of the process.
-    """
-    # Shared-memory transport leaves files in /dev/shm when a node is killed.
-    os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
-    with StopSignals(process_ends=argv is None) as signals:
-        rclpy.init(
-            args=list(argv) if argv is not None else None,
-            signal_handler_options=SignalHandlerOptions.NO,
-        )
-        node: NdpNode | None = None
-        executor: Executor | None = None
-        try:
-            node = make()
-            autostart = not node.has_parameter("autostart") or node.get_parameter("autostart").value
-            # Who is told to end before he has begun takes no arm.
-            if autostart and not node.start(lambda: signals.received):
-                return 2
-            executor = make_executor()
-            executor.add_node(node)
-            while rclpy.ok() and not signals.received:
-                executor.spin_once(timeout_sec=0.1)
-            node.end()
-            node.report()
-        except ExternalShutdownException:
-            return 0
-        except NdpError as error:
-            print(error, file=sys.stderr)
-            return 2
-        finally:
-            if node is not None:
-                node.end()
-            # First: messages still come in, and an executor would look at a node that is gone.
-            if executor is not None:
-                executor.shutdown()
-            if node is not None:
-                node.destroy_node()
-            rclpy.try_shutdown()
-    return 0
-
-
-def _text(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,43 +1,46 @@
-"""DmpParameters to and from plain values, and the reasons for which one is rejected."""
+"""Convert DmpParameters messages to plain values and back, and reject those that do not fit.
+
+The policy node packs its output here; the integrator node checks what arrives.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
+from geometry_msgs.msg import PoseStamped
 from ndp_interfaces.msg import DmpParameters
 from numpy.typing import NDArray
 
 from ndp_ros.config import from_mapping
 from ndp_ros.dmp.config import DmpConfig
-from ndp_ros.errors import ConfigError, SegmentError
+from ndp_ros.errors import ConfigError, RejectedError
 
 Array = NDArray[np.float64]
 
 REASONS = (
-    "joint_names", "sizes", "non_finite", "dynamics", "duration", "start", "stale", "future",
-)  # fmt: skip
-"""Every reason that :func:`parameters_from_message` rejects for; diagnostics count by them."""
+    "joint_names",
+    "sizes",
+    "non_finite",
+    "dynamics",
+    "duration",
+    "start",
+    "stale",
+    "future",
+)
+"""Reasons of :func:`parameters_from_message`; diagnostics count rejections by reason."""
 
 MAX_DURATION = 60.0
-"""Longest segment that is accepted [s]."""
+"""Longest accepted segment [s]."""
 CLOCK_TOLERANCE = 0.05
-"""How far a sender's clock may be ahead [s]."""
+"""Largest accepted lead of a sender's clock [s]."""
 _CLOCKS_DIFFER = 60.0
-"""An age, or an advance, from which on the clocks are to blame and not a delay [s]."""
+"""Age or lead from which the clocks must differ [s]; no delay is as long."""
 
 _DYNAMICS = tuple(f.name for f in dataclasses.fields(DmpConfig))
-
-
-class RejectedError(SegmentError):
-    """A message that does not fit; ``reason`` is one of REASONS."""
-
-    def __init__(self, reason: str, text: str) -> None:
-        super().__init__(f"{reason}: {text}")
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Parameters:
     sequence: int
     checkpoint: str
     origin: Array | None = None
-    """Setpoint (dof,) that Φ saw [rad], from which the goal is meant; None if it is absolute."""
+    """Setpoint (dof,) that Φ observed [rad], relative to which the goal holds; None: absolute."""
     session: int = 0
     """Random number of the publisher's process; 0 if it has none."""
 
@@ -86,17 +89,17 @@ def parameters_from_message(
     """Return a message's content for an arm with these joints.
 
     Args:
-        message: What arrived; nothing about it is trusted.
+        message: The message; none of its content is trusted.
         joint_names: Joints of the receiver's arm, in order.
         age: Age of its stamp [s], negative for one from the future.
-        max_age: Age of the observation from which on the segment is stale [s].
+        max_age: Largest accepted age of the observation [s].
 
     Raises:
-        RejectedError: With the reason and what would have been accepted.
+        RejectedError: With the reason and the values that would be accepted.
     """
     if tuple(message.joint_names) != joint_names:
         raise RejectedError(
-            "joint_names", f"{_short(message.joint_names)}, expected {_short(joint_names)}"
+            "joint_names", f"{short_list(message.joint_names)}, expected {short_list(joint_names)}"
         )
     if message.start != DmpParameters.START_DESIRED:
         raise RejectedError(
@@ -122,7 +125,28 @@ def parameters_from_message(
         raise RejectedError(
             "duration", f"{message.duration:g} s, expected more than 0 and at most {MAX_DURATION} s"
         )
-    # By a clock that is wrong, or set to another time, no age can be told at all.
+    _require_recent(age, max_age)
+    return Parameters(
+        joint_names=joint_names,
+        g=g,
+        w=w.reshape(dof, config.n_basis),
+        origin=origin,
+        config=config,
+        duration=float(message.duration),
+        stamp=seconds(message.header.stamp),
+        sequence=int(message.sequence),
+        checkpoint=str(message.checkpoint),
+        session=int(message.session),
+    )
+
+
+def _require_recent(age: float, max_age: float) -> None:
+    """Reject an observation that is too old, or from the future.
+
+    Raises:
+        RejectedError: If it is.
+    """
+    # With clocks that differ there is no age.
     hint = ": set the clocks to the same time" if abs(age) > _CLOCKS_DIFFER else ""
     if not age <= max_age:
         raise RejectedError(
@@ -130,12 +154,12 @@ def parameters_from_message(
         )
     if age < -CLOCK_TOLERANCE:
         raise RejectedError("future", f"the observation is {-age:.3f} s in the future{hint}")
-    return Parameters(
-        joint_names=joint_names, g=g, w=w.reshape(dof, config.n_basis), origin=origin,
-        config=config, duration=float(message.duration),
-        stamp=seconds(message.header.stamp), sequence=int(message.sequence),
-        checkpoint=str(message.checkpoint), session=int(message.session),
-    )  # fmt: skip
+
+
+def pose_array(message: PoseStamped) -> Array:
+    """Return a pose as (7,): position [m], then the quaternion (w, x, y, z)."""
+    p, q = message.pose.position, message.pose.orientation
+    return np.array([p.x, p.y, p.z, q.w, q.x, q.y, q.z])
 
 
 def seconds(stamp: Time | Duration) -> float:
@@ -155,6 +179,7 @@ def duration_of(time: float) -> Duration:
     return Duration(sec=nanoseconds // 1_000_000_000, nanosec=nanoseconds % 1_000_000_000)
 
 
-def _short(names: Any) -> str:
+def short_list(names: Sequence[str]) -> str:
+    """Return names for a message, in one line of bounded length."""
     text = ", ".join(names)
     return f"[{text[:120]}{'...' if len(text) > 120 else ''}]"

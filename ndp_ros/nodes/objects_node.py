@@ -1,8 +1,7 @@
-"""The objects node: poses of what nothing sees, from a file and from the arm's own joints.
+"""The objects node: publish poses of objects that no perception sees.
 
-A fixed object is where the file says. The held one is in the hand, at the grip, until the
-fingers open; from then on it is where a thrown body would be, as long as nothing is heard
-of the fingers closing again.
+A fixed object is where ``config/surroundings`` says. The held one is at the grip until the fingers
+open, and then on the flight of a thrown body until they close again.
 """
 
 from __future__ import annotations
@@ -22,15 +21,16 @@ from rclpy.publisher import Publisher
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import JointState
 
-from ndp_ros.arms.arm import ArmConfig, arm_scene
 from ndp_ros.config import param
+from ndp_ros.control.arm import ArmConfig
 from ndp_ros.errors import ConfigError
-from ndp_ros.nodes import lifecycle, parameters, qos
+from ndp_ros.nodes import diagnostics, lifecycle, parameters, process, qos, scheduling
 from ndp_ros.nodes.clocks import StampLine
-from ndp_ros.nodes.lifecycle import Health, NdpNode
+from ndp_ros.nodes.diagnostics import Health
+from ndp_ros.nodes.lifecycle import NdpNode
 from ndp_ros.nodes.messages import seconds
 from ndp_ros.nodes.observer import JOINT_STATES, pose_topic
-from ndp_ros.surroundings import Surroundings
+from ndp_ros.nodes.surroundings import Surroundings
 
 NAME = "objects_node"
 
@@ -40,7 +40,7 @@ _GRAVITY = 9.81
 _SPEED_SPAN = 0.03
 """The hand's velocity is its displacement over this time [s]."""
 _STALE = 1.0
-"""Silence of the arm that is worth a warning [s]."""
+"""Time without joint states that is worth a warning [s]."""
 
 
 @dataclass(frozen=True)
@@ -50,22 +50,20 @@ class ObjectsConfig:
     arm: str = param(doc="Arm, as in config/arms/.")
     task: str = param(doc="Task whose objects these are, as in config/surroundings/.")
     base_frame: str = param("base", doc="Frame of the arm's base, in which poses are given.")
-    node_priority: int = param(
-        35, doc="SCHED_FIFO priority of this node where permitted; 0 asks for none.",
-        minimum=0, maximum=98,
-    )  # fmt: skip
-    autostart: bool = param(True, doc="Configure and activate without being asked.")
+    prefix: str = lifecycle.prefix_param()
+    node_priority: int = scheduling.priority_param(35)
+    autostart: bool = lifecycle.autostart_param()
 
 
 class Held:
-    """An object that is in the hand or on its way: position by time and joints.
+    """An object in the hand or in flight, whose position follows from time and joints.
 
     Attributes:
         free: Whether it has left the hand.
     """
 
     def __init__(self, arm: ArmConfig, surroundings: Surroundings) -> None:
-        """Build the arm's kinematics.
+        """Build the kinematics of the arm.
 
         Raises:
             ConfigError: If the arm has no gripper, or its model no place named ``grip``.
@@ -75,7 +73,7 @@ class Held:
         self.free = False
         self._n = len(arm.joint_names) - 1
         self._surroundings = surroundings
-        model = mujoco.MjModel.from_xml_path(str(arm_scene(arm)))
+        model = mujoco.MjModel.from_xml_path(str(arm.model_path))
         names = [model.site(i).name for i in range(model.nsite)]
         if "grip" not in names:
             raise ConfigError.choice(f"{arm.model}: site", "grip", names)
@@ -110,7 +108,7 @@ class Held:
         return place
 
     def _flight(self, time: float) -> Array:
-        """Return where a body would be that left the hand when this one did."""
+        """Return the position of a body that has left the hand, in free flight."""
         start, place, velocity = self._left
         floor = min(self._surroundings.floor, float(place[2]))
         rise = velocity[2] ** 2 + 2.0 * _GRAVITY * (place[2] - floor)
@@ -121,7 +119,7 @@ class Held:
 
 
 class ObjectsNode(NdpNode):
-    """Publishes a pose for every object with each joint state that comes."""
+    """Publisher of a pose for each object with each joint state."""
 
     def __init__(self, **options: Any) -> None:
         """Make the node.
@@ -144,12 +142,12 @@ class ObjectsNode(NdpNode):
         self._config = parameters.read(self, ObjectsConfig)
         arm = ArmConfig.named(self._config.arm)
         self._surroundings = surroundings = Surroundings.named(self._config.task)
-        self._names = arm.joint_names
+        self._names = tuple(self._config.prefix + name for name in arm.joint_names)
         self._held = Held(arm, surroundings) if surroundings.held else None
 
     def activate(self) -> None:
-        """Publish from now on."""
-        self._scheduler = lifecycle.prefer(self._config.node_priority)
+        """Publish poses from the next joint state on."""
+        self._scheduler = scheduling.set_realtime_priority(self._config.node_priority)
         surroundings = self._surroundings
         for name in (*surroundings.fixed, *([surroundings.held] if self._held else [])):
             self._poses[name] = self.create_publisher(PoseStamped, pose_topic(name), qos.STATE_OUT)
@@ -158,7 +156,7 @@ class ObjectsNode(NdpNode):
         )
 
     def deactivate(self) -> None:
-        """Publish no more."""
+        """Publish no more poses."""
         if self._joints is not None:
             self.destroy_subscription(self._joints)
             self._joints = None
@@ -184,7 +182,7 @@ class ObjectsNode(NdpNode):
 
     def _publish(self, name: str, heard: JointState, place: Array) -> None:
         message = PoseStamped()
-        # As old as the joints that it follows from.
+        # The stamp of the joints from which the pose follows.
         message.header.stamp, message.header.frame_id = heard.header.stamp, self._config.base_frame
         p = message.pose.position
         p.x, p.y, p.z = map(float, place)
@@ -192,21 +190,21 @@ class ObjectsNode(NdpNode):
         self._poses[name].publish(message)
 
     def health(self) -> Health:
-        """Return what is published, and on what it rests."""
+        """Return the objects, and whether joint states come."""
         values: dict[str, object] = {
             "fixed": ", ".join(self._surroundings.fixed),
             "node_scheduler": self._scheduler,
-        }  # fmt: skip
+        }
         if self._held is not None:
             values[self._surroundings.held] = "thrown" if self._held.free else "in the hand"
         if self.state == "active" and time.monotonic() - self._heard > _STALE:
-            return Health(lifecycle.WARN, f"no {JOINT_STATES}: no poses", values)
-        return Health(lifecycle.OK, self.state, values)
+            return Health(diagnostics.WARN, f"no {JOINT_STATES}: no poses", values)
+        return Health(diagnostics.OK, self.state, values)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the objects node."""
-    return lifecycle.run(ObjectsNode, argv)
+    return process.run(ObjectsNode, argv)
 
 
 if __name__ == "__main__":

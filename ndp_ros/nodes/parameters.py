@@ -12,6 +12,7 @@ import itertools
 import sys
 import typing
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,8 +25,9 @@ from rclpy.exceptions import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
-from ndp_ros.config import Parameter, from_mapping, parameters
+from ndp_ros.config import Field, from_mapping, leaves, nest
 from ndp_ros.errors import ConfigError
+from ndp_ros.nodes import clocks
 
 Config = TypeVar("Config")
 
@@ -60,9 +62,10 @@ def declare(node: Node, *classes: type, writable: Collection[str] = ()) -> None:
             a parameter file's section for several nodes (``/**:``) belong to others: a warning
             lists them.
     """
-    # rclpy ignores overrides of parameters that nobody declares; a misspelt one must not pass.
-    overrides: dict[str, RosParameter[Any]] = node._parameter_overrides
-    known = {p.name: p for cls in classes for p in _flatten(cls)}
+    # rclpy ignores overrides of undeclared parameters; a misspelt one must not pass.
+    # They have no public name.
+    overrides: dict[str, RosParameter[Any]] = node._parameter_overrides  # noqa: SLF001
+    known = {p.name: p for cls in classes for p in leaves(cls)}
     unknown = [
         name
         for name in overrides
@@ -81,13 +84,24 @@ def declare(node: Node, *classes: type, writable: Collection[str] = ()) -> None:
         _declare_one(node, name, p, given, read_only=name not in writable)
 
 
+def declare_and_read(node: Node, cls: type[Config]) -> Config:
+    """Declare the parameters of a node that is configured once, and return their values.
+
+    Raises:
+        ConfigError: As :func:`declare`.
+    """
+    declare(node, cls)
+    node.add_on_set_parameters_callback(partial(clocks.keep_time, node))
+    return read(node, cls)
+
+
 def names_of(*classes: type) -> set[str]:
-    """Return the names of all parameters that :func:`declare` makes of these classes."""
-    return {p.name for cls in classes for p in _flatten(cls)}
+    """Return the names of all parameters that :func:`declare` declares for these classes."""
+    return {p.name for cls in classes for p in leaves(cls)}
 
 
 def read(node: Node, cls: type[Config], changes: Mapping[str, Any] | None = None) -> Config:
-    """Return the present parameter values as a configuration.
+    """Return the current parameter values as a configuration.
 
     Args:
         node: The node that has declared them.
@@ -97,25 +111,15 @@ def read(node: Node, cls: type[Config], changes: Mapping[str, Any] | None = None
     Raises:
         ConfigError: If values do not fit together.
     """
-    changes = changes or {}
-
-    def values(cls: type) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for p in parameters(cls):
-            if _nested(p.type):
-                found[p.name] = values(p.type)
-                continue
-            value = changes.get(p.name, node.get_parameter(p.name).value)
-            if _optional(p.type) and value == "":
-                value = None
-            found[p.name] = list(value) if _element(p.type)[1] else value
-        return found
-
-    return from_mapping(cls, values(cls), source=node.get_name())
+    values: dict[str, Any] = {}
+    for p in leaves(cls):
+        value = (changes or {}).get(p.name, node.get_parameter(p.name).value)
+        values[p.name] = list(value) if _element(p.type)[1] else value
+    return from_mapping(cls, nest(cls, values), source=node.get_name())
 
 
-def descriptor(p: Parameter, *, read_only: bool) -> ParameterDescriptor:
-    """Return what ``ros2 param describe`` shows of one field."""
+def descriptor(p: Field, *, read_only: bool) -> ParameterDescriptor:
+    """Return the descriptor of one field, as ``ros2 param describe`` shows it."""
     kind, is_array = _element(p.type)
     described = ParameterDescriptor(
         name=p.name,
@@ -141,7 +145,7 @@ def descriptor(p: Parameter, *, read_only: bool) -> ParameterDescriptor:
 
 
 def shared_names(arguments: Sequence[str], node: str) -> set[str]:
-    """Return the names that parameter files give to several nodes at once, and nothing to this.
+    """Return the names that parameter files set for several nodes at once, but not for this one.
 
     Args:
         arguments: Command line with ``--ros-args`` and ``--params-file``.
@@ -157,7 +161,7 @@ def shared_names(arguments: Sequence[str], node: str) -> set[str]:
         try:
             content = yaml.safe_load(Path(value).read_text())
         except (OSError, ValueError, yaml.YAMLError):
-            continue  # ROS has read the file; what it made of it is judged as the node's own
+            continue  # ROS has read the file; its values count as the node's own
         for section, entry in content.items() if isinstance(content, dict) else ():
             found = _leaves(entry.get("ros__parameters", {})) if isinstance(entry, dict) else ()
             if "*" in str(section):
@@ -176,7 +180,7 @@ def _leaves(values: Any, prefix: str = "") -> Iterator[str]:
         yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
 
 
-def _declare_one(node: Node, name: str, p: Parameter, given: Any, *, read_only: bool) -> None:
+def _declare_one(node: Node, name: str, p: Field, given: Any, *, read_only: bool) -> None:
     kind, is_array = _element(p.type)
     value = p.default if given is None else given
     if value is dataclasses.MISSING:
@@ -190,30 +194,20 @@ def _declare_one(node: Node, name: str, p: Parameter, given: Any, *, read_only: 
         value = float(value)  # `-p rate:=1000` is an integer for ROS
     described = descriptor(p, read_only=read_only)
     expected = described.type  # declaring overwrites it with the type of the value
+    absent = value == "" and _optional(p.type)
+    if _optional(p.type):
+        # Only a parameter of any type can be a number, or empty where there is none.
+        described.type, described.dynamic_typing = RosParameter.Type.NOT_SET.value, True
     try:
         # The override is in ``value`` already, converted.
         node.declare_parameter(name, value, described, ignore_override=True)
     except (InvalidParameterTypeException, InvalidParameterValueException, TypeError) as error:
         raise ConfigError(f"{node.get_name()}: {name} is {given!r}: {p.describe()}") from error
-    if expected != node.get_parameter(name).type_.value and not (is_array and not value):
+    empty = absent or (is_array and not value)
+    if expected != node.get_parameter(name).type_.value and not empty:
         raise ConfigError(
             f"{node.get_name()}: {name} is {given!r}, expected {kind.__name__}: {p.describe()}"
         )
-
-
-def _flatten(cls: type, defaults: Any = None) -> Iterator[Parameter]:
-    """Yield every field, those of nested classes with the defaults of their place."""
-    for p in parameters(cls):
-        if defaults is not None:
-            p = dataclasses.replace(p, default=getattr(defaults, p.name))
-        if _nested(p.type):
-            yield from _flatten(p.type, None if p.required else p.default)
-        else:
-            yield p
-
-
-def _nested(kind: Any) -> bool:
-    return dataclasses.is_dataclass(kind) and isinstance(kind, type)
 
 
 def _optional(kind: Any) -> bool:

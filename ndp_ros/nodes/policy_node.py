@@ -1,9 +1,8 @@
-"""The policy node: observation in, DMP parameters out, once per segment.
+"""The policy node: run Φ on the observation once per segment and publish DMP parameters.
 
-Φ runs every k · control_dt of the arm's clock while its observation is complete and
-fresh. That clock comes with the setpoints, and a simulated arm's is as slow as its
-simulation. A new checkpoint is loaded off to the side and taken over at the next segment;
-one that does not fit is refused and the old one goes on.
+A segment is due every k · control_dt on the arm's clock, which comes with the setpoints and is as
+slow as a simulation. A new checkpoint is loaded in a thread of its own and takes over at the next
+segment; one that does not fit is refused, and the running one goes on.
 """
 
 from __future__ import annotations
@@ -30,20 +29,26 @@ from rclpy.task import Future
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
-from ndp_ros import checkpoint
 from ndp_ros.config import param
 from ndp_ros.errors import CheckpointError, NdpError, describe
-from ndp_ros.nodes import lifecycle, parameters, qos
-from ndp_ros.nodes.clocks import SystemClock
-from ndp_ros.nodes.lifecycle import Health, NdpNode
+from ndp_ros.nodes import diagnostics, lifecycle, parameters, process, qos, scheduling
+from ndp_ros.nodes.clocks import clock_of_stamps
+from ndp_ros.nodes.diagnostics import Health
+from ndp_ros.nodes.lifecycle import NdpNode
 from ndp_ros.nodes.messages import Parameters, parameters_to_message, seconds
-from ndp_ros.nodes.observer import JOINT_STATES, SETPOINT, Observer, pose_topic
-from ndp_ros.observation import field_slice
-from ndp_ros.paths import find_checkpoint
-from ndp_ros.policies import PolicySpec
+from ndp_ros.nodes.observer import (
+    JOINT_STATES,
+    SETPOINT,
+    Observer,
+    pose_topic,
+    signal_topic,
+)
+from ndp_ros.nodes.phi import Phi
 
 NAME = "policy_node"
 
+_RECENT = 2.0
+"""Time for which joint states of another publisher are worth a warning [s]."""
 _SWITCH_INTERVAL = 2e-4
 """Time after which a thread gives the interpreter to another one that waits for it [s]."""
 
@@ -55,62 +60,20 @@ class PolicyNodeConfig:
     checkpoint: str = param(doc="Checkpoint folder, or the name of one that ships.")
     arm: str = param("", doc="Arm that the checkpoint must be made for; empty for any.")
     max_observation_age: float = param(
-        0.1, doc="Older parts of the observation count as missing.", unit="s", minimum=0.001,
+        0.1,
+        doc="Age from which a part of the observation counts as missing.",
+        unit="s",
+        minimum=0.001,
         maximum=60.0,
-    )  # fmt: skip
+    )
     base_frame: str = param("base", doc="Frame in which object poses must be given.")
-    node_priority: int = param(
-        30, doc="SCHED_FIFO priority of this node where permitted; 0 asks for none.",
-        minimum=0, maximum=98,
-    )  # fmt: skip
-    autostart: bool = param(True, doc="Configure and activate without being asked.")
-
-
-class Phi:
-    """A loaded checkpoint that is ready to run."""
-
-    def __init__(self, name: str, arm: str) -> None:
-        """Load, check and try a checkpoint.
-
-        Raises:
-            NdpError: If it is missing, damaged, no NDP or for another arm.
-        """
-        loaded = checkpoint.load(find_checkpoint(name))
-        self.name = name
-        self.id = loaded.id
-        self.spec: PolicySpec = loaded.spec
-        if arm and self.spec.arm != arm:
-            raise CheckpointError(f"{name} was made for arm {self.spec.arm!r}, not {arm!r}")
-        if self.spec.method != "ndp":
-            raise CheckpointError(
-                f"{name} holds method {self.spec.method!r}: only 'ndp' yields DMP parameters"
-            )
-        self.setpoint = field_slice(self.spec.observation, "setpoint")
-        # Late, so that a refusal and a Ctrl-C need not wait for torch.
-        import torch
-
-        from ndp_ros.policies.ndp import NdpPolicy
-
-        torch.set_num_threads(1)
-        self._torch = torch
-        self._policy = NdpPolicy(self.spec)
-        self._policy.load_tensors(loaded.tensors)
-        # The first pass allocates; it must not be the first segment of a motion.
-        g, w = self(np.zeros(sum(f.size for f in self.spec.observation)))
-        if not (np.isfinite(g).all() and np.isfinite(w).all()):
-            raise CheckpointError(
-                f"{name}: a trial pass gives a goal or weights that are not finite"
-            )
-
-    def __call__(self, obs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return g (dof,) and w (dof, N) for an observation (n_obs,)."""
-        with self._torch.inference_mode():
-            g, w = self._policy.parameters_of(self._torch.from_numpy(obs.astype(np.float32))[None])
-        return g[0].double().numpy(), w[0].double().numpy()
+    prefix: str = lifecycle.prefix_param()
+    node_priority: int = scheduling.priority_param(30)
+    autostart: bool = lifecycle.autostart_param()
 
 
 class PolicyNode(NdpNode):
-    """Runs Φ once per segment and publishes what it yields."""
+    """Runner of Φ: one observation in and one message of DMP parameters out per segment."""
 
     def __init__(self, **options: Any) -> None:
         """Make the node.
@@ -126,12 +89,12 @@ class PolicyNode(NdpNode):
         self._inputs: list[Subscription[Any]] = []
         self._running = False
         self._due = -math.inf
-        """When the next segment is due on the arm's clock [s]."""
+        """Time at which the next segment is due on the arm's clock [s]."""
         self._arm_clock = self._ran = -math.inf
         self._trouble: list[str] = []
         self._config = PolicyNodeConfig(checkpoint="")
-        self._clock_of_stamps = SystemClock()
-        self._foreign = 0
+        self._clock_of_stamps = clock_of_stamps(self)
+        self._foreign, self._foreign_at = 0, -math.inf
         self._session = secrets.randbits(63) + 1
         self._sequence = 0
         self._forward: deque[float] = deque(maxlen=200)
@@ -141,30 +104,32 @@ class PolicyNode(NdpNode):
         self._output = self.create_lifecycle_publisher(
             DmpParameters, "ndp/dmp_parameters", qos.PARAMETERS
         )
-        # A service that awaits a file must not keep phi from running.
+        # A service that awaits a file must not keep Φ from running.
         self.create_service(
-            LoadCheckpoint, "~/load_checkpoint", self._on_load,
+            LoadCheckpoint,
+            "~/load_checkpoint",
+            self._on_load,
             callback_group=ReentrantCallbackGroup(),
-        )  # fmt: skip
+        )
 
     # -- life cycle -------------------------------------------------------------------------
 
     def configure(self) -> None:
-        """Load the checkpoint and subscribe to what its observation needs."""
+        """Load the checkpoint and subscribe to the topics of its observation."""
         self._config = parameters.read(self, PolicyNodeConfig)
         self._adopt(Phi(self._config.checkpoint, self._config.arm))
 
     def activate(self) -> None:
         """Run Φ from the next setpoint on."""
-        self._scheduler = lifecycle.prefer(self._config.node_priority)
+        self._scheduler = scheduling.set_realtime_priority(self._config.node_priority)
         self._running, self._due = True, -math.inf
 
     def deactivate(self) -> None:
-        """Let Φ rest."""
+        """Stop running Φ."""
         self._running = False
 
     def cleanup(self) -> None:
-        """Forget the checkpoint."""
+        """Release the checkpoint."""
         self._running = False
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
@@ -174,7 +139,7 @@ class PolicyNode(NdpNode):
     # -- one segment ------------------------------------------------------------------------
 
     def _on_setpoint(self, message: JointTrajectory) -> None:
-        """Run Φ if a segment is due; what is missing now is asked for again next time."""
+        """Run Φ if a segment is due; with an incomplete observation, try at the next setpoint."""
         phi, observer = self._phi, self._observer
         if phi is None or observer is None:
             return
@@ -182,7 +147,7 @@ class PolicyNode(NdpNode):
         if not self._running or not message.points:
             return
         now, period = seconds(message.points[0].time_from_start), phi.spec.segment_duration
-        # A clock that stands still waits for a segment: the last one did not come through.
+        # A clock that has stopped waits for a segment: the last one was lost.
         waits = now == self._arm_clock and time.monotonic() - self._ran > period
         self._arm_clock = now
         # A clock that was set back is a new one.
@@ -197,7 +162,7 @@ class PolicyNode(NdpNode):
         self._due = self._due + period if 0.0 <= late < 0.5 * period else now + period
 
     def _segment(self) -> bool:
-        """Run Φ and publish what it yields; return whether the observation allowed it."""
+        """Run Φ and publish its output; return whether the observation allowed it."""
         if self._next is not None:
             self._adopt(self._next)
         phi, observer = self._phi, self._observer
@@ -219,28 +184,43 @@ class PolicyNode(NdpNode):
         self._output.publish(
             parameters_to_message(
                 Parameters(
-                    joint_names=phi.spec.joint_names, g=g, w=w, config=phi.spec.dmp,
-                    duration=phi.spec.segment_duration, stamp=stamp,
-                    session=self._session, sequence=self._sequence, checkpoint=phi.id,
+                    joint_names=observer.joint_names,
+                    g=g,
+                    w=w,
+                    config=phi.spec.dmp,
+                    duration=phi.spec.segment_duration,
+                    stamp=stamp,
+                    session=self._session,
+                    sequence=self._sequence,
+                    checkpoint=phi.id,
                     origin=obs[phi.setpoint],
                 )
             )
-        )  # fmt: skip
+        )
         return True
 
     def _adopt(self, phi: Phi) -> None:
-        """Make a loaded checkpoint the one that runs."""
+        """Run a loaded checkpoint from now on."""
         new = self._phi is None or self._phi.spec.observation != phi.spec.observation
         self._phi, self._next = phi, None
         self._forward.clear()
         if new:
-            spec = phi.spec
-            self._observer = Observer(spec.observation, spec.joint_names, self._config.base_frame)
+            self._observer = self._observer_of(phi)
             self._subscribe(self._observer)
         self.get_logger().info(
             f"{phi.id}: {phi.spec.task} on {phi.spec.arm}, a segment every "
             f"{phi.spec.segment_duration:g} s"
         )
+
+    def _observer_of(self, phi: Phi) -> Observer:
+        """Return an observer of the topics that a checkpoint needs.
+
+        Raises:
+            ConfigError: If there is no topic for a field of its observation.
+        """
+        spec, config = phi.spec, self._config
+        names = [config.prefix + name for name in spec.joint_names]
+        return Observer(spec.observation, names, config.base_frame)
 
     def _subscribe(self, observer: Observer) -> None:
         for subscription in self._inputs:
@@ -255,11 +235,16 @@ class PolicyNode(NdpNode):
             self._inputs.append(
                 self.create_subscription(PoseStamped, pose_topic(name), callback, qos.STATE)
             )
+        for name in observer.signals:
+            take = partial(observer.on_signal, name)
+            self._inputs.append(
+                self.create_subscription(JointState, signal_topic(name), take, qos.STATE)
+            )
 
     # -- another checkpoint -----------------------------------------------------------------
 
     def _load(self, name: str) -> Phi | NdpError:
-        """Return a checkpoint that can take over from the one that runs, or why it cannot.
+        """Return a checkpoint that can take over, or the error that keeps it from doing so.
 
         Both ways to another checkpoint, the service and the parameter, lead through here, and
         whatever is offered, the one that runs goes on.
@@ -275,24 +260,21 @@ class PolicyNode(NdpNode):
         """Return a checkpoint that can take over.
 
         Raises:
-            NdpError: If it is damaged or drives other joints.
+            NdpError: If it is damaged, drives other joints or observes what is not published.
         """
-        phi = Phi(name, self._config.arm)
-        Observer(phi.spec.observation, phi.spec.joint_names, self._config.base_frame)
-        running = self._phi
-        if running is not None and (
-            (phi.spec.arm, phi.spec.joint_names) != (running.spec.arm, running.spec.joint_names)
-        ):
-            raise CheckpointError(
-                f"{name} drives {phi.spec.arm} {list(phi.spec.joint_names)}, the running one "
-                f"{running.spec.arm} {list(running.spec.joint_names)}"
-            )
+        # An arm that differs is one of the differences.
+        phi = Phi(name, "" if self._phi is not None else self._config.arm)
+        topics = self._observer_of(phi).topics
+        if self._phi is not None and self._observer is not None:
+            new = (topic for topic in topics if topic not in self._observer.topics)
+            absent = [topic for topic in new if not self.count_publishers(topic)]
+            phi.require_fit(self._phi, absent)
         return phi
 
     async def _on_load(
         self, request: LoadCheckpoint.Request, response: LoadCheckpoint.Response
     ) -> LoadCheckpoint.Response:
-        """Load in a thread of its own, so that the segments go on meanwhile."""
+        """Load a checkpoint in a thread of its own, while segments go on."""
         done: Future[Phi | NdpError] = Future(executor=self.executor)
 
         def load() -> None:
@@ -319,7 +301,7 @@ class PolicyNode(NdpNode):
         return response
 
     def on_change(self, changes: list[Parameter[Any]]) -> SetParametersResult:
-        """Accept a parameter change if the checkpoint it names can take over."""
+        """Accept a change of parameters if the checkpoint that it names can take over."""
         for change in changes:
             if change.name == "checkpoint" and not self._accepting:
                 if self._phi is None:
@@ -349,7 +331,7 @@ class PolicyNode(NdpNode):
     # -- diagnostics ------------------------------------------------------------------------
 
     def health(self) -> Health:
-        """Return what runs, how long it takes, and what it waits for."""
+        """Return the checkpoint, the duration of a forward pass, and what is missing."""
         values: dict[str, object] = {"state": self.state, "segments": self._sequence}
         if self._phi is not None:
             values["checkpoint"] = self._phi.id
@@ -361,7 +343,7 @@ class PolicyNode(NdpNode):
         if self._refusal:
             values["refused"] = self._refusal
         if self.state != "active":
-            return Health(lifecycle.OK, self.state, values)
+            return Health(diagnostics.OK, self.state, values)
         missing = list(self._trouble)
         if self._observer is not None:
             age_of, oldest = self._clock_of_stamps.age, self._config.max_observation_age
@@ -369,17 +351,19 @@ class PolicyNode(NdpNode):
         if missing:
             values["missing"] = "; ".join(missing)
             topics = ", ".join(phrase.split(" ")[0] for phrase in missing)
-            return Health(lifecycle.WARN, f"observation incomplete: {topics}", values)
-        foreign = self._observer.foreign if self._observer is not None else 0
+            return Health(diagnostics.WARN, f"observation incomplete: {topics}", values)
+        foreign, now = self._observer.foreign if self._observer is not None else 0, time.monotonic()
+        values["joint_states_without_setpoint"] = foreign
         if foreign != self._foreign:
-            self._foreign, values["joint_states_without_setpoint"] = foreign, foreign
-            # Those of our own arm, whose setpoint was lost on the way, are nothing to tell.
+            self._foreign, self._foreign_at = foreign, now
+        if now - self._foreign_at < _RECENT:
+            # The loss of a setpoint of the own arm is not worth a warning.
             others = self._nodes_that_publish(JOINT_STATES) - self._nodes_that_publish(SETPOINT)
             if others:
                 listed = ", ".join(sorted(others))
-                text = f"joint_states of somebody else are ignored (published by {listed})"
-                return Health(lifecycle.WARN, text, values)
-        return Health(lifecycle.OK, "running", values)
+                text = f"joint_states of another publisher are ignored (published by {listed})"
+                return Health(diagnostics.WARN, text, values)
+        return Health(diagnostics.OK, "running", values)
 
     def _nodes_that_publish(self, topic: str) -> set[str]:
         """Return the full names of the nodes that publish a topic."""
@@ -391,7 +375,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the policy node."""
     # A checkpoint that is loaded beside must not keep the interpreter from a segment for long.
     sys.setswitchinterval(_SWITCH_INTERVAL)
-    return lifecycle.run(PolicyNode, argv)
+    return process.run(PolicyNode, argv)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Prints the names of the nodes in this ROS domain, as a JSON list.
+"""Print the names of the nodes in this ROS domain as a JSON list.
 
-``python -m ndp_ros.nodes.probe`` is what the preflight check runs: a process of its own,
-so that nothing of ROS stays in the process that asks.
+Bring-up runs ``python -m ndp_ros.nodes.probe`` as a process of its own, which keeps ROS out of the
+process that checks.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import time
 import rclpy
 
 LISTEN = 1.5
-"""How long nodes may take to show themselves [s]; on one host they need 0.1 to 0.3 s."""
+"""Time for discovery [s]; on one host it takes 0.1 to 0.3 s."""
 
 
 def main() -> int:
-    """Listen, print, end."""
+    """Wait for discovery and print the names."""
     rclpy.init(args=[])
     node = rclpy.create_node(f"ndp_probe_{os.getpid()}", enable_rosout=False)
     try:

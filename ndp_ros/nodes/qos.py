@@ -1,28 +1,27 @@
-"""Quality of service of every topic, in one place."""
+"""Quality of service of every topic."""
 
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 STATE = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.BEST_EFFORT
 )
-"""Subscribers of joint states, setpoints and object poses: the newest counts, a lost one does
-not matter."""
+"""Subscribers of joint states, setpoints and object poses: only the newest message counts."""
 
 STATE_OUT = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE
 )
-"""Publishers of the same topics: reliable serves subscribers of either kind, and MoveIt's, rviz'
-and many others are reliable."""
+"""Publishers of the same topics: reliable matches subscribers of either kind, and those of MoveIt
+and rviz are reliable."""
 
 RECORD = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=1000, reliability=ReliabilityPolicy.BEST_EFFORT
 )
-"""The same topics for whoever wants every message, however late."""
+"""Subscribers of the same topics that record every message, however late."""
 
 PARAMETERS = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE
 )
-"""DMP parameters: none may get lost, an old one is worthless."""
+"""DMP parameters: none may get lost, and only the newest is of use."""
 
 LATCHED = QoSProfile(
     history=HistoryPolicy.KEEP_LAST,
@@ -30,4 +29,4 @@ LATCHED = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
-"""Status: whoever comes late gets the last one."""
+"""Status: a late subscriber receives the last message."""

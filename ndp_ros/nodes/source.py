@@ -1,29 +1,29 @@
-"""Which publisher of DMP parameters drives the arm: one of them, until it falls silent."""
+"""Let one publisher of DMP parameters drive the arm until it falls silent; refuse all others."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from ndp_ros.nodes.messages import Parameters, RejectedError
+from ndp_ros.errors import RejectedError
+from ndp_ros.nodes.messages import Parameters
 
 PATIENCE = 1.0
 """Silence after which another publisher may take over [s], or two segments if those last longer:
-by then the arm is at rest."""
+the arm is at rest by then."""
 RECENT = 2.0
-"""How long a refused publisher is remembered [s]."""
+"""Time for which a refused publisher is reported [s]."""
 
 SECOND, SEQUENCE = "second_policy", "sequence"
-"""The reasons for which a publisher's message is rejected."""
+"""Reasons for rejecting a publisher's message."""
 
 
 @dataclass
 class Source:
-    """The publisher that drives the arm, told from others by its session.
+    """The publisher that drives the arm, identified by its session.
 
-    A respawned policy node is a new session and takes over once the old one is silent. The
-    graph of ROS is of no help here: the publisher of a killed process stands in it for twenty
-    seconds more.
+    A respawned policy node is a new session and takes over when the old one is silent. The ROS
+    graph does not help: the publisher of a killed process stays in it for another 20 s.
     """
 
     _driver: Parameters | None = None
@@ -32,7 +32,7 @@ class Source:
     _rival_at: float = -math.inf
 
     def check(self, segment: Parameters, now: float) -> None:
-        """Refuse a segment that is not the driver's next one.
+        """Refuse a segment that is not the next one of the publisher that drives the arm.
 
         Args:
             segment: A segment that fits the arm.
@@ -58,7 +58,7 @@ class Source:
             )
 
     def accept(self, segment: Parameters, now: float) -> bool:
-        """Take a checked segment; return whether its publisher has newly taken over."""
+        """Accept a checked segment; return whether its publisher has just taken over."""
         new = self._driver is not None and segment.session != self._driver.session
         self._driver, self._last = segment, now
         if self._rival is not None and self._rival.session == segment.session:
@@ -66,7 +66,7 @@ class Source:
         return new
 
     def dispute(self, now: float) -> str:
-        """Return in one phrase who publishes beside the driver; empty if nobody does."""
+        """Return one phrase on a second publisher; empty if there is none."""
         if self._driver is None or self._rival is None or now - self._rival_at > RECENT:
             return ""
         return (
@@ -76,6 +76,6 @@ class Source:
 
 
 def _name(segment: Parameters) -> str:
-    """Return how a publisher is named in messages."""
+    """Return the name of a publisher for messages."""
     session = f"session {segment.session:x}" if segment.session else "without a session"
     return f"{segment.checkpoint[:60] or 'a policy without a checkpoint'} ({session})"

@@ -1,6 +1,6 @@
-"""The viewer node: shows arm and objects, as topics tell of them, in MuJoCo's window.
+"""The viewer node: show arm and objects, as their topics report them, in MuJoCo's window.
 
-It only looks: no physics runs here, and closing the window ends nothing but this node.
+No physics runs here, and closing the window ends only this node.
 """
 
 from __future__ import annotations
@@ -11,24 +11,21 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import rclpy
 from geometry_msgs.msg import PoseStamped
 from numpy.typing import NDArray
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import JointState
 
 from ndp_ros import checkpoint
-from ndp_ros.bringup import task_arguments
 from ndp_ros.config import param
 from ndp_ros.errors import ConfigError, NdpError
-from ndp_ros.nodes import parameters, qos
-from ndp_ros.nodes.clocks import keep_system_time, refuse_sim_time
-from ndp_ros.nodes.lifecycle import StopSignals, make_executor
+from ndp_ros.nodes import lifecycle, parameters, qos
+from ndp_ros.nodes.messages import pose_array
 from ndp_ros.nodes.observer import JOINT_STATES, pose_topic
+from ndp_ros.nodes.process import StopSignals, make_executor, ros
+from ndp_ros.nodes.task import task_of
 from ndp_ros.paths import find_checkpoint
 from ndp_ros.tasks.replay import Replay
-from ndp_ros.tasks.throw import Throw
 
 NAME = "viewer_node"
 
@@ -40,78 +37,89 @@ class ViewerNodeConfig:
     """Parameters of the viewer node."""
 
     checkpoint: str = param(doc="Checkpoint that runs: it says which scene to show.")
+    task_options: tuple[str, ...] = param(
+        (), doc="Options of the task over those of the training, name=value each."
+    )
+    prefix: str = lifecycle.prefix_param()
 
 
 class ViewerNode(Node):
-    """Holds the newest joints and poses."""
+    """Holds the newest joints and poses, and the scene in which they are shown."""
 
     def __init__(self) -> None:
         super().__init__(NAME)
-        parameters.declare(self, ViewerNodeConfig)
-        refuse_sim_time(self)
-        self.add_on_set_parameters_callback(keep_system_time)
-        config = parameters.read(self, ViewerNodeConfig)
+        config = parameters.declare_and_read(self, ViewerNodeConfig)
+        self._prefix = config.prefix
         saved = checkpoint.load(find_checkpoint(config.checkpoint))
         # The render mode brings the meshes.
-        self.replay = Replay(Throw(**task_arguments(saved), render_mode="rgb_array"))
+        self._task = task = task_of(saved, config.task_options, render_mode="rgb_array")
+        replay = task.judge()
+        if not isinstance(replay, Replay):
+            raise ConfigError(f"{saved.spec.task} is no task on an arm: no window shows it")
+        self.replay = replay
         self.replay.begin(0)
         self.position: NDArray[np.float64] | None = None
         self.poses: dict[str, NDArray[np.float64]] = {}
-        self.create_subscription(JointState, JOINT_STATES, self._on_joints, qos.STATE)
-        for name in Throw.objects:
+        self.create_subscription(JointState, JOINT_STATES, self.on_joint_states, qos.STATE)
+        for name in task.objects:
             callback = partial(self._on_pose, name)
             self.create_subscription(PoseStamped, pose_topic(name), callback, qos.STATE)
 
-    def _on_joints(self, message: JointState) -> None:
-        if self.replay.of_this_arm(message.name, message.position):
+    def on_joint_states(self, message: JointState) -> None:
+        """Take measured joints; those of another arm are ignored."""
+        names = tuple(self._prefix + name for name in self._task.joint_names)
+        position = message.position
+        if tuple(message.name) == names and len(position) == len(names):
             self.position = np.array(message.position)
 
     def _on_pose(self, name: str, message: PoseStamped) -> None:
-        p, q = message.pose.position, message.pose.orientation
-        self.poses[name] = np.array([p.x, p.y, p.z, q.w, q.x, q.y, q.z])
+        self.poses[name] = pose_array(message)
 
     def show(self) -> None:
-        """Put the scene into the state that was heard last."""
+        """Put the scene into the newest state."""
         if self.position is not None:
             self.replay.show(self.position, self.poses)
+
+    def run(self, signals: StopSignals) -> None:
+        """Show the scene in a window until it is closed.
+
+        Raises:
+            ConfigError: If MuJoCo cannot open a window.
+        """
+        import mujoco.viewer
+
+        executor, robot = make_executor(), self.replay.task.robot
+        executor.add_node(self)
+        try:
+            window = mujoco.viewer.launch_passive(robot.model, robot.data)
+        except Exception as error:
+            problem = " ".join(str(error).split())
+            raise ConfigError(f"MuJoCo cannot open a window: {problem}") from error
+        with window:
+            while window.is_running() and not signals.received:
+                executor.spin_once(timeout_sec=_FRAME_TIME)
+                with window.lock():
+                    self.show()
+                window.sync()
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the viewer node until its window is closed."""
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        print(
-            f"{NAME}: needs a screen: neither DISPLAY nor WAYLAND_DISPLAY is set",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
+        text = "needs a screen: neither DISPLAY nor WAYLAND_DISPLAY is set"
+        print(f"{NAME}: {text}", file=sys.stderr, flush=True)
         return 2
-    import mujoco.viewer
-
-    with StopSignals(process_ends=argv is None) as signals:
-        rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    with ros(argv) as signals:
         node: ViewerNode | None = None
         try:
             node = ViewerNode()
-            executor = make_executor()
-            executor.add_node(node)
-            robot = node.replay.task.robot
-            try:
-                window = mujoco.viewer.launch_passive(robot.model, robot.data)
-            except Exception as error:
-                problem = " ".join(str(error).split())
-                raise ConfigError(f"MuJoCo cannot open a window: {problem}") from error
-            with window:
-                while window.is_running() and not signals.received:
-                    executor.spin_once(timeout_sec=_FRAME_TIME)
-                    with window.lock():
-                        node.show()
-                    window.sync()
+            node.run(signals)
         except NdpError as error:
             print(f"{NAME}: {error}", file=sys.stderr, flush=True)
             return 2
         finally:
             if node is not None:
                 node.destroy_node()
-            rclpy.try_shutdown()
     return 0
 
 

@@ -1,7 +1,7 @@
-"""What every trained policy has: means of k actions, one deviation a joint, and values.
+"""Policies as torch modules: means of k actions, a deviation for each joint, and values.
 
-This is the readable form of the policies, the one that autograd understands and the
-policy node runs. ``array_policy`` computes the same in numpy for training.
+They are the readable form of the policies, differentiable by autograd, and run in the policy node.
+:mod:`~ndp_ros.policies.array_policy` computes the same in numpy for training.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from torch import Tensor, nn
 
 from ndp_ros.observation import observation_size
 from ndp_ros.policies.layout import Layout, Tensors
-from ndp_ros.policies.networks import Mlp, Normaliser
+from ndp_ros.policies.networks import ImageEncoders, Mlp, Normaliser
 from ndp_ros.policies.spec import PolicySpec
 
 
 class ActorCritic(nn.Module, abc.ABC):
-    """A Gaussian over k actions a forward pass, independent per sub-step and joint.
+    """A Gaussian over the decision of a forward pass, independent in each of its numbers.
 
-    Actions are displacements of the setpoint over one control step in units of
-    ``spec.action_scale``.
+    A decision is k actions, displacements of the setpoint over one control step in units of
+    ``spec.action_scale``, or with noise of the segment the curve amounts of an NDP.
     """
 
     def __init__(self, spec: PolicySpec) -> None:
@@ -31,36 +31,46 @@ class ActorCritic(nn.Module, abc.ABC):
         self.spec = spec
         widths = Layout(spec).widths
         self.normaliser = Normaliser(observation_size(spec.observation))
+        self.images = ImageEncoders(spec.observation)
         self.actor = Mlp(widths["actor"])
         self.critic = Mlp(widths["critic"])
-        self.log_std = nn.Parameter(torch.full((spec.dof,), spec.init_log_std))
+        self.log_std = nn.Parameter(torch.full((spec.decision[1],), spec.init_log_std))
+
+    def outputs(self, obs: Tensor) -> Tensor:
+        """Return the outputs of the actor's network for raw observations ``(batch, n_obs)``."""
+        return torch.as_tensor(self.actor(self.images(self.normaliser(obs))))
 
     @abc.abstractmethod
     def means(self, obs: Tensor) -> Tensor:
         """Return the mean actions ``(batch, k, dof)`` for raw observations ``(batch, n_obs)``."""
 
+    def decide(self, obs: Tensor) -> Tensor:
+        """Return the mean decisions ``(batch, *spec.decision)``: the actions, unless overridden."""
+        return self.means(obs)
+
     def values(self, obs: Tensor) -> Tensor:
-        """Return the critic's values ``(batch, k)``, one per sub-step.
+        """Return the critic's values ``(batch, spec.decision[0])``, one per row of a decision.
 
-        With a single head all sub-steps share one value.
+        With a single head all of them share one value.
         """
-        return torch.as_tensor(self.critic(self.normaliser(obs))).expand(-1, self.spec.k)
+        values = torch.as_tensor(self.critic(self.images(self.normaliser(obs))))
+        return values.expand(-1, self.spec.decision[0])
 
-    def log_prob(self, obs: Tensor, actions: Tensor) -> Tensor:
-        """Return the log-density ``(batch, k)`` of each sub-step's action, section 3.4.
+    def log_prob(self, obs: Tensor, decisions: Tensor) -> Tensor:
+        """Return the log-density ``(batch, spec.decision[0])`` of each row, section 3.4.
 
         Args:
             obs: Raw observations ``(batch, n_obs)``.
-            actions: Actions ``(batch, k, dof)``.
+            decisions: Decisions ``(batch, *spec.decision)``.
         """
-        z = (actions - self.means(obs)) * torch.exp(-self.log_std)
+        z = (decisions - self.decide(obs)) * torch.exp(-self.log_std)
         return (-0.5 * (z * z + math.log(2.0 * math.pi)) - self.log_std).sum(-1)
 
     def act(
         self, obs: Tensor, generator: torch.Generator | None = None, deterministic: bool = False
     ) -> Tensor:
-        """Return actions ``(batch, k, dof)``: the means, or a sample around them."""
-        means = self.means(obs)
+        """Return decisions ``(batch, *spec.decision)``: the means, or a sample around them."""
+        means = self.decide(obs)
         if deterministic:
             return means
         noise = torch.randn(means.shape, generator=generator, dtype=means.dtype)
@@ -76,19 +86,18 @@ class ActorCritic(nn.Module, abc.ABC):
 
 
 class ActionPolicy(ActorCritic):
-    """The baselines: phi predicts the k displacements themselves.
+    """Baseline policy: phi predicts the k displacements themselves.
 
     With k = 1 this is PPO, with k > 1 the paper's PPO-multi.
     """
 
     def means(self, obs: Tensor) -> Tensor:
         """Return the mean actions ``(batch, k, dof)``."""
-        out: Tensor = self.actor(self.normaliser(obs))
-        return out.reshape(-1, self.spec.k, self.spec.dof)
+        return self.outputs(obs).reshape(-1, self.spec.k, self.spec.dof)
 
 
 class BoundedPolicy(ActionPolicy):
-    """Deterministic actors: phi predicts k displacements of at most one unit."""
+    """Deterministic actor: phi predicts k displacements of at most one unit."""
 
     def means(self, obs: Tensor) -> Tensor:
         """Return the mean actions ``(batch, k, dof)``, each in (-1, 1)."""

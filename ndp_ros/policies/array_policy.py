@@ -1,46 +1,51 @@
-"""The policies in numpy with hand-written gradients: what training runs.
+"""The policies in numpy with hand-written gradients, which training runs.
 
-Training an NDP takes hundreds of thousands of passes over a dozen windows each. At
-that size autograd spends its time on bookkeeping, so this module computes what
-``actor_critic`` and ``ndp`` define with one flat parameter vector and buffers made
-once. Arrays are feature-major, ``(features, batch)``, because small matrix products
-are fastest that way round; actor and critic run through their hidden layers as one
-batched product.
+Training an NDP takes hundreds of thousands of passes over a dozen windows each. At that size
+autograd spends its time on bookkeeping, so this module computes the policies of ``actor_critic``
+and ``ndp`` with one flat parameter vector and reused buffers. Arrays are feature-major,
+``(features, batch)``, the faster order for small matrix products; actor and critic run through
+their hidden layers as one batched product.
 
-A pass yields *relative* means: without the part that the start velocity contributes,
-which no parameter touches. :meth:`ArrayPolicy.drift` is that part.
+A pass returns *relative* means, without the contribution of the start velocity, which depends on no
+parameter; :meth:`ArrayPolicy.drift` is that contribution.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ndp_ros.dmp.config import DmpConfig
-from ndp_ros.dmp.response import alpha_of
-from ndp_ros.observation import field_slice
+from ndp_ros.dmp.learned_alpha import alpha_of
+from ndp_ros.observation import field_slice, field_slices
 from ndp_ros.policies.heads import alpha_angle, displacement_rows, make_head
 from ndp_ros.policies.layout import (
     LOG_STD,
     MEAN,
     OBSERVATION_CLIP,
+    PIXEL_VARIANCE,
     VARIANCE,
     VARIANCE_FLOOR,
     Layout,
     Tensors,
+    curves_of,
+    images_of,
     weight_mixing,
 )
 from ndp_ros.policies.spec import ALPHA_RANGE, PolicySpec
+
+if TYPE_CHECKING:
+    from ndp_ros.policies.images import ArrayEncoders
 
 Array = NDArray[Any]
 
 
 class ArrayPolicy:
-    """Φ, the dynamical system and the critic on arrays.
+    """Actor and critic on arrays: Φ with its dynamical system, and the values.
 
     Attributes:
         spec: Shape and scales.
@@ -48,10 +53,16 @@ class ArrayPolicy:
         flat: All parameters ``(size,)``; writing to it changes the policy.
         mean: Mean of the observations ``(n_obs,)``.
         variance: Variance of the observations ``(n_obs,)``.
+        images: Encoders of the observation's images, which need torch; None without images.
     """
 
     def __init__(
-        self, spec: PolicySpec, tensors: Tensors, flat: Array | None = None, dtype: Any = np.float32
+        self,
+        spec: PolicySpec,
+        tensors: Tensors,
+        flat: Array | None = None,
+        dtype: Any = np.float32,
+        device: str = "cpu",
     ) -> None:
         """Take a copy of the named arrays.
 
@@ -60,6 +71,7 @@ class ArrayPolicy:
             tensors: Every tensor by name.
             flat: Memory ``(size,)`` to hold the parameters, such as a shared block.
             dtype: float32 to train, float64 to check gradients.
+            device: Where images are encoded, a name of ``ndp_ros.policies.devices.DEVICES``.
         """
         self.spec = spec
         self.layout = Layout(spec)
@@ -68,6 +80,11 @@ class ArrayPolicy:
         self.parameters = self.layout.views(self.flat)
         self.mean: Array = np.array(tensors[MEAN], np.float64)
         self.variance: Array = np.array(tensors[VARIANCE], np.float64)
+        self.images: ArrayEncoders | None = None
+        if images_of(spec.observation):
+            from ndp_ros.policies.images import ArrayEncoders
+
+            self.images = ArrayEncoders(spec, self.parameters, device)
         self._passes: dict[int, Pass] = {}
         if spec.method == "ndp":
             self._y0 = field_slice(spec.observation, "setpoint")
@@ -83,6 +100,11 @@ class ArrayPolicy:
         """Standard deviation of the actions, in their shape or one that broadcasts to it."""
         return np.exp(self.parameters[LOG_STD].astype(np.float64))
 
+    @property
+    def draws_segments(self) -> bool:
+        """Whether decisions are curve amounts, drawn once a segment."""
+        return self.spec.noise == "segment"
+
     def tensors(self) -> dict[str, Array]:
         """Return copies of all tensors by name, as a checkpoint holds them."""
         return {
@@ -91,6 +113,21 @@ class ArrayPolicy:
             VARIANCE: self.variance.astype(self.dtype),
         }
 
+    def set_statistics(self, mean: Array, variance: Array) -> None:
+        """Normalise by statistics of observations from now on.
+
+        All pixels of an image are divided by one deviation: a pixel that hardly ever changed would
+        count for too much once it does.
+
+        Args:
+            mean: Their mean ``(n_obs,)``.
+            variance: Their variance ``(n_obs,)``.
+        """
+        self.mean[:], self.variance[:] = mean, variance
+        for f, where in field_slices(self.spec.observation):
+            if f.image:
+                self.variance[where] = max(PIXEL_VARIANCE, float(variance[where].mean()))
+
     def normalise(self, obs: Array) -> Array:
         """Return normalised observations ``(n_obs, batch)`` for raw ones ``(batch, n_obs)``."""
         scaled = (obs - self.mean) / np.sqrt(self.variance + VARIANCE_FLOOR)
@@ -98,33 +135,59 @@ class ArrayPolicy:
         return np.ascontiguousarray(scaled.T, dtype=self.dtype)
 
     def drift(self, obs: Array) -> Array:
-        """Return what the start velocity adds to the means, ``(k, dof, batch)``.
+        """Return the part of mean decisions ``(*decision, batch)`` that the start velocity adds.
 
         Args:
             obs: Raw observations ``(batch, n_obs)``.
         """
-        if self.spec.method != "ndp" or self.spec.learned_alpha:
-            return np.zeros((self.spec.k, self.spec.dof, len(obs)), self.dtype)
+        if self.spec.method != "ndp" or self.spec.learned_alpha or self.draws_segments:
+            return np.zeros((*self.spec.decision, len(obs)), self.dtype)
+        return self._coasting(obs)
+
+    def _coasting(self, obs: Array) -> Array:
+        """Return an NDP's displacements ``(k, dof, batch)`` by its start velocity."""
         yd0 = obs[:, self._yd0] * (self.spec.segment_duration / np.array(self.spec.action_scale))
         column = displacement_rows(self.spec)[:, 0]
         return (column[:, None, None] * yd0.T).astype(self.dtype)
 
-    def means(self, obs: Array) -> Array:
-        """Return the mean actions ``(batch, k, dof)`` for raw observations ``(batch, n_obs)``."""
-        relative = self.run(len(obs)).actor(self.normalise(obs))
-        return np.ascontiguousarray((relative + self.drift(obs)).transpose(2, 0, 1))
-
-    def values(self, obs: Array) -> Array:
-        """Return the critic's values ``(batch, k)``; a single head serves all sub-steps."""
-        _, values = self.run(len(obs)).forward(self.normalise(obs))
-        return np.repeat(values.T, self.spec.k // len(values), axis=1)
-
-    def parameters_of(self, obs: Array) -> tuple[Array, Array]:
-        """Return an NDP's goal ``g (batch, dof)`` [rad] and weights ``w (batch, dof, N)``.
+    def decide(self, obs: Array) -> Array:
+        """Return the mean decisions ``(batch, *spec.decision)``, which exploration adds noise to.
 
         Args:
             obs: Raw observations ``(batch, n_obs)``.
         """
+        relative = self.run(len(obs)).actor(self.normalise(obs))
+        return np.ascontiguousarray((relative + self.drift(obs)).transpose(2, 0, 1))
+
+    def means(self, obs: Array) -> Array:
+        """Return the mean actions ``(batch, k, dof)`` for raw observations ``(batch, n_obs)``."""
+        if not self.draws_segments:
+            return self.decide(obs)
+        amounts = self.decide(obs).reshape(len(obs), self.spec.curves, self.spec.dof)
+        curves, _ = curves_of(self.spec)
+        # Columns for s and w turn into columns for amounts in units of k actions.
+        rows = displacement_rows(self.spec)[:, 1:] @ curves.mixing * (self.spec.reach * self.spec.k)
+        moved: Array = rows.astype(self.dtype) @ amounts
+        return moved + self._coasting(obs).transpose(2, 0, 1)
+
+    def values(self, obs: Array) -> Array:
+        """Return the critic's values ``(batch, spec.decision[0])``; a single head serves all."""
+        _, values = self.run(len(obs)).forward(self.normalise(obs))
+        return np.repeat(values.T, self.spec.decision[0] // len(values), axis=1)
+
+    def parameters_of(self, obs: Array, amounts: Array | None = None) -> tuple[Array, Array]:
+        """Return an NDP's goal ``g (batch, dof)`` [rad] and weights ``w (batch, dof, N)``.
+
+        Args:
+            obs: Raw observations ``(batch, n_obs)``.
+            amounts: Curve amounts ``(batch, *spec.decision)`` instead of the mean ones.
+        """
+        if self.draws_segments:
+            chosen = self.decide(obs) if amounts is None else amounts
+            curves, unit = curves_of(self.spec)
+            shape = len(obs), self.spec.curves, self.spec.dof
+            ahead, w = curves.parameters(chosen.reshape(shape), unit)
+            return obs[:, self._y0] + ahead, w
         step = self.run(len(obs))
         step.actor(self.normalise(obs))
         outputs = step.u[:-1] if self.spec.learned_alpha else step.u
@@ -161,7 +224,7 @@ class Pass:
     Attributes:
         u: Output of the actor's network ``(outputs, batch)``.
         gradient: Gradient of the flat vector ``(size,)``, written by :meth:`backward`;
-            the entries of ``log_std`` are left alone.
+            the entries of ``log_std`` are not touched.
     """
 
     def __init__(self, policy: ArrayPolicy, batch: int) -> None:
@@ -183,11 +246,12 @@ class Pass:
         self.u = np.empty((layout.widths["actor"][-1], batch), dtype)
         self._v = np.empty((layout.widths["critic"][-1], batch), dtype)
         self._x = np.empty((layout.widths["actor"][0], batch), dtype)
-        self._head = make_head(policy, batch)
+        self._images = policy.images
+        self._head = make_head(spec, batch, dtype, policy.mean, policy.variance)
 
     def actor(self, x: Array) -> Array:
-        """Return the relative means ``(k, dof, batch)`` alone; no backward pass follows."""
-        below = x
+        """Return the relative means ``(k, dof, batch)``, for a pass without a backward pass."""
+        below = x if self._images is None else self._images.encode(x)
         for (weight, bias), h in zip(self._weights, self._hidden, strict=True):
             np.matmul(weight[0], below, out=h[0])
             h[0] += bias[0]
@@ -205,8 +269,10 @@ class Pass:
         Args:
             x: Normalised observations ``(n_obs, batch)``.
         """
-        self._x = x
         below = x
+        if self._images is not None:
+            below, self._made = self._images.forward(x)
+        self._x = below
         for (weight, bias), h in zip(self._weights, self._hidden, strict=True):
             np.matmul(weight, below, out=h)
             h += bias
@@ -241,6 +307,10 @@ class Pass:
             np.add.reduce(d, axis=2, out=d_bias[..., 0])
             if i:
                 np.matmul(self._weights[i][0].transpose(0, 2, 1), d, out=self._back[i - 1])
+        if self._images is not None:
+            first, _ = self._weights[0]
+            d_inputs = np.matmul(first.transpose(0, 2, 1), self._back[0]).sum(axis=0)
+            self._images.backward(self._made, d_inputs, self.slopes)
         return self.gradient
 
 

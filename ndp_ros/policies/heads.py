@@ -1,50 +1,58 @@
-"""What turns an actor's outputs into mean actions, and their gradients back, on arrays.
+"""Heads: mean actions from the outputs of an actor, and gradients back, on arrays.
 
-A head per kind of policy: the outputs themselves (PPO), squashed into bounds (Dyn-E), or goal
-and weights of a dynamical system whose solution is linear in them (NDP), section 3.1 of the
-paper. Arrays are feature-major, ``(features, batch)``; means are *relative*, without the part
-that the start velocity contributes, except where alpha is learned.
+There is a head for each kind of policy: the outputs themselves (PPO, and the curve amounts of an
+NDP with noise of the segment), squashed into bounds (off-policy), or goal and weights of a
+dynamical system whose solution is linear in them (NDP, section 3.1). Arrays are feature-major,
+``(features, batch)``; means are *relative*, without the part that the start velocity contributes,
+except where alpha is learned.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import lru_cache
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_ros.dmp.response import alpha_series, response
+from ndp_ros.dmp.learned_alpha import alpha_series
+from ndp_ros.dmp.response import response
 from ndp_ros.observation import field_slice
-from ndp_ros.policies.layout import VARIANCE_FLOOR, weight_mixing
+from ndp_ros.policies.layout import VARIANCE_FLOOR, actor_outputs, weight_mixing
 from ndp_ros.policies.spec import ALPHA_RANGE, PolicySpec
-
-if TYPE_CHECKING:
-    from ndp_ros.policies.array_policy import ArrayPolicy
 
 Array = NDArray[Any]
 
 
-def make_head(policy: ArrayPolicy, batch: int) -> Head:
-    """Return the head of a policy for a fixed number of observations."""
-    spec, dtype = policy.spec, policy.dtype
-    if spec.method == "bounded":
+def make_head(spec: PolicySpec, batch: int, dtype: Any, mean: Array, variance: Array) -> Head:
+    """Return the head of a policy for a fixed number of observations.
+
+    Args:
+        spec: Shape and scales.
+        batch: Number of observations of a pass.
+        dtype: Type of every number in a pass.
+        mean: Statistics ``(n_obs,)`` by which the observations are normalised; a head reads them
+            at each pass, so they are changed in place.
+        variance: The same for the variance.
+    """
+    if spec.bounded:
         return BoundedHead(spec, batch, dtype)
-    if spec.method != "ndp":
+    if spec.method != "ndp" or spec.noise == "segment":
         return PlainHead(spec, batch)
     if spec.learned_alpha:
-        return AlphaHead(policy, batch, dtype)
+        return AlphaHead(spec, batch, dtype, mean, variance)
     return DynamicHead(spec, batch, dtype)
 
 
 class Head(Protocol):
-    """What turns the actor's output into means, and gradients back."""
+    """The last part of an actor: outputs to means, and their gradients back."""
 
     def forward(self, u: Array, x: Array) -> Array:
-        """Return the relative means ``(k, dof, batch)``.
+        """Return the relative means ``(*spec.decision, batch)``.
 
         Args:
             u: Outputs of the actor ``(outputs, batch)``.
-            x: What it saw, normalised ``(n_obs, batch)``.
+            x: Its normalised observations ``(n_obs, batch)``.
         """
         ...
 
@@ -54,11 +62,11 @@ class Head(Protocol):
 
 
 class PlainHead:
-    """The output is the means: PPO and PPO-multi."""
+    """A head whose outputs are the means: PPO, PPO-multi and curve amounts."""
 
     def __init__(self, spec: PolicySpec, batch: int) -> None:
-        self._means = (spec.k, spec.dof, batch)
-        self._outputs = (spec.k * spec.dof, batch)
+        self._means = (*spec.decision, batch)
+        self._outputs = (actor_outputs(spec), batch)
 
     def forward(self, u: Array, x: Array) -> Array:
         """Return the outputs, reshaped."""
@@ -70,10 +78,10 @@ class PlainHead:
 
 
 class BoundedHead:
-    """The means are the outputs squashed into (-1, 1)."""
+    """A head whose means are the outputs squashed into (-1, 1)."""
 
     def __init__(self, spec: PolicySpec, batch: int, dtype: Any) -> None:
-        self._means = np.empty((spec.k, spec.dof, batch), dtype)
+        self._means = np.empty((*spec.decision, batch), dtype)
 
     def forward(self, u: Array, x: Array) -> Array:
         """Return the squashed outputs."""
@@ -86,13 +94,15 @@ class BoundedHead:
 
 
 class DynamicHead:
-    """The output is goal and weights, the means are the DMP's displacements.
+    """A head whose outputs are goal and weights, and whose means are the DMP's displacements.
 
-    With s = g - y0 the displacements are A [s; w s]: the rows of the response, one
-    subtracted from the next.
+    With s = g - y0 the displacements are A [s; w s], or A [s; w] for a free forcing term: the rows
+    of the response, one subtracted from the next.
     """
 
     def __init__(self, spec: PolicySpec, batch: int, dtype: Any) -> None:
+        self._scaled = spec.dmp.scaled
+        self._per_action = (1.0 / np.array(spec.action_scale))[:, None].astype(dtype)
         rows = mixed_rows(spec, displacement_rows(spec))[:, 1:]
         self._A = rows.astype(dtype)
         self._unit = (spec.goal_gain / np.array(spec.action_scale))[:, None].astype(dtype)
@@ -107,30 +117,36 @@ class DynamicHead:
         """Return the relative means ``(k, dof, batch)``."""
         self._u = u.reshape(self._C.shape)
         np.multiply(self._u[0], self._unit, out=self._C[0])
-        np.multiply(self._u[1:], self._C[0], out=self._C[1:])
+        factor = self._C[0] if self._scaled else self._per_action
+        np.multiply(self._u[1:], factor, out=self._C[1:])
         np.matmul(self._A, self._C.reshape(len(self._C), -1), out=_flat(self._means))
         return self._means
 
     def backward(self, d_means: Array) -> Array:
         """Return the gradient of the outputs ``(outputs, batch)``."""
         np.matmul(self._A.T, _flat(d_means), out=_flat(self._dC))
-        np.multiply(self._dC[1:], self._C[0], out=self._du[1:])
-        self._dC[1:] *= self._u[1:]
-        np.add.reduce(self._dC, axis=0, out=self._du[0])
+        if self._scaled:
+            np.multiply(self._dC[1:], self._C[0], out=self._du[1:])
+            self._dC[1:] *= self._u[1:]
+            np.add.reduce(self._dC, axis=0, out=self._du[0])
+        else:
+            np.multiply(self._dC[1:], self._per_action, out=self._du[1:])
+            self._du[0] = self._dC[0]
         self._du[0] *= self._unit
         return self._du.reshape(-1, self._du.shape[-1])
 
 
 class AlphaHead:
-    """As :class:`DynamicHead`, with an alpha for each segment from the last output.
+    """A :class:`DynamicHead` with an alpha for each segment from the last output.
 
     A is then a Chebyshev series over alpha, and the start velocity's column moves with it: it
     is part of the means here, taken from the normalised observation.
     """
 
-    def __init__(self, policy: ArrayPolicy, batch: int, dtype: Any) -> None:
-        spec = policy.spec
-        self._policy, self._alpha = policy, spec.dmp.alpha
+    def __init__(
+        self, spec: PolicySpec, batch: int, dtype: Any, mean: Array, variance: Array
+    ) -> None:
+        self._mean, self._variance, self._alpha = mean, variance, spec.dmp.alpha
         times = np.arange(spec.k + 1) / spec.k
         precision = max(float(np.finfo(dtype).eps), 1e-14)
         series = alpha_series(spec.dmp, times, 1, ALPHA_RANGE, precision)
@@ -138,19 +154,20 @@ class AlphaHead:
         self._S = np.stack([mixed_rows(spec, r) for r in rows]).astype(dtype)
         self._n = np.arange(len(series), dtype=dtype)[:, None]
         scale = np.array(spec.action_scale)[:, None]
+        self._scaled, self._per_action = spec.dmp.scaled, (1.0 / scale).astype(dtype)
         self._unit = (spec.goal_gain / scale).astype(dtype)
         self._duration = spec.segment_duration / scale
         self._where = field_slice(spec.observation, "setpoint_velocity")
         self._C = np.empty((self._S.shape[2], spec.dof, batch), dtype)
 
     def forward(self, u: Array, x: Array) -> Array:
-        """Return the means ``(k, dof, batch)``, all of them."""
-        C, policy, here = self._C, self._policy, self._where
-        spread = np.sqrt(policy.variance[here] + VARIANCE_FLOOR)[:, None]
-        C[0] = (x[here] * spread + policy.mean[here][:, None]) * self._duration
+        """Return the means ``(k, dof, batch)``, the part of the start velocity included."""
+        C, here = self._C, self._where
+        spread = np.sqrt(self._variance[here] + VARIANCE_FLOOR)[:, None]
+        C[0] = (x[here] * spread + self._mean[here][:, None]) * self._duration
         self._u = u[:-1].reshape(len(C) - 1, *C.shape[1:])
         np.multiply(self._u[0], self._unit, out=C[1])
-        np.multiply(self._u[1:], C[1], out=C[2:])
+        np.multiply(self._u[1:], C[1] if self._scaled else self._per_action, out=C[2:])
         self._raw = u[-1]
         self._angles = self._n * alpha_angle(self._raw, self._alpha)
         self._T = np.cos(self._angles)
@@ -170,8 +187,9 @@ class AlphaHead:
         slope = np.sum(d_T * self._n * np.sin(self._angles), axis=0)
         d_u = np.empty((self._u.size // d_means.shape[-1] + 1, d_means.shape[-1]), d_means.dtype)
         d_parts = d_u[:-1].reshape(self._u.shape)
-        np.multiply(d_C[2:], self._C[1], out=d_parts[1:])
-        d_parts[0] = (d_C[1] + np.sum(d_C[2:] * self._u[1:], axis=0)) * self._unit
+        np.multiply(d_C[2:], self._C[1] if self._scaled else self._per_action, out=d_parts[1:])
+        through_weights = np.sum(d_C[2:] * self._u[1:], axis=0) if self._scaled else 0.0
+        d_parts[0] = (d_C[1] + through_weights) * self._unit
         d_u[-1] = slope * np.pi * share * (1.0 - share)
         return d_u
 
@@ -186,14 +204,15 @@ def alpha_angle(raw: Array, start: float) -> Array:
 
 
 def mixed_rows(spec: PolicySpec, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return rows ``(k, 2 + r)`` for an NDP's outputs instead of ``(k, 2 + N)`` for w s."""
+    """Return rows ``(k, 2 + r)`` for an NDP's outputs instead of its weights ``(k, 2 + N)``."""
     return np.hstack((rows[:, :2], rows[:, 2:] @ weight_mixing(spec)))
 
 
+@lru_cache(maxsize=16)
 def displacement_rows(spec: PolicySpec) -> NDArray[np.float64]:
     """Return A ``(k, 2 + N)``: displacements over each of the k control steps.
 
-    Columns are those of the response for yd0 per segment, s = g - y0 and w s. There is
+    Columns are those of the response for yd0 per segment, s = g - y0 and w s (or w). There is
     none for y0: the response's columns for y0 and g add up to one at all times.
     """
     rows = response(spec.dmp, np.arange(spec.k + 1) / spec.k)[0]

@@ -1,23 +1,23 @@
-"""Names, shapes and order of everything that a policy's numbers consist of.
+"""Names, shapes and order of a policy's tensors, and their initial values.
 
-All parameters of a policy lie in one flat vector, so that roll-out workers read
-them from shared memory, Adam is a handful of vector operations and both the torch
-modules and the numpy policy are views of the same memory. Actor and critic weights
-of the same layer are neighbours, which lets one batched product serve both.
+All parameters lie in one flat vector: roll-out workers read them from shared memory, and Adam is a
+handful of vector operations. The weights of actor and critic in the same layer are neighbours, so
+that one batched product serves both.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_ros.dmp.curves import Curves
 from ndp_ros.dmp.response import whitening
-from ndp_ros.observation import observation_size
+from ndp_ros.observation import ObservationField, observation_size
 from ndp_ros.policies.spec import PolicySpec
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -37,9 +37,9 @@ ACTOR_GAIN = 0.01
 
 
 def actor_outputs(spec: PolicySpec) -> int:
-    """Return the width of phi: goal and weights per joint, or k displacements per joint."""
-    if spec.method != "ndp":
-        return spec.dof * spec.k
+    """Return the width of phi: goal and weights per joint, or the decision's size."""
+    if spec.method != "ndp" or spec.noise == "segment":
+        return math.prod(spec.decision)
     per_joint = 1 + int(weight_mixing(spec).shape[1])
     return spec.dof * per_joint + int(spec.learned_alpha)
 
@@ -53,13 +53,46 @@ def weight_mixing(spec: PolicySpec) -> NDArray[np.float64]:
     return mixing
 
 
+@lru_cache(maxsize=16)
+def curves_of(spec: PolicySpec) -> tuple[Curves, NDArray[np.float64]]:
+    """Return the curves of a policy with noise of the segment.
+
+    With them comes the end displacement (dof,) of one unit of the first curve [rad].
+    """
+    unit = spec.reach * spec.k * np.array(spec.action_scale)
+    return Curves(spec.dmp, spec.curves, spec.curve_size), unit
+
+
 def critic_outputs(spec: PolicySpec) -> int:
-    """Return the number of value heads, section 3.4."""
-    return spec.k if spec.critic_heads == "multi" else 1
+    """Return the number of value heads, section 3.4; one draw a segment has one value."""
+    return spec.decision[0] if spec.critic_heads == "multi" else 1
+
+
+CHANNELS = (16, 32, 32)
+"""Channels after each convolution of an image, of 3 x 3 with a step of 2."""
+FEATURES = 50
+"""Values that an image becomes before the hidden layers."""
+PIXEL_VARIANCE = 0.01
+"""Least variance by which an image is normalised; its values are in -1 to 1."""
+
+
+def image_shapes(image: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return the weights' shapes of the encoder of an image (channels, height, width)."""
+    below, height, width = image
+    shapes: list[tuple[int, ...]] = []
+    for channels in CHANNELS:
+        shapes.append((channels, below, 3, 3))
+        below, height, width = channels, -(-height // 2), -(-width // 2)
+    return [*shapes, (FEATURES, below * height * width)]
+
+
+def images_of(fields: Sequence[ObservationField]) -> list[tuple[int, ...]]:
+    """Return the shapes of the images among the fields of an observation."""
+    return [f.image for f in fields if f.image]
 
 
 class Layout:
-    """Where each parameter of a policy lies in the flat vector.
+    """The place of each parameter of a policy in the flat vector.
 
     Attributes:
         widths: Layer widths of the actor and of the critic, by network name.
@@ -69,18 +102,23 @@ class Layout:
     """
 
     def __init__(self, spec: PolicySpec) -> None:
-        inputs = observation_size(spec.observation)
+        images, n_obs = images_of(spec.observation), observation_size(spec.observation)
+        inputs = n_obs + sum(FEATURES - math.prod(image) for image in images)
         self.widths: dict[str, tuple[int, ...]] = {
             "actor": (inputs, *spec.hidden, actor_outputs(spec)),
             "critic": (inputs, *spec.hidden, critic_outputs(spec)),
         }
-        self.shapes: dict[str, tuple[int, ...]] = {LOG_STD: (spec.dof,)}
+        self.shapes: dict[str, tuple[int, ...]] = {LOG_STD: (spec.decision[1],)}
         for layer in range(len(spec.hidden) + 1):
             for kind in ("weight", "bias"):
                 for network, widths in self.widths.items():
                     shape = (widths[layer + 1], widths[layer])[: 2 if kind == "weight" else 1]
                     self.shapes[f"{network}.{layer}.{kind}"] = shape
-        self.statistics: dict[str, tuple[int, ...]] = {MEAN: (inputs,), VARIANCE: (inputs,)}
+        for i, image in enumerate(images):
+            for layer, shape in enumerate(image_shapes(image)):
+                self.shapes[f"images.{i}.{layer}.weight"] = shape
+                self.shapes[f"images.{i}.{layer}.bias"] = shape[:1]
+        self.statistics: dict[str, tuple[int, ...]] = {MEAN: (n_obs,), VARIANCE: (n_obs,)}
         self._slices: dict[str, slice] = {}
         start = 0
         for name, shape in self.shapes.items():
@@ -120,8 +158,8 @@ class Layout:
 def initial_tensors(spec: PolicySpec, seed: int) -> dict[str, NDArray[np.float32]]:
     """Return the tensors of an untrained policy.
 
-    Weights are orthogonal (gain sqrt(2); 0.01 for the actor's last layer, 1 for the
-    critic's), biases zero, the normaliser an identity.
+    Weights are orthogonal (gain sqrt(2); 0.01 for the actor's last layer, 1 for that of the critic
+    and of an image), biases zero, the normaliser an identity.
     """
     layout = Layout(spec)
     rng = np.random.default_rng([seed, 0x1417])
@@ -131,8 +169,10 @@ def initial_tensors(spec: PolicySpec, seed: int) -> dict[str, NDArray[np.float32
         network, _, rest = name.partition(".")
         if rest.endswith("weight"):
             outer = ACTOR_GAIN if network == "actor" else 1.0
-            gain = outer if rest.startswith(f"{last}.") else math.sqrt(2.0)
-            tensors[name] = (gain * _orthogonal(rng, shape)).astype(np.float32)
+            final = len(shape) == 2 if network == "images" else rest.startswith(f"{last}.")
+            gain = outer if final else math.sqrt(2.0)
+            matrix = _orthogonal(rng, (shape[0], math.prod(shape[1:])))
+            tensors[name] = (gain * matrix).astype(np.float32).reshape(shape)
         else:
             tensors[name] = np.zeros(shape, np.float32)
     tensors[LOG_STD] += np.float32(spec.init_log_std)

@@ -1,4 +1,4 @@
-"""The torch building blocks of phi: the perceptron and the observation normaliser."""
+"""The torch building blocks of phi: perceptron, encoders of images, observation normaliser."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ndp_ros.policies.layout import OBSERVATION_CLIP, VARIANCE_FLOOR
+from ndp_ros.observation import ObservationField, field_slices
+from ndp_ros.policies.layout import OBSERVATION_CLIP, VARIANCE_FLOOR, image_shapes
 
 
 class Mlp(nn.ModuleList):
@@ -23,6 +24,43 @@ class Mlp(nn.ModuleList):
         for layer in list(self)[:-1]:
             x = torch.tanh(layer(x))
         return torch.as_tensor(self[-1](x))
+
+
+class ImageEncoder(nn.ModuleList):
+    """A small convolutional network with ReLU, whose features end in tanh."""
+
+    def __init__(self, image: Sequence[int]) -> None:
+        """Make the layers for an image (channels, height, width)."""
+        *kernels, last = image_shapes(image)
+        layers = [nn.Conv2d(s[1], s[0], 3, stride=2, padding=1) for s in kernels]
+        super().__init__([*layers, nn.Linear(last[1], last[0])])
+        self._image = tuple(image)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map flat images ``(batch, size)`` to features ``(batch, FEATURES)``."""
+        *convolutions, last = list(self)
+        x = x.reshape(-1, *self._image)
+        for layer in convolutions:
+            x = torch.relu(layer(x))
+        return torch.tanh(last(x.flatten(1)))
+
+
+class ImageEncoders(nn.ModuleList):
+    """The encoders of all images of an observation; its other fields pass unchanged."""
+
+    def __init__(self, fields: Sequence[ObservationField]) -> None:
+        """Make an encoder for each image among the fields."""
+        places = field_slices(fields)
+        super().__init__(ImageEncoder(f.image) for f, _ in places if f.image)
+        self._vectors = [where for f, where in places if not f.image]
+        self._images = [where for f, where in places if f.image]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map normalised observations ``(batch, n_obs)`` to vectors, then features."""
+        if not self._images:
+            return x
+        features = [net(x[:, where]) for net, where in zip(self, self._images, strict=True)]
+        return torch.cat([*(x[:, where] for where in self._vectors), *features], dim=1)
 
 
 class Normaliser(nn.Module):

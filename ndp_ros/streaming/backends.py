@@ -1,4 +1,7 @@
-"""From a name to an arm and its Ω: the table of backends, each imported when it is used."""
+"""Backends by name: each builds an arm and its tracking law Ω, and is imported when it is used.
+
+A new backend is a row of :data:`BACKENDS`, or any ``module:function`` given as ``hardware``.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,23 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from ndp_ros.arms.arm import Arm, ArmConfig
-from ndp_ros.control.omega import Identity, InverseDynamics, Omega
+from ndp_ros.config import fields_of
+from ndp_ros.control.arm import Arm, ArmConfig
+from ndp_ros.control.omega import Identity, Omega
 from ndp_ros.errors import ArmError, ConfigError
 from ndp_ros.streaming.config import StreamSpec, options_of
 
 Maker = Callable[..., tuple[Arm, Omega]]
 """``make(config: ArmConfig, *, task, command_mode, rate, seed, **options) -> (arm, omega)``.
 
-Builds without reaching out: only ``arm.connect()`` may open a connection.
+It only builds: no connection is opened before ``arm.connect()``.
 """
 
 BACKENDS = {
-    "mujoco": "ndp_ros.streaming.backends:make_mujoco",
+    "mujoco": "ndp_ros.tasks.hosted:make",
     "mock": "ndp_ros.streaming.backends:make_mock",
     "kortex": "ndp_ros.arms.kortex:make",
-    "ros2_control": "ndp_ros.arms.ros2_arm:make",
+    "ros2_control": "ndp_ros.arms.ros2_control:make",
 }
 
 
@@ -39,7 +43,7 @@ def make(spec: StreamSpec) -> tuple[Arm, Omega]:
     module_name, _, function = path.partition(":")
     if not function:
         raise ConfigError.choice("hardware", spec.hardware, [*BACKENDS, "<module>:<function>"])
-    options = options_of(spec.options, spec.hardware)
+    options = _options(spec)
     try:
         maker: Maker = getattr(importlib.import_module(module_name), function)
     except (ImportError, AttributeError) as error:
@@ -54,19 +58,21 @@ def make(spec: StreamSpec) -> tuple[Arm, Omega]:
     )
 
 
-def make_mujoco(
-    config: ArmConfig, *, task: str, command_mode: str, rate: float, seed: int
-) -> tuple[Arm, Omega]:
-    """Return the simulated arm in a task's scene, driven by computed torque."""
-    from ndp_ros.arms.mujoco import MujocoArm, physics_timestep
-    from ndp_ros.control.rigid_body import RigidBody
+def _options(spec: StreamSpec) -> dict[str, Any]:
+    """Return the arguments of a backend's factory that not all factories have.
 
-    if command_mode != "torque":
-        raise ArmError.choice("command_mode of the simulated arm", command_mode, ("torque",))
-    arm = MujocoArm(config, task, physics_timestep(1.0 / rate))
-    info = arm.connect()
-    body = RigidBody(arm.model, info.joint_names[: info.n_arm])
-    return arm, InverseDynamics(body, config.natural_frequency, info.max_torque)
+    Raises:
+        ConfigError: If options are no JSON mapping, or belong to a backend that takes settings.
+    """
+    if spec.hardware == "mujoco":
+        return {"task_options": spec.task_options, **options_of(spec.options, spec.hardware)}
+    settings = {"kortex": spec.kortex, "ros2_control": spec.ros2_control}.get(spec.hardware)
+    if settings is None:
+        return options_of(spec.options, spec.hardware)
+    if spec.options != "{}":
+        names = ", ".join(p.name for p in fields_of(type(settings)))
+        raise ConfigError(f"{spec.hardware} takes no options; it has parameters ({names})")
+    return {"settings": settings}
 
 
 def make_mock(

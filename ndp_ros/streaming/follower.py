@@ -1,48 +1,54 @@
-"""What the arm shall do at each tick: segments and requests in, one setpoint out.
+"""The state machine of the streamer: segments and requests in, one setpoint per tick out.
 
-The state machine of the streamer without its process: no clock, no shared memory, no
-arm, so that every sequence of segments, delays, drops and faults can be run through it
-at any speed.
+It has no clock, no shared memory and no arm, so that every sequence of segments, delays, drops
+and faults can be run through it at any speed.
 
     holding ──follow──► waiting ──segment──► following ──starved──► braking ──at rest──► waiting
        ▲                   │                     │                     ▲
        └──hold, at rest────┴────────hold─────────┴──────────────►──────┘
     any ──fault──► fault (brakes first, then rests) ──clear_fault──► holding
 
-A new segment starts from the setpoint (y, yd) of the last tick, so position and
-velocity are continuous whenever it comes. All its setpoints are computed at once, by
-one matrix product with the response; a tick takes the next one.
+Hand-over: a new segment starts from the setpoint (y, yd) of the last tick, so that position and
+velocity are continuous whenever it comes. Some setpoints of its horizon are computed and judged at
+once, the rest a few ticks before they are due.
 
-A segment that is too fast may be slowed down (``on_fast_segment: stretch``): the same goal
-and weights, solved anew from the same start for a duration that is longer by the excess.
-The rows of its response then lie further apart than a tick; between them setpoints are
-interpolated by quintic polynomials, which agree in y, yd and ydd at both ends.
+A segment that is too fast may be slowed down (``on_fast_segment: stretch``): the same goal and
+weights are solved again from the same start for a longer duration. The rows of its response then
+lie further apart than a tick; between them setpoints are interpolated by quintic polynomials,
+which agree in y, yd and ydd at both ends.
 """
 
 from __future__ import annotations
 
+import ctypes
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_ros.streaming.config import RuntimeConfig
-from ndp_ros.streaming.guard import BRAKE, FAULT, Guard
+from ndp_ros.control.memory import fields
+from ndp_ros.streaming.config import TUNABLE, RuntimeConfig
+from ndp_ros.streaming.guard import BRAKE, FAULT, Guard, Verdict
 from ndp_ros.streaming.layout import PHASES
+from ndp_ros.streaming.motion import Hermite, Motion
+from ndp_ros.streaming.slots import Matrix, Response
 
 Array = NDArray[np.float64]
 
 STARTING, HOLDING, WAITING, FOLLOWING, BRAKING, FAULTY, STOPPED = range(len(PHASES))
 
 _ATTEMPTS = 6
+"""Durations that are tried for a segment that is too fast."""
 _RETREAT_SPEED = 0.1
-"""Speed of a retreat, in units of the velocity limits."""
+"""Speed of a retreat as a share of the velocity limits."""
 _MOVES = 0.02
-"""Speed from which on a joint can be seen to brake [rad/s]."""
+"""Speed from which on braking of a joint can be measured [rad/s]."""
 
 
-class Follower:
+class Follower(ctypes.Structure):
     """The setpoint and the phase of one arm, tick by tick.
 
     Attributes:
@@ -50,14 +56,46 @@ class Follower:
         phase: Index into ``PHASES``.
         sequence: Number of the segment that drives the arm; 0 for none.
         fault: Latched violation, with its explanation; empty for none.
-        reason: Why the arm last braked, was refused a segment or had one changed; empty once
-            it was told to hold.
+        reason: Why the arm last braked, or why a segment was refused or changed; empty after a
+            request to hold.
         refusal: Why a segment was refused last.
-        accepted, dropped, refused, stretched: Segments so far.
-        retreats: Whether the arm has gone elsewhere to rest after a fault, or was kept from it.
+        accepted, dropped, refused, stretched: Numbers of segments so far.
+        retreat_used: Whether the retreat of the present fault has begun or was cancelled.
     """
 
-    def __init__(self, guard: Guard, config: RuntimeConfig, max_rows: int, max_basis: int) -> None:
+    _fields_ = fields(
+        phase=int,
+        sequence=int,
+        _index=int,
+        _end=int,
+        _due=int,
+        _admitted=int,
+        _stretch=float,
+        _enabled=bool,
+        _current=int,
+        accepted=int,
+        refused=int,
+        _refused_before=int,
+        _ignore_before=float,
+    )
+
+    def __init__(
+        self,
+        guard: Guard,
+        config: RuntimeConfig,
+        places: Sequence[Matrix],
+        max_rows: int,
+        max_basis: int,
+    ) -> None:
+        """Prepare every array that the loop needs.
+
+        Args:
+            guard: Judge of segments and setpoints.
+            config: Parameters of the loop.
+            places: Where the response matrices of segments lie.
+            max_rows: Largest number of their rows.
+            max_basis: Largest N.
+        """
         dof = guard.info.dof
         self.guard = guard
         self.setpoint = np.zeros((3, dof))
@@ -69,39 +107,60 @@ class Follower:
         self.accepted = self.dropped = self.refused = self.stretched = 0
         self._enabled = False
         self._retreat: Array | None = None
-        self.retreats = False
-        self._config = config
-        self._dof = dof
-        self._max_basis = max_basis
-        # Two tables, so that a segment that is refused leaves the one that runs alone.
-        self._memory = [np.zeros(dof * 3 * max_rows) for _ in range(2)]
-        self._max_rows = max_rows
-        self._active = 0
-        self._table = self._memory[0][: dof * 3].reshape(dof, 3, 1).transpose(1, 0, 2)
-        self._columns = np.zeros((dof, 3 + max_basis))
+        self.retreat_used = False
+        self._config, self._places = config, places
+        self._max_basis, self._max_rows = max_basis, max_rows
+        # Two, so that a segment that is refused leaves the running one unchanged.
+        self._motions = [
+            Motion(places, guard.info.n_arm, guard.lower, guard.upper, max_basis) for _ in range(2)
+        ]
+        self._current = 0
         self._wanted = np.zeros((3, dof))
         self._index = 0
+        self._admitted = 0
+        """Index up to which the rows ahead are known to pass the limits one after another."""
         self._end = self._due = 0
         self._stretch = 1.0
-        self._hermite = _Hermite(dof)
+        self._hermite = Hermite(dof)
         self._ignore_before = -math.inf
         self._refused_before = 0
-        """Segments that had been refused when the last one was accepted."""
+        """Number of refused segments at the time the last one was accepted."""
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """The arrays and numbers that compiled code shares, by its names for them."""
+        a, b = (motion.memory(str(number)) for number, motion in enumerate(self._motions))
+        return {"follower": self, "setpoint": self.setpoint, **a, **b, **self.guard.memory}
+
+    @property
+    def constants(self) -> dict[str, float]:
+        """Limits of a segment that may be taken over, for compiled code."""
+        config = self._config
+        return {
+            "max_age": config.max_parameter_age,
+            "tolerance": config.position_tolerance,
+            "clamps": config.on_fast_segment == "clamp",
+            **self.guard.constants,
+            "overdue_after": config.overdue_after,
+            "grace": config.grace,
+            "rate": config.rate,
+            "max_rows": self._max_rows,
+        }
 
     # -- requests ----------------------------------------------------------------------------
 
-    def seat(self, position: Array) -> None:
-        """Begin anew at rest where the arm is measured, so that nothing jumps."""
+    def rest_at(self, position: Array) -> None:
+        """Begin again from rest at a position (dof,) of the arm, so that nothing jumps."""
         self.setpoint[0] = position
         self.setpoint[1:] = 0.0
-        self.guard.seat(position)
-        self.sequence = 0
+        self.guard.rest_at(position)
+        self.sequence = self._admitted = 0
         self._retreat = None
         if self.phase != FAULTY:
             self.phase = WAITING if self._enabled else HOLDING
 
     def follow(self) -> str:
-        """Accept segments from now on; return why not, or nothing."""
+        """Accept segments from now on; return why not, or an empty text."""
         if self.fault:
             return f"in fault ({self.fault}): clear it first"
         self._enabled = True
@@ -112,7 +171,7 @@ class Follower:
     def hold(self, reason: str = "") -> None:
         """Brake, hold, and accept no segment until :meth:`follow`."""
         self._enabled = False
-        # What happened before is not why the arm brakes now.
+        # Earlier events are not the reason for braking now.
         self.reason = reason
         self.brake(reason)
 
@@ -121,7 +180,7 @@ class Follower:
 
         Args:
             name: The violation.
-            text: More for people.
+            text: Its explanation.
         """
         if not self.fault:
             self.fault = self.reason = f"{name}: {text}" if text else name
@@ -130,31 +189,37 @@ class Follower:
 
     def retreat(self, position: Array) -> None:
         """Go slowly to rest at a position (dof,) while in fault, once for each fault."""
-        if self.phase == FAULTY and not self.retreats:
-            self._retreat, self.retreats = position.copy(), True
+        if self.phase == FAULTY and not self.retreat_used:
+            self._retreat, self.retreat_used = position.copy(), True
 
-    def stay(self) -> None:
-        """Give up a retreat, begun or not: brake, and rest here."""
-        self._retreat, self.retreats = None, self.phase == FAULTY
+    def cancel_retreat(self) -> None:
+        """Brake and rest here instead of retreating, or of going on with a retreat."""
+        self._retreat, self.retreat_used = None, self.phase == FAULTY
 
     def clear(self) -> str:
-        """Unlatch a fault and hold; return why not, or nothing.
+        """Unlatch a fault and hold; return why not, or an empty text.
 
-        The setpoint stays where it is: should the arm be elsewhere, that is a following error.
+        The setpoint stays where it is; an arm that is elsewhere has a following error.
         """
         if not self.fault:
             return ""
         if self.moving:
             return "the arm is still being brought to rest"
         self.fault = ""
-        self._retreat, self.retreats = None, False
+        self._retreat, self.retreat_used = None, False
         self.phase = HOLDING
         return ""
 
+    def tune(self, values: Array) -> None:
+        """Take other values of the parameters ``TUNABLE``; rows ahead are judged anew."""
+        changes: dict[str, Any] = dict(zip(TUNABLE, map(float, values), strict=True))
+        self.guard.tune(replace(self.guard.config, **changes))
+        self._admitted = 0
+
     def reset(self, position: Array, now: float) -> None:
-        """Begin anew after the arm was put elsewhere; segments from before do not count."""
+        """Begin again after the arm was moved to a new start; older segments are dropped."""
         self._ignore_before = now
-        self.seat(position)
+        self.rest_at(position)
 
     @property
     def moving(self) -> bool:
@@ -163,18 +228,21 @@ class Follower:
 
     @property
     def overdue(self) -> bool:
-        """Whether the segment that is followed should have been replaced by now."""
+        """Whether the running segment should have been replaced by now."""
         return self.phase == FOLLOWING and self._index >= self._due
 
     # -- segments ----------------------------------------------------------------------------
 
-    def offer(self, segment: Any, look: Any, now: float) -> bool:
-        """Take a segment over if it is good, and say in ``reason`` why it is not.
+    def offer(self, segment: Any, now: float) -> bool:
+        """Take a segment over if the guard accepts it; otherwise ``reason`` says why not.
 
         Args:
-            segment: Record with ``stamp, sequence, slot, generation, n_basis, g, origin, w``.
-            look: The response's place in the mailbox (``look``, ``unchanged``).
+            segment: Record with ``stamp, sequence, slot, generation, n_basis, scaled, g, origin,
+                w``.
             now: CLOCK_MONOTONIC [s].
+
+        Returns:
+            Whether it drives the arm from the next tick on.
         """
         sequence, stamp = int(segment["sequence"]), float(segment["stamp"])
         if not self._enabled or self.phase == FAULTY:
@@ -182,16 +250,39 @@ class Follower:
         age = now - stamp
         if not age <= self._config.max_parameter_age or stamp < self._ignore_before:
             self.dropped += 1
-            self.guard.hit_quietly("segment_late")
+            self.guard.count("segment_late")
             self.reason = f"segment_late: segment {sequence} is {age * 1e3:.0f} ms old"
             return False
-        found = look.look(int(segment["generation"]))
+        place = self._places[int(segment["slot"])]
+        found = place.view(int(segment["generation"]))
         n = int(segment["n_basis"])
-        if found is None or found[1].shape[2] != 3 + n or n > self._max_basis:
+        if found is None or found.rows.shape[2] != 3 + n or n > self._max_basis:
             return self._refuse("segment_mismatch", f"segment {sequence} has no response matrix")
-        mark, B, duration = found
-        rows = min(B.shape[1], self._max_rows)
-        stretch = 1.0
+        verdict, stretch = self._judge(segment, found)
+        if not place.unchanged(found.mark):
+            return self._refuse("segment_mismatch", f"response of segment {sequence} changed")
+        if verdict.stretch != 1.0:
+            name = verdict.name if verdict.stretch == 0.0 else "segment_impossible"
+            return self._refuse(name, f"segment {sequence}: {verdict.text}")
+        if stretch > 1.0:
+            self.stretched += 1
+            self.guard.count("segment_stretched")
+            self.reason = f"segment_stretched: segment {sequence} slowed down {stretch:.2f} times"
+        self._current = 1 - self._current
+        self._index = self._admitted = 0
+        self._stretch, duration = stretch, found.duration * stretch
+        self._due = math.ceil((duration + self._config.overdue_after) * self._config.rate)
+        past = (duration + self._config.grace) * self._config.rate
+        rows = min(self._motions[self._current].length, self._max_rows)
+        self._end = min(math.floor(past + 1e-6), math.floor((rows - 1) * stretch))
+        self.phase, self.sequence = FOLLOWING, sequence
+        self.accepted += 1
+        self._refused_before = self.refused
+        return True
+
+    def _judge(self, segment: Any, response: Response) -> tuple[Verdict, float]:
+        """Start a segment as the candidate; return the verdict on it, and how it is slowed down."""
+        candidate, stretch = self._motions[1 - self._current], 1.0
         verdict = self.guard.judge_parameters(segment["g"], segment["w"])
         for _ in range(_ATTEMPTS):
             if verdict.stretch == 0.0:
@@ -201,65 +292,17 @@ class Follower:
                 verdict.text += f", even slowed down {self._config.max_stretch:g} times"
                 verdict.name, verdict.stretch = "segment_impossible", 0.0
                 break
-            table = self._roll_out(segment, B[:, :rows], n, duration * stretch)
-            horizon = min(rows, math.floor(duration * self._config.rate + 1e-6) + 1)
-            verdict = self.guard.judge(table[:, :, :horizon])
+            candidate.bind(segment, response, self.setpoint, stretch)
+            verdict = self.guard.judge(candidate.samples())
             if verdict.stretch == 1.0:
                 break
-        if not look.unchanged(mark):
-            return self._refuse("segment_mismatch", f"response of segment {sequence} changed")
-        if verdict.stretch != 1.0:
-            name = verdict.name if verdict.stretch == 0.0 else "segment_impossible"
-            return self._refuse(name, f"segment {sequence}: {verdict.text}")
-        if stretch > 1.0:
-            self.stretched += 1
-            self.guard.hit_quietly("segment_stretched")
-            self.reason = f"segment_stretched: segment {sequence} slowed down {stretch:.2f} times"
-        self._active = 1 - self._active
-        self._table = table.transpose(1, 0, 2)
-        self._index, self._stretch = 0, stretch
-        self._due = math.ceil((duration * stretch + self._config.overdue_after) * self._config.rate)
-        past = (duration * stretch + self._config.grace) * self._config.rate
-        self._end = min(math.floor(past + 1e-6), math.floor((rows - 1) * stretch))
-        self.phase, self.sequence = FOLLOWING, sequence
-        self.accepted += 1
-        self._refused_before = self.refused
-        return True
-
-    def _roll_out(self, segment: Any, B: Array, n: int, duration: float) -> Array:
-        """Return the setpoints (dof, 3, rows) of a segment that lasts ``duration`` [s]."""
-        C, dof, rows = self._columns[:, : 3 + n], self._dof, B.shape[1]
-        y, yd = self.setpoint[0], self.setpoint[1]
-        g, origin = segment["g"], segment["origin"]
-        if not np.isnan(origin[0]):
-            # What counts is the way from the start: without this, a segment that begins a
-            # few milliseconds after its observation is as many milliseconds' travel too short.
-            g = g + (y - origin)
-        C[:, 0] = y
-        C[:, 1] = yd * duration
-        C[:, 2] = g
-        np.multiply(segment["w"][:, :n], (g - y)[:, None], out=C[:, 3:])
-        table = self._memory[1 - self._active][: dof * 3 * rows].reshape(dof, 3 * rows)
-        np.matmul(C, B.reshape(3 * rows, 3 + n).T, out=table)
-        setpoints = table.reshape(dof, 3, rows)
-        setpoints[:, 1] *= 1.0 / duration
-        setpoints[:, 2] *= 1.0 / duration**2
-        self._saturate_gripper(setpoints[self.guard.info.n_arm :])
-        return setpoints
-
-    def _saturate_gripper(self, setpoints: Array) -> None:
-        """Hold the gripper at the end of its range: wanting more is how a policy grips."""
-        for joint, place in zip(setpoints, range(self.guard.info.n_arm, self._dof), strict=True):
-            y = joint[0]
-            beyond = (y > self.guard.upper[place]) | (y < self.guard.lower[place])
-            np.clip(y, self.guard.lower[place], self.guard.upper[place], out=y)
-            joint[1:, beyond] = 0.0
+        return verdict, stretch
 
     def _refuse(self, name: str, text: str) -> bool:
         self.refused += 1
-        self.guard.hit_quietly(name)
+        self.guard.count(name)
         self.refusal = f"{name}: {text}"
-        # Why it brakes stays told while it does.
+        # The reason for braking stands as long as the arm brakes.
         if self.phase != BRAKING:
             self.reason = self.refusal
         return False
@@ -271,21 +314,12 @@ class Follower:
         if self.phase == FOLLOWING:
             self._index += 1
             if self._index > self._end:
-                self.guard.hit_quietly("starved")
-                why = "the horizon passed without a new segment"
+                self.guard.count("starved")
+                cause = "the horizon passed without a new segment"
                 if self.refused > self._refused_before:
-                    why = f"the segments that came were refused, {self.refusal.split(':')[0]}"
-                self.brake(f"starved: {why}")
-            else:
-                if self._stretch == 1.0:
-                    self._wanted[:] = self._table[:, :, self._index]
-                else:
-                    self._slowed(self._index / self._stretch)
-                policy = self.guard.limit(self.setpoint, self._wanted)
-                if policy == FAULT:
-                    self.trip(self.guard.fault, "setpoint")
-                elif policy == BRAKE:
-                    self.brake(f"{self.guard.fault}: setpoint")
+                    cause = f"the segments that came were refused, {self.refusal.split(':')[0]}"
+                self.brake(f"starved: {cause}")
+            elif self._advance():
                 return
         if self.phase == BRAKING:
             if self.guard.brake(self.setpoint):
@@ -297,19 +331,46 @@ class Follower:
             elif self.guard.approach(self.setpoint, self._retreat, _RETREAT_SPEED):
                 self._retreat = None
 
-    def paused(self, before: Array, after: Array) -> None:
-        """Go on where the setpoint is, slowed down as the arm is that was told nothing meanwhile.
+    def _advance(self) -> bool:
+        """Take the setpoint that is due; return whether the segment still drives the arm."""
+        motion, index = self._motions[self._current], self._index
+        single = self._stretch == 1.0
+        row, n = (index, 1) if single else (self._row(), 2)
+        fresh = index >= self._admitted and not motion.holds(row, n)
+        if fresh:
+            motion.compute(row)
+        if not motion.intact:
+            self.guard.count("segment_mismatch")
+            self.brake(f"segment_mismatch: response of segment {self.sequence} was replaced")
+            return False
+        if fresh and single:
+            # Each passes the limits after the one before, as it would tick by tick.
+            self._admitted = index + self.guard.limiter.admits_all(self.setpoint, motion.ahead)
+        if index < self._admitted:
+            self.setpoint[:] = motion.ahead[index - motion.first]
+            return True
+        wanted = motion.ahead[row - motion.first] if single else self._interpolated(row)
+        policy = self.guard.limit(self.setpoint, wanted)
+        if policy == FAULT:
+            self.trip(self.guard.fault, "setpoint")
+        elif policy == BRAKE:
+            self.brake(f"{self.guard.fault}: setpoint")
+        return policy < BRAKE
 
-        Without this the first command after a pause would ask for the speed of before at
-        once, of an arm that has braked.
+    def slow_down(self, before: Array, after: Array) -> None:
+        """Decelerate the setpoint as the arm has, which received no command during a pause.
+
+        Otherwise the first command after the pause would ask an arm that has braked for its old
+        speed at once.
 
         Args:
             before: Velocity measured before the pause (dof,) [rad/s].
-            after: And after it.
+            after: Velocity measured after it (dof,) [rad/s].
         """
         share = np.ones_like(before)
         np.divide(after, before, out=share, where=np.abs(before) > _MOVES)
         self.setpoint[1:] *= np.clip(np.nan_to_num(share), 0.0, 1.0)
+        self._admitted = 0
 
     def brake(self, reason: str) -> None:
         """Come to rest; the next good segment sets the arm in motion again."""
@@ -318,43 +379,18 @@ class Follower:
         if self.phase in (FOLLOWING, BRAKING):
             self.phase = BRAKING
         elif self.phase == FAULTY:
-            self.stay()
+            self.cancel_retreat()
         else:
             self.phase = WAITING if self._enabled else HOLDING
 
-    def _slowed(self, place: float) -> None:
-        """Read the table between two rows, for a segment that was slowed down."""
-        row = min(int(place), self._table.shape[2] - 2)
-        step = self._stretch / self._config.rate
-        self._hermite(self._table[:, :, row : row + 2], place - row, step, self._wanted)
+    def _row(self) -> int:
+        """Return the row before the present tick of a segment that was slowed down."""
+        return min(int(self._index / self._stretch), self._motions[self._current].length - 2)
 
-
-class _Hermite:
-    """Quintic interpolation between two setpoints: y, yd and ydd agree at both ends."""
-
-    # Rows: coefficients of u^0 ... u^5 that y, yd h and ydd h^2 at both ends contribute.
-    _BASIS = np.array([
-        [1.0, 0.0, 0.0, -10.0, 15.0, -6.0],
-        [0.0, 0.0, 0.0, 10.0, -15.0, 6.0],
-        [0.0, 1.0, 0.0, -6.0, 8.0, -3.0],
-        [0.0, 0.0, 0.0, -4.0, 7.0, -3.0],
-        [0.0, 0.0, 0.5, -1.5, 1.5, -0.5],
-        [0.0, 0.0, 0.0, 0.5, -1.0, 0.5],
-    ])  # fmt: skip
-
-    def __init__(self, dof: int) -> None:
-        self._ends = np.zeros((3, 2, dof))
-        self._powers = np.zeros((3, 6))
-
-    def __call__(self, ends: Array, u: float, h: float, out: Array) -> None:
-        """Write y, yd, ydd (3, dof) at the share u of the step h [s] from the ends (3, dof, 2)."""
-        self._ends[:] = ends.transpose(0, 2, 1)
-        self._ends[1] *= h
-        self._ends[2] *= h * h
-        p = self._powers
-        p[0] = (1.0, u, u**2, u**3, u**4, u**5)
-        p[1] = (0.0, 1.0, 2 * u, 3 * u**2, 4 * u**3, 5 * u**4)
-        p[2] = (0.0, 0.0, 2.0, 6 * u, 12 * u**2, 20 * u**3)
-        p[1] /= h
-        p[2] /= h * h
-        np.dot(p @ self._BASIS.T, self._ends.reshape(6, -1), out=out)
+    def _interpolated(self, row: int) -> Array:
+        """Return the setpoint (3, dof) between two rows."""
+        motion = self._motions[self._current]
+        place, step = self._index / self._stretch - row, self._stretch / self._config.rate
+        ends = motion.ahead[row - motion.first : row - motion.first + 2]
+        self._hermite(ends, place, step, self._wanted)
+        return self._wanted

@@ -1,20 +1,24 @@
-"""The guard: the one place where every segment, setpoint, command and measurement passes.
+"""The guard: the one place where every segment, setpoint, command and measurement is checked.
 
 Each violation has a name (``GUARD_NAMES``), a count and a policy (``POLICIES``). Setpoints obey
-position, velocity and acceleration limits by construction (``control.limiter``): a wanted
-setpoint inside them passes unchanged, any other is clamped or begins braking.
+position, velocity and acceleration limits by construction (``control.limiter``): a desired
+setpoint inside them passes unchanged, any other is clamped or begins braking. Torque limits
+are enforced in :meth:`Guard.command`.
 """
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_ros.arms.arm import ArmInfo, Command, JointState
+from ndp_ros.control.arm import ArmInfo, Command, JointState
 from ndp_ros.control.limiter import ROWS, Limiter
+from ndp_ros.control.memory import fields
 from ndp_ros.errors import ConfigError
 from ndp_ros.streaming.config import POLICIES, RuntimeConfig
 from ndp_ros.streaming.layout import GUARD_NAMES
@@ -22,37 +26,39 @@ from ndp_ros.streaming.layout import GUARD_NAMES
 Array = NDArray[np.float64]
 
 COUNT, CLAMP, BRAKE, FAULT = range(len(POLICIES))
-"""Policies in order of severity; a check returns the most severe that it met."""
+"""Policies in order of severity; a check returns the most severe one of its violations."""
 
 _INDEX = {name: place for place, name in enumerate(GUARD_NAMES)}
 _TOO_FAST = 1.02
-"""Excess up to which a segment runs as it is, clamped on the way: a start at the limit is
-no reason to slow down."""
+"""Excess up to which a segment is clamped on the way instead of slowed down: it may begin at
+the limit."""
 _TORQUE_SAMPLES = 8
-"""Setpoints of a segment whose torques are looked at."""
+"""Number of setpoints of a segment whose torques are computed."""
 
 
 @dataclass
 class Verdict:
-    """What the guard says of a segment before it starts."""
+    """Judgement of a segment before it starts."""
 
     stretch: float
-    """Factor on the duration: 1 as it is, more if it would be too fast, 0 if refused."""
+    """Factor on the duration: 1 to accept, more to slow down, 0 to refuse."""
     name: str = ""
-    """Violation that the verdict rests on; empty for none."""
+    """Violation that led to it; empty for none."""
     text: str = ""
-    """One line for people."""
+    """Explanation in one line."""
 
 
-class Guard:
-    """Limits of one arm at one rate, and the counts of what violated them.
+class Guard(ctypes.Structure):
+    """Limits of one arm at one rate, and the counts of their violations.
 
     Attributes:
-        counts: Violations so far, one per name of ``GUARD_NAMES``.
+        counts: Violations so far, one count per name of ``GUARD_NAMES``.
         fault: Name of the last violation whose policy was brake or fault.
-        max_following_error: Distance between setpoint and arm allowed (n_arm,) [rad].
-        max_measured_velocity: Speed of the arm allowed (n_arm,) [rad/s].
+        max_following_error: Largest distance between setpoint and arm (n_arm,) [rad].
+        max_measured_velocity: Largest measured speed (n_arm,) [rad/s].
     """
+
+    _fields_ = fields(_torque_known=bool)
 
     def __init__(
         self,
@@ -65,9 +71,9 @@ class Guard:
         Args:
             info: Limits of the arm.
             config: Margins and policies.
-            torque_of: Torques (n, n_arm) of setpoints (dof, 3, n), to have whole segments
-                checked for torque too; such a segment is slowed down like one that is
-                too fast.
+            torque_of: Function from setpoints (dof, 3, n) to torques (n, n_arm), with which
+                whole segments are checked for torque too; a segment that takes too much is
+                slowed down like one that is too fast.
 
         Raises:
             ConfigError: If the margins leave a joint no room.
@@ -76,7 +82,7 @@ class Guard:
         self.info = info
         self.counts = [0] * len(GUARD_NAMES)
         self.fault = ""
-        dof, T = info.dof, config.period
+        dof = info.dof
         self._n = info.n_arm
         margin = np.full(dof, config.position_margin)
         margin[self._n :] = 0.0
@@ -94,18 +100,29 @@ class Guard:
         self._torque_of = torque_of
         self._policies = {
             name: POLICIES.index(getattr(config, f"on_{name}"))
-            for name in ("position", "velocity", "acceleration", "torque", "torque_rate",
-                         "following_error", "overspeed")
-        }  # fmt: skip
-        # Without it nothing else holds, so a jump is clamped whatever the others are.
+            for name in (
+                "position",
+                "velocity",
+                "acceleration",
+                "torque",
+                "torque_rate",
+                "following_error",
+                "overspeed",
+            )
+        }
+        # All other limits rest on continuity, so a jump is clamped whatever their policies are.
         self._policies["continuity"] = max(self._policies["acceleration"], CLAMP)
+        self._prepare_command_checks()
+        self._prepare_measurement_checks()
+        self._bound_checks(config)
+        self.rest_at((self.lower + self.upper) / 2.0)
 
-        # A command is judged by position, torque and change of torque; row by row.
-        n = self._n
+    def _prepare_command_checks(self) -> None:
+        """Allocate the rows by which a command is judged: position, torque, change of torque."""
+        info, config, n, dof = self.info, self.config, self._n, self.info.dof
         self._command_rows = np.zeros((3, dof))
         self._command_high = np.full((3, dof), np.inf)
-        self._command_high[1, :n] = info.max_torque[:n] * config.torque_margin
-        self._command_high[2, :n] = info.max_torque_rate[:n] * T
+        self._command_high[2, :n] = info.max_torque_rate[:n] * config.period
         self._command_low = -self._command_high
         self._command_inside = np.zeros((3, dof), bool)
         self._command_above = np.zeros((3, dof), bool)
@@ -113,71 +130,105 @@ class Guard:
         self._last_torque = np.zeros(n)
         self._torque_known = False
 
-        # A measurement is judged by following error and speed.
-        self._measured_rows = np.zeros((2, n))
-        self._measured_high = np.stack(
-            (np.full(n, config.max_following_error), info.max_velocity[:n] * config.max_overspeed)
-        )
+    def _prepare_measurement_checks(self) -> None:
+        """Allocate the rows by which a measurement is judged: following error and speed."""
+        n = self._n
+        self._measured_rows, self._measured_high = np.zeros((2, n)), np.zeros((2, n))
         self.max_following_error, self.max_measured_velocity = self._measured_high
         self._measured_inside = np.zeros((2, n), bool)
         self._measured_all_inside = np.ones((2, n), bool).tobytes()
-        self.seat((self.lower + self.upper) / 2.0)
+
+    def tune(self, config: RuntimeConfig) -> None:
+        """Take the parameters ``TUNABLE`` of another configuration, from the next tick on."""
+        self.limiter.limit_velocity(self.info.max_velocity * config.velocity_margin)
+        self.max_velocity[:] = self.limiter.max_velocity
+        self._bound_checks(config)
+        self.config = config
+
+    def _bound_checks(self, config: RuntimeConfig) -> None:
+        """Set the bounds of torques and measurements."""
+        info, n = self.info, self._n
+        self._command_high[1, :n] = info.max_torque[:n] * config.torque_margin
+        self._command_low[1] = -self._command_high[1]
+        self.max_following_error[:] = config.max_following_error
+        self.max_measured_velocity[:] = info.max_velocity[:n] * config.max_overspeed
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """The arrays and numbers that compiled code shares, by its names for them."""
+        return {
+            "guard": self,
+            "lower": self.lower,
+            "upper": self.upper,
+            "max_velocity": self.max_velocity,
+            "command_low": self._command_low,
+            "command_high": self._command_high,
+            "last_torque": self._last_torque,
+            "measured_high": self._measured_high,
+            **self.limiter.memory,
+        }
+
+    @property
+    def constants(self) -> dict[str, float]:
+        """How segments are judged, for compiled code, which computes no torques."""
+        takes = self.config.on_fast_segment == "clamp" or self._torque_of is None
+        return {"too_fast": _TOO_FAST, "takes": takes}
 
     # -- counting ----------------------------------------------------------------------------
 
-    def hit(self, name: str) -> int:
+    def violation(self, name: str) -> int:
         """Count a violation and return its policy."""
-        self.counts[_INDEX[name]] += 1
+        self.count(name)
         policy = self._policies.get(name, FAULT)
         if policy >= BRAKE:
             self.fault = name
         return policy
 
-    def hit_quietly(self, name: str) -> None:
-        """Count a violation that has no policy: what follows is part of its meaning."""
+    def count(self, name: str) -> None:
+        """Count a violation that has no policy, because its consequence is fixed."""
         self.counts[_INDEX[name]] += 1
 
-    def count(self, name: str) -> int:
-        """Return how often a violation was met."""
+    def count_of(self, name: str) -> int:
+        """Return the number of violations of one name."""
         return self.counts[_INDEX[name]]
 
     # -- setpoints ---------------------------------------------------------------------------
 
-    def seat(self, position: Array) -> None:
-        """Widen the limits to a position (dof,) outside them, so that the arm may hold there."""
+    def rest_at(self, position: Array) -> None:
+        """Widen the limits to a position (dof,) outside them, so that the arm may rest there."""
         if ((position < self.lower) | (position > self.upper)).any():
-            self.hit_quietly("position")
+            self.count("position")
         self.limiter.widen(position)
         self._command_low[0], self._command_high[0] = self.limiter.lower, self.limiter.upper
         self._torque_known = False
 
     def limit(self, current: Array, wanted: Array) -> int:
-        """Step from the current setpoint to the wanted one, as far as the limits allow.
+        """Step from the current setpoint to the desired one, as far as the limits allow.
 
-        The gripper is clamped without being counted: to want more than it can is to grip.
+        The gripper is clamped without a count: a setpoint beyond its range is a grip.
 
         Args:
             current: Setpoint (3, dof): y, yd, ydd; overwritten by the next one.
-            wanted: Setpoint (3, dof) wanted one period later; left alone.
+            wanted: Desired setpoint (3, dof) one period later; not changed.
 
         Returns:
-            The most severe policy met: COUNT (nothing happened), CLAMP, BRAKE or FAULT. With
-            the last two the step is that of :meth:`brake`.
+            The most severe policy: COUNT (nothing happened), CLAMP, BRAKE or FAULT. With the
+            last two the step is that of :meth:`brake`.
         """
         limiter = self.limiter
         if limiter.admits(current, wanted):
             current[:] = wanted
             return COUNT
         if not np.isfinite(wanted).all():
-            self.hit("setpoint_not_finite")
+            self.violation("setpoint_not_finite")
             limiter.brake(current)
             return FAULT
         inside = limiter.inside
         policy, before, met = COUNT, "", COUNT
         for row, name in enumerate(ROWS):
             if not inside[row, : self._n].all():
-                if name != before:  # one count a tick for all rows of a name
-                    met = self.hit(name)
+                if name != before:  # one count per tick for all rows of a name
+                    met = self.violation(name)
                     policy = max(policy, met)
                 before = name
                 if met == COUNT:
@@ -189,17 +240,23 @@ class Guard:
         return policy
 
     def brake(self, current: Array) -> bool:
-        """Step towards rest at the acceleration limits; return True once at rest."""
+        """Step towards rest at the acceleration limits; return whether it is reached."""
         return self.limiter.brake(current)
 
     def approach(self, current: Array, target: Array, share: float = 1.0) -> bool:
-        """Step towards rest at a position (dof,) at a share of the speed; True once there."""
+        """Step towards rest at a position (dof,); return whether it is reached.
+
+        Args:
+            current: Setpoint (3, dof); overwritten by the next one.
+            target: Position (dof,) [rad].
+            share: Share of the velocity limits that is used.
+        """
         return self.limiter.approach(current, target, share)
 
     # -- whole segments ----------------------------------------------------------------------
 
     def judge_parameters(self, g: Array, w: Array) -> Verdict:
-        """Judge the numbers of a segment before anything is computed from them."""
+        """Check goal (dof,) and weights (dof, N) before anything is computed from them."""
         if np.isfinite(g).all() and np.isfinite(w).all():
             return Verdict(1.0)
         return Verdict(0.0, "segment_not_finite", "goal or weights are not finite")
@@ -207,19 +264,19 @@ class Guard:
     def judge(self, setpoints: Array, tolerance: float | None = None) -> Verdict:
         """Judge a whole segment in one vectorised pass before it starts.
 
-        The gripper is not judged for speed or range, and no joint for acceleration: those
-        are clamped on the way. (A DMP that is handed over in motion begins with a short peak
-        of acceleration, which slowing down would not take away.)
+        Speed and range of the gripper and the acceleration of all joints are not judged but
+        clamped on the way. (A DMP that is handed over in motion begins with a short peak of
+        acceleration, which slowing down would not remove.)
 
         Args:
             setpoints: Setpoints (dof, 3, n) over the horizon.
-            tolerance: Distance [rad] outside the position limits up to which setpoints
-                are clamped on the way instead; ``position_tolerance`` unless given.
+            tolerance: Distance outside the position limits up to which setpoints are clamped on
+                the way instead [rad]; ``position_tolerance`` unless given.
 
         Returns:
-            A verdict whose ``stretch`` is 1 when it may run as it is, the factor by
-            which to slow it down when it is too fast (the caller builds the slower
-            segment and has it judged again), 0 when it is refused.
+            A verdict whose ``stretch`` is 1 for a segment that may run, 0 for one that is
+            refused, and otherwise the factor by which to slow it down; the caller builds the
+            slower segment and has it judged again.
         """
         n = self._n
         high, low = setpoints.max(axis=2).T, setpoints.min(axis=2).T
@@ -230,9 +287,10 @@ class Guard:
         if (beyond > tolerance).any():
             joint = int(np.argmax(beyond))
             return Verdict(
-                0.0, "segment_impossible",
+                0.0,
+                "segment_impossible",
                 f"{self.info.joint_names[joint]} would leave its limits by {beyond[joint]:.3g} rad",
-            )  # fmt: skip
+            )
         name = "velocity"
         ratio = float((np.maximum(high[1], -low[1])[:n] / self.max_velocity[:n]).max())
         if self.config.on_fast_segment == "clamp":
@@ -241,7 +299,7 @@ class Guard:
             rows = np.linspace(0, setpoints.shape[2] - 1, _TORQUE_SAMPLES).astype(int)
             sample = setpoints[:, :, rows]
             limit = self.max_acceleration[:, None]
-            # Peaks of acceleration are clamped on the way; what is clamped takes no torque.
+            # Peaks of acceleration are clamped on the way and take no torque beyond that.
             np.clip(sample[:, 2], -limit, limit, out=sample[:, 2])
             torque = np.abs(self._torque_of(sample)).max(axis=0)[:n]
             name, ratio = "torque", float(np.sqrt((torque / self._command_high[1, :n]).max()))
@@ -254,11 +312,11 @@ class Guard:
     # -- commands and measurements -----------------------------------------------------------
 
     def command(self, command: Command) -> int:
-        """Check a command and clamp what may be clamped; in place.
+        """Check a command against the limits of position, torque and torque rate; clamp in place.
 
         Returns:
-            The most severe policy met. With FAULT because of a value that is not
-            finite the command must not be sent.
+            The most severe policy. A command with a value that is not finite (FAULT) must not
+            be sent.
         """
         rows, n, torque = self._command_rows, self._n, command.torque
         rows[0] = command.position
@@ -279,22 +337,22 @@ class Guard:
         return policy
 
     def _clamp_command(self, command: Command, inside: NDArray[np.bool_]) -> int:
-        """Count what is outside and clamp it where the policy says so."""
+        """Count the values outside the limits, and clamp them where their policy says so."""
         if not np.isfinite(self._command_rows).all():
-            return self.hit("command_not_finite")
+            return self.violation("command_not_finite")
         n, low, high, policy = self._n, self._command_low, self._command_high, COUNT
         if not inside[0].all():
-            # Whatever the policy, no position beyond the limits is ever sent.
-            policy = max(policy, self.hit("position"))
+            # No position beyond the limits is ever sent, whatever the policy.
+            policy = max(policy, self.violation("position"))
             np.clip(command.position, low[0], high[0], out=command.position)
         torque = command.torque[:n]
         if not inside[1].all():
-            met = self.hit("torque")
+            met = self.violation("torque")
             policy = max(policy, met)
             if met != COUNT:
                 np.clip(torque, low[1, :n], high[1, :n], out=torque)
         if not inside[2].all():
-            met = self.hit("torque_rate")
+            met = self.violation("torque_rate")
             policy = max(policy, met)
             if met != COUNT:
                 last = self._last_torque
@@ -302,16 +360,19 @@ class Guard:
         return policy
 
     def measured(self, y: Array, state: JointState, age: float, finite: bool = True) -> int:
-        """Check a measurement against the setpoint that the arm was to be at.
+        """Check a measurement against the setpoint of its tick.
 
         Args:
             y: Setpoint position (dof,) [rad].
             state: The last confirmed measurement.
-            age: How old it is [s]; 0 for a simulated arm.
-            finite: Whether what has come since was numbers at least.
+            age: Its age [s]; 0 for a simulated arm.
+            finite: Whether the readings since then were finite at least.
+
+        Returns:
+            The most severe policy.
         """
         if age > self.config.feedback_timeout:
-            return self.hit("feedback_lost" if finite else "feedback_not_finite")
+            return self.violation("feedback_lost" if finite else "feedback_not_finite")
         rows, n = self._measured_rows, self._n
         np.subtract(y[:n], state.position[:n], out=rows[0])
         rows[1] = state.velocity[:n]
@@ -320,10 +381,10 @@ class Guard:
         if inside.tobytes() == self._measured_all_inside:
             return COUNT
         if not np.isfinite(rows).all():
-            return self.hit("feedback_not_finite")
+            return self.violation("feedback_not_finite")
         policy = COUNT
         if not inside[0].all():
-            policy = max(policy, self.hit("following_error"))
+            policy = max(policy, self.violation("following_error"))
         if not inside[1].all():
-            policy = max(policy, self.hit("overspeed"))
+            policy = max(policy, self.violation("overspeed"))
         return policy

@@ -1,11 +1,9 @@
 """Shared memory between the integrator and its streamer: slots, rings and heartbeats.
 
-The memory is anonymous (``memfd_create``): its name is a path below ``/proc`` of
-the process that made it, other processes attach through that path, and the kernel
-frees it when the last of them is gone, however they died. Nothing is ever left
-behind for anybody to clean up.
-
-Every value in it has one writer, and neither side ever waits for the other (``slots``).
+The memory is anonymous (``memfd_create``): its name is a path below ``/proc`` of the process
+that made it, other processes attach through that path, and the kernel frees it when the last of
+them has ended, however that happened. Every value has one writer, and neither side ever waits
+for the other (``slots``).
 """
 
 from __future__ import annotations
@@ -27,14 +25,12 @@ from ndp_ros.streaming.clock import quantile
 from ndp_ros.streaming.layout import (
     ANSWERS,
     GUARD_NAMES,
-    HEADER,
     PHASES,
-    REQUESTS,
     RESPONSES,
-    SAFE_REQUESTS,
     MailboxLayout,
-    room,
+    decode,
 )
+from ndp_ros.streaming.requests import RequestQueue
 from ndp_ros.streaming.slots import Matrix, Ring, Slot
 
 Array = NDArray[np.float64]
@@ -44,36 +40,35 @@ _MAGIC = b"ndpmail1"
 
 @dataclass(frozen=True)
 class ResponseHandle:
-    """Where a response matrix lies; a segment names it by this handle."""
+    """Reference of a segment to its response matrix in the memory."""
 
     slot: int
     generation: int
-    rows: int
     n_basis: int
-    duration: float
+    scaled: bool
+    """Whether the weights are multiplied by g - y0."""
 
 
 class Mailbox:
     """Everything that passes between a streamer and its parent.
 
-    From the parent: segments (:meth:`send_segment`), the response matrices that they
-    refer to (:meth:`send_response`), requests (:meth:`request`) and a heartbeat
-    (:meth:`beat`).
+    From the parent: segments (:meth:`send_segment`), the response matrices that they refer to
+    (:meth:`send_response`), requests (``requests``) and a heartbeat (:meth:`beat`).
 
-    From the streamer, as slots to ``load()`` and look at:
+    From the streamer, as slots to ``load()`` and read:
 
     - ``state``, every tick: ``time`` [s, CLOCK_MONOTONIC], ``arm_time`` [s, of the
       measurement: CLOCK_MONOTONIC too, or the simulated time of a simulated arm],
-      ``ticks``, ``phase`` (index into PHASES),
-      ``sequence`` of the active segment (0: none), ``position, velocity, effort``
-      (dof,) measured, ``y, yd, ydd`` (dof,) the setpoint, ``poses`` (objects, 7).
+      ``ticks``, ``phase`` (index into PHASES), ``sequence`` of the active segment (0: none),
+      ``position, velocity, effort`` (dof,) measured, ``y, yd, ydd`` (dof,) the setpoint,
+      ``poses`` (objects, 7).
     - ``status``, at about 50 Hz and at every change of phase: ``fault`` and ``reason``
       (bytes), ``ticks, missed, worst, histogram`` of the clock, ``costliest, costs`` of
       the loop's body, ``guard`` counts (one per GUARD_NAMES), ``accepted, dropped,
       refused, stretched`` segments, ``pid``. :meth:`report` returns it as plain values.
     - ``samples``, a ring of ``time, arm_time, ticks, sequence, phase, y, yd, ydd,
       position, velocity, torque``: ``samples.read()`` at 50-100 Hz loses none.
-    - :meth:`hello`: what the streamer said of its arm and of itself once connected.
+    - :meth:`handshake`: description of the arm and of the streamer, once connected.
     """
 
     def __init__(self, name: str, fd: int, layout: MailboxLayout) -> None:
@@ -81,28 +76,22 @@ class Mailbox:
         self.name = name
         self.layout = layout
         self._fd = fd
-        self._map = mmap.mmap(fd, layout.size)
-        self._memory = memoryview(self._map)
-        self._sent = 0
+        self._map = mmap.mmap(fd, layout.offsets["end"])
+        self._memory = memory = memoryview(self._map)
         self._generation = 0
-        offset = HEADER
-        types = layout.types
-
-        def slot(key: str) -> Slot:
-            nonlocal offset
-            made = Slot(self._memory, offset, types[key])
-            offset += room(types[key].itemsize)
-            return made
-
-        self._words = self._memory[512 : 512 + 64].cast("q")
-        self.segment = slot("segment")
-        self.state = slot("state")
-        self.status = slot("status")
-        self._hello = slot("hello")
-        self.requests = Ring(self._memory, offset, types["request"], ANSWERS)
-        offset += room(types["request"].itemsize * ANSWERS)
-        self.samples = Ring(self._memory, offset, types["sample"], layout.samples)
-        offset += room(types["sample"].itemsize * layout.samples)
+        at, types = layout.offsets, layout.types
+        self._words = memory[512 : 512 + 64].cast("q")
+        """Last heartbeat of the parent and of the streamer [ns], last ticket of a request."""
+        self.segment, self.state, self.status, self._handshake = (
+            Slot(memory, at[part], types[part])
+            for part in ("segment", "state", "status", "handshake")
+        )
+        ring = Ring(memory, at["request"], types["request"], ANSWERS)
+        self.requests = RequestQueue(ring, self.status, self._words[2:3], self.beat)
+        self.samples = Ring(memory, at["sample"], types["sample"], layout.samples)
+        self.responses = [
+            Matrix(memory, at[f"response_{i}"], layout.matrix_size) for i in range(RESPONSES)
+        ]
         # The streamer fills state and samples at every tick: without going through field names.
         self._state_numbers, self._state_counts, self._state_head, self._state_vectors = _split(
             self.state.value, layout.dof, 6
@@ -110,14 +99,10 @@ class Mailbox:
         _, _, self._sample_numbers, self._sample_vectors = _split(
             self.samples.record, layout.dof, 6
         )
-        self._responses = []
-        for _ in range(RESPONSES):
-            self._responses.append(Matrix(self._memory, offset, layout.matrix_size))
-            offset += room(layout.matrix_room)
 
     @classmethod
     def create(cls, layout: MailboxLayout) -> Self:
-        """Make the memory; its ``name`` is valid for as long as this process keeps it open.
+        """Allocate the memory; its ``name`` is valid while this process keeps it open.
 
         Raises:
             StreamError: If the kernel does not grant the memory.
@@ -127,17 +112,17 @@ class Mailbox:
             raise StreamError(f"mailbox: the names of {len(layout.objects)} objects are too long")
         try:
             fd = os.memfd_create("ndp-mailbox")
-            os.ftruncate(fd, layout.size)
+            os.ftruncate(fd, layout.offsets["end"])
         except OSError as error:
             raise StreamError(
-                f"mailbox: cannot get {layout.size} bytes of shared memory: {error}"
+                f"mailbox: cannot get {layout.offsets['end']} bytes of shared memory: {error}"
             ) from error
         os.pwrite(fd, _MAGIC + len(header).to_bytes(8, "little") + header, 0)
         return cls(f"/proc/{os.getpid()}/fd/{fd}", fd, layout)
 
     @classmethod
     def attach(cls, name: str) -> Self:
-        """Map memory that another process has made.
+        """Map the memory of another process.
 
         Raises:
             StreamError: If it is gone or is no mailbox.
@@ -159,20 +144,24 @@ class Mailbox:
     # -- the parent's side -------------------------------------------------------------------
 
     def beat(self) -> None:
-        """Say that the parent is alive; call at 20 Hz or more."""
+        """Give the parent's heartbeat; call at 20 Hz or more."""
         self._words[0] = time.monotonic_ns()
 
-    def send_response(self, B: Array, duration: float) -> ResponseHandle:
-        """Write the response matrix that following segments use.
+    def send_response(
+        self, B: Array, duration: float, scaled: bool = True, horizon: int | None = None
+    ) -> ResponseHandle:
+        """Write the response matrix of the segments to come.
 
-        There are two places, used in turn, so that the matrix of the segment that
-        runs at this moment is never overwritten by its successor's.
+        There are several places, used in turn, so that the matrix of the running segment is not
+        overwritten by its successor's. A loop whose matrix is overwritten nevertheless brakes.
 
         Args:
             B: Response (3, rows, 3 + N) float64 at the normalised times
                 i / (rate * duration), i = 0 ... rows - 1, of the loop's ticks; the rows
                 cover the horizon and the grace time after it.
             duration: tau [s] that the rows were made for.
+            scaled: Whether the last N columns are those of w (g - y0), not of a free w.
+            horizon: Number of rows that lie within the duration; all unless given.
 
         Raises:
             StreamError: If it is larger than the layout or not finite.
@@ -187,8 +176,10 @@ class Mailbox:
             raise StreamError(f"response or its duration ({duration} s) is not finite")
         self._generation += 1
         slot = self._generation % RESPONSES
-        self._responses[slot].write(self._generation, B, duration)
-        return ResponseHandle(slot, self._generation, B.shape[1], B.shape[2] - 3, duration)
+        rows = B.shape[1]
+        within = rows if horizon is None else min(horizon, rows)
+        self.responses[slot].write(self._generation, B, duration, within)
+        return ResponseHandle(slot, self._generation, B.shape[2] - 3, scaled)
 
     def send_segment(
         self,
@@ -199,19 +190,18 @@ class Mailbox:
         response: ResponseHandle,
         origin: Array | None = None,
     ) -> None:
-        """Hand a segment over; a newer one replaces one that was not taken yet.
+        """Hand a segment over; it replaces one that the streamer has not taken yet.
 
-        Values are not judged here: the streamer's guard does, and counts.
+        The streamer's guard checks the values.
 
         Args:
             g: Goal (dof,) [rad].
             w: Weights (dof, N).
             stamp: When the observation was taken [s, CLOCK_MONOTONIC].
             sequence: Number of the segment, 1 or more.
-            response: Where its response matrix lies; fixes its duration.
-            origin: Setpoint (dof,) [rad] from which the goal was meant: whoever chose it
-                saw that one, and the segment starts later, from another. The goal then
-                moves along. None for a goal that stands where it is.
+            response: Its response matrix, which fixes its duration.
+            origin: Setpoint (dof,) [rad] at the observation. The segment starts later, from
+                another one, and the goal moves along. None for a goal in absolute positions.
 
         Raises:
             StreamError: If a shape does not fit layout and response.
@@ -226,90 +216,33 @@ class Mailbox:
         if origin.shape != (dof,):
             raise StreamError(f"segment has an origin {origin.shape}, expected ({dof},)")
         value = self.segment.value
-        self._sent += 1
         value["stamp"], value["sequence"] = stamp, sequence
         value["slot"], value["generation"] = response.slot, response.generation
-        value["n_basis"] = n
+        value["n_basis"], value["scaled"] = n, response.scaled
         value["g"], value["origin"] = g, origin
         value["w"][:, :n] = w
         self.segment.publish()
 
-    def request(self, kind: str, seed: int = 0, timeout: float = 60.0) -> int:
-        """Ask the streamer for something and return a ticket for :meth:`answer`.
-
-        Args:
-            kind: ``follow`` accepts segments; ``hold`` brakes and holds; ``reset`` draws
-                a new start state from ``seed`` (simulated arms); ``stop`` brakes, holds and
-                latches a fault; ``clear_fault`` unlatches it (the streamer then holds);
-                ``quit`` brakes, stops the arm and ends the process.
-            seed: For ``reset``.
-            timeout: Time after which the loop refuses what would begin a motion: whoever asked
-                has given up by then [s].
-
-        Raises:
-            StreamError: If there is no such request, or if too many wait for an answer.
-        """
-        if kind not in REQUESTS:
-            raise StreamError.choice("request", kind, REQUESTS)
-        record = self.requests.record
-        ticket = int(self._words[2]) + 1
-        # Two are kept free for what must always get through.
-        waiting = ANSWERS - 1 if kind in SAFE_REQUESTS else ANSWERS - 3
-        if ticket > waiting and self.answer(ticket - waiting) is None:
-            raise StreamError(f"{waiting} requests wait for the streamer: {kind} was not passed on")
-        self._words[2] = record["ticket"] = ticket
-        record["kind"], record["seed"] = REQUESTS.index(kind), seed
-        record["expires"] = time.monotonic() + timeout
-        self.requests.append()
-        return ticket
-
-    def answer(self, ticket: int) -> str | None:
-        """Return None until a request is dealt with, then "" or why it was refused."""
-        self.status.load()
-        place = ticket % ANSWERS
-        answered = int(self.status["answers"][place]["ticket"])
-        if answered < ticket:
-            return None
-        if answered > ticket:
-            return "the answer was replaced by a later one before it was read: ask again"
-        return text(self.status["answers"][place]["refusal"])
-
-    def wait(self, ticket: int, timeout: float = 5.0) -> None:
-        """Wait for a request to be dealt with; for programs, not for callbacks.
-
-        Raises:
-            StreamError: If it is refused, or not dealt with within ``timeout`` [s].
-        """
-        deadline = time.monotonic() + timeout
-        while (refusal := self.answer(ticket)) is None:
-            if time.monotonic() > deadline:
-                raise StreamError(f"the streamer did not answer within {timeout:g} s")
-            self.beat()
-            time.sleep(0.002)
-        if refusal:
-            raise StreamError(refusal)
-
     def streamer_age(self) -> float:
-        """Return how long ago [s] the streamer was last alive; infinite if it never was."""
+        """Return the age of the streamer's last heartbeat [s]; infinite before the first."""
         last = self._words[1]
         return (time.monotonic_ns() - last) * 1e-9 if last else float("inf")
 
     def phase(self) -> str:
-        """Return what the streamer is doing, newest ``state``."""
+        """Return the streamer's phase in the newest ``state``."""
         self.state.load()
         return PHASES[int(self.state["phase"])]
 
-    def hello(self) -> dict[str, Any] | None:
-        """Return what the streamer said once connected, or None before that.
+    def handshake(self) -> dict[str, Any] | None:
+        """Return the streamer's description of its arm and of itself; None until it is connected.
 
         Keys: ``pid, arm, hardware, simulated, joint_names, gripper, rate, command_mode,
-        lower, upper, max_velocity, max_acceleration, realtime`` (what the kernel granted).
+        lower, upper, max_velocity, max_acceleration, objects, realtime`` (granted by the kernel).
         """
-        self._hello.load()
-        size = int(self._hello["size"])
-        if not size:
-            return None
-        values: dict[str, Any] = json.loads(bytes(self._hello["text"])[:size])
+        self._handshake.load()
+        size = int(self._handshake["size"])
+        text = bytes(self._handshake["text"])[:size]
+        values: dict[str, Any] | None = json.loads(text) if text else None
         return values
 
     def report(self) -> dict[str, Any]:
@@ -317,7 +250,7 @@ class Mailbox:
 
         Keys: ``pid, ticks, missed, accepted, dropped, refused, stretched``; ``lateness_us`` and
         ``cost_us`` (the loop's body without physics), each ``p50, p99, max`` [us]; ``fault``
-        and ``reason`` as text; ``guard``, the counts that are not 0 by name.
+        and ``reason`` as text; ``guard``, the counts by name that are not 0.
         """
         self.status.load()
         value = self.status.value
@@ -336,7 +269,7 @@ class Mailbox:
                 "max": top * 1e6,
             }
         for name in ("fault", "reason"):
-            report[name] = text(value[name])
+            report[name] = decode(value[name])
         report["guard"] = {
             name: int(count)
             for name, count in zip(GUARD_NAMES, value["guard"], strict=True)
@@ -347,27 +280,55 @@ class Mailbox:
     # -- the streamer's side -----------------------------------------------------------------
 
     def parent_age(self, now_ns: int) -> float:
-        """Return how long ago [s] the parent was last alive; infinite if it never was."""
+        """Return the age of the parent's last heartbeat [s]; infinite before the first."""
         last = self._words[0]
         return (now_ns - last) * 1e-9 if last else float("inf")
 
     def streamer_beat(self, now_ns: int) -> None:
-        """Say that the streamer is alive."""
+        """Give the streamer's heartbeat."""
         self._words[1] = now_ns
 
-    def say_hello(self, values: Mapping[str, Any]) -> None:
-        """Publish what :meth:`hello` returns."""
-        greeting = json.dumps(values).encode()
-        if len(greeting) > self._hello["text"].size:
-            raise StreamError(f"mailbox: greeting of {len(greeting)} bytes is too long")
-        self._hello["size"] = len(greeting)
-        self._hello["text"][: len(greeting)] = np.frombuffer(greeting, np.uint8)
-        self._hello.publish()
+    @property
+    def memory(self) -> dict[str, Any]:
+        """The memory that compiled code shares with the streamer, by its names for it."""
+        return {
+            "words": self._words[:2],
+            "request_head": self.requests.head,
+            "responses": self._memory[self.layout.offsets["response_0"] :],
+            **self.segment.memory("segment"),
+            **self.state.memory("state"),
+            **self.status.memory("status"),
+            **self.samples.memory,
+        }
+
+    @property
+    def constants(self) -> dict[str, float]:
+        """Places of the loop's figures in ``status``, of responses [bytes], for compiled code."""
+        fields, at = self.status.value.dtype.fields or {}, self.layout.offsets
+        names = ("ticks", "missed", "accepted", "worst", "histogram", "costliest", "costs")
+        stride = at["response_1"] - at["response_0"]
+        return {"response_stride": stride, **{f"at_{name}": fields[name][1] for name in names}}
+
+    def publish_handshake(self, values: Mapping[str, Any]) -> None:
+        """Publish the values that :meth:`handshake` returns."""
+        text = json.dumps(values).encode()
+        slot = self._handshake
+        if len(text) > slot["text"].size:
+            raise StreamError(f"mailbox: a handshake of {len(text)} bytes is too long")
+        slot["size"] = len(text)
+        slot["text"][: len(text)] = np.frombuffer(text, np.uint8)
+        slot.publish()
 
     def publish_state(
-        self, time: float, arm_time: float, ticks: int, sequence: int, phase: int,
-        measured: Sequence[Array], setpoint: Array,
-    ) -> None:  # fmt: skip
+        self,
+        time: float,
+        arm_time: float,
+        ticks: int,
+        sequence: int,
+        phase: int,
+        measured: Sequence[Array],
+        setpoint: Array,
+    ) -> None:
         """Publish ``state``: numbers, position, velocity and effort, and the setpoint (3, dof)."""
         numbers, counts = self._state_numbers, self._state_counts
         numbers[0], numbers[1] = time, arm_time
@@ -378,29 +339,25 @@ class Mailbox:
         self.state.publish()
 
     def append_sample(self, torque: Array) -> None:
-        """Append what ``state`` holds now, and the torque (dof,), to ``samples``."""
+        """Append the present ``state`` and the torque (dof,) to ``samples``."""
         self._sample_numbers[:] = self._state_head
         vectors, state = self._sample_vectors, self._state_vectors
         vectors[:5] = state[[3, 4, 5, 0, 1]]
         vectors[5] = torque
         self.samples.append()
 
-    def response(self, slot: int) -> Matrix:
-        """Return a place for a response matrix, to be looked at under its sequence number."""
-        return self._responses[slot]
-
     def close(self) -> None:
-        """Let go of the memory; may be called twice."""
+        """Release the memory; may be called twice."""
         if self._fd < 0:
             return
-        for part in (self.segment, self.state, self.status, self._hello):
-            part.release()
-        for ring in (self.requests, self.samples):
-            ring.release()
-        for response in self._responses:
+        for slot in (self.segment, self.state, self.status, self._handshake):
+            slot.release()
+        for response in self.responses:
             response.release()
+        self.requests.release()
+        self.samples.release()
         self._words.release()
-        # A view that a caller still holds keeps the pages mapped until it goes away.
+        # A view that a caller still holds keeps the pages mapped until it is dropped.
         with contextlib.suppress(BufferError):
             self._memory.release()
             self._map.close()
@@ -420,8 +377,3 @@ def _split(record: NDArray[Any], dof: int, vectors: int) -> tuple[Any, Any, Any,
     head = whole[:40]
     values = whole[40 : 40 + 8 * dof * vectors].view(np.float64).reshape(vectors, dof)
     return head.data.cast("d"), head.data.cast("Q"), head.data, values
-
-
-def text(value: Any) -> str:
-    """Return a bytes field of a slot as text."""
-    return bytes(np.asarray(value).item()).decode(errors="replace")

@@ -1,7 +1,7 @@
-"""The streamer's process: how it is started, and what it says when it ends.
+"""The streamer's process: its start from the parent's side, and its main function.
 
-Exit status: 0 when asked to end, 1 after a failure of the arm or of the loop, 2 when it
-could not start, 3 when its parent was lost. One line on standard error says why.
+Exit status: 0 after a request to end, 1 after a failure of the arm or of the loop, 2 if it could
+not start, 3 after the loss of its parent. One line on standard error gives the reason.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import sys
 
 import numpy as np
 
-from ndp_ros.arms.arm import Arm
 from ndp_ros.config import from_mapping, to_mapping
+from ndp_ros.control.arm import Arm
 from ndp_ros.errors import NdpError
-from ndp_ros.leftovers import clear_leftovers
+from ndp_ros.processes import SINGLE_THREADED, remove_stale_shared_memory
 from ndp_ros.streaming.backends import make
 from ndp_ros.streaming.config import StreamSpec
 from ndp_ros.streaming.mailbox import Mailbox
@@ -29,15 +29,13 @@ from ndp_ros.streaming.streamer import DONE, NOT_STARTED, ORPHANED, Streamer
 def start(spec: StreamSpec, mailbox: Mailbox) -> subprocess.Popen[bytes]:
     """Start a streamer process on a mailbox of this process.
 
-    It is alive once ``mailbox.hello()`` returns something; should it end before, its exit
+    It drives the arm once ``mailbox.handshake()`` returns something; if it ends before, its exit
     status and standard error say why. The caller calls ``mailbox.beat()`` at 20 Hz or
     more, asks for ``quit`` in the end, and waits for the process.
     """
-    # One thread for the small matrix products: more would wait for each other.
-    alone = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "ndp_ros.streaming.process", "--mailbox", mailbox.name],
-        env={**os.environ, **alone},
+        env={**os.environ, **SINGLE_THREADED},
         stdin=subprocess.PIPE,
     )
     assert process.stdin is not None
@@ -55,12 +53,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--mailbox", required=True, help="Name of the mailbox.")
     parser.add_argument(
         "--spec",
-        help="What to drive: a StreamSpec as JSON. Without it standard input is read, so that a "
-        "password among the options does not show in the list of processes.",
+        help="StreamSpec as JSON. Without it standard input is read, so that a password among the "
+        "options does not show in the list of processes.",
     )
     given = parser.parse_args(arguments)
     arm: Arm | None = None
-    # From here on: an arm that has been reached is never left without being stopped.
+    # From here on an arm that has been reached is always stopped before the process ends.
     signals: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda caught, _frame: signals.append(caught))
@@ -75,15 +73,15 @@ def main(arguments: list[str] | None = None) -> int:
             arm.close()
         print(f"streamer: {error}", file=sys.stderr, flush=True)
         return NOT_STARTED
-    # What is not finite is the guard's business.
+    # The guard deals with numbers that are not finite.
     np.seterr(all="ignore")
     status = streamer.run()
     if status != DONE:
-        print(f"streamer: {streamer.follower.reason}", file=sys.stderr, flush=True)
+        print(f"streamer: {streamer.reason}", file=sys.stderr, flush=True)
     mailbox.close()
     if status == ORPHANED:
-        # Nobody else is left to do it for a node that was killed.
-        clear_leftovers()
+        # A node that was killed leaves this to its streamer.
+        remove_stale_shared_memory()
     return status
 
 

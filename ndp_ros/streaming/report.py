@@ -1,4 +1,7 @@
-"""What the streamer tells its parent beside the state of every tick: greeting, status, poses."""
+"""Reports of the streamer to its parent beside the state of every tick.
+
+They are the handshake, the status and the poses of a simulated arm's objects, all in the mailbox.
+"""
 
 from __future__ import annotations
 
@@ -8,28 +11,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ndp_ros.errors import StreamError
 from ndp_ros.streaming.clock import Clock, Histogram
 from ndp_ros.streaming.follower import STOPPED, Follower
 from ndp_ros.streaming.guard import Guard
-from ndp_ros.streaming.layout import ANSWERS, TEXT
+from ndp_ros.streaming.layout import encode
 from ndp_ros.streaming.mailbox import Mailbox
 
 if TYPE_CHECKING:
-    from ndp_ros.arms.arm import ArmInfo, SimulatedArm
+    from ndp_ros.control.arm import ArmInfo, SimulatedArm
     from ndp_ros.streaming.config import StreamSpec
 
 
 class Report:
-    """The words of a streamer, in the mailbox."""
+    """Writer of a streamer's handshake, status and object poses."""
 
     def __init__(
         self, mailbox: Mailbox, follower: Follower, guard: Guard, clock: Clock, cost: Histogram
     ) -> None:
-        """Tell of these."""
+        """Report on these parts of a streamer."""
         self._mailbox, self._follower, self._guard = mailbox, follower, guard
         self._clock, self._cost = clock, cost
 
-    def hello(
+    def handshake(
         self,
         spec: StreamSpec,
         info: ArmInfo,
@@ -37,76 +41,72 @@ class Report:
         simulated: SimulatedArm | None,
         granted: Mapping[str, str],
     ) -> None:
-        """Say that the arm is there, which one it is and how it is driven.
+        """Publish which arm is connected and how it is driven.
 
         Args:
-            spec: What was asked for.
+            spec: The specification of the stream.
             info: The arm.
             mode: Command mode of Ω.
             simulated: The arm if it is a simulated one.
-            granted: What the system granted for real time.
+            granted: Answers of the kernel to the requests for real time.
         """
         guard = self._guard
-        self._mailbox.say_hello({
-            "pid": os.getpid(),
-            "arm": spec.arm,
-            "hardware": spec.hardware,
-            "simulated": simulated is not None,
-            "joint_names": info.joint_names,
-            "gripper": info.gripper,
-            "rate": spec.runtime.rate,
-            "command_mode": mode,
-            "lower": guard.lower.tolist(),
-            "upper": guard.upper.tolist(),
-            "max_velocity": guard.max_velocity.tolist(),
-            "max_acceleration": guard.max_acceleration.tolist(),
-            "objects": sorted(simulated.objects()) if simulated else [],
-            "realtime": dict(granted),
-        })  # fmt: skip
+        signals = simulated.signals() if simulated else {}
+        if (needed := sum(map(len, signals.values()))) > self._mailbox.layout.signals:
+            signals, room = {}, self._mailbox.layout.signals
+            if room:
+                raise StreamError(f"{spec.arm} has {needed} further values: signals is {room}")
+        limits = ("lower", "upper", "max_velocity", "max_acceleration")
+        self._mailbox.publish_handshake(
+            {
+                "pid": os.getpid(),
+                "arm": spec.arm,
+                "hardware": spec.hardware,
+                "simulated": simulated is not None,
+                "joint_names": info.joint_names,
+                "gripper": info.gripper,
+                "rate": spec.runtime.rate,
+                "command_mode": mode,
+                **{name: getattr(guard, name).tolist() for name in limits},
+                "objects": sorted(simulated.objects()) if simulated else [],
+                "signals": {name: len(values) for name, values in signals.items()},
+                "realtime": dict(granted),
+            }
+        )
 
-    def poses(self, simulated: SimulatedArm) -> None:
-        """Fill the poses of the objects that the mailbox has room for; absent ones are NaN."""
+    def world(self, simulated: SimulatedArm) -> None:
+        """Fill poses and further values that the mailbox has room for; absent poses are NaN."""
         names = self._mailbox.layout.objects
+        if self._mailbox.layout.signals and (found := [*simulated.signals().values()]):
+            values = np.concatenate(found)
+            self._mailbox.state["signals"][: len(values)] = values
         if not names:
             return
-        poses, found = self._mailbox.state["poses"], simulated.objects()
+        poses, known = self._mailbox.state["poses"], simulated.objects()
         for place, name in enumerate(names):
-            poses[place] = found.get(name, np.nan)
+            poses[place] = known.get(name, np.nan)
 
     def answer(self, record: Any, refusal: str) -> None:
-        """Answer a request; empty if it was done."""
-        ticket = int(record["ticket"])
-        answer = self._mailbox.status["answers"][ticket % ANSWERS]
-        answer["ticket"], answer["refusal"] = ticket, shorten(refusal)
+        """Answer a request; the refusal is empty if it was carried out."""
+        self._mailbox.requests.reply(record, refusal)
         self.status()
 
     def status(self) -> None:
         """Publish counters, times and the reason of the phase."""
         status, follower, clock = self._mailbox.status, self._follower, self._clock
-        value = status.value
-        value["pid"], value["ticks"], value["missed"] = os.getpid(), clock.ticks, clock.missed
-        value["worst"], value["costliest"] = clock.lateness.worst * 1e-9, self._cost.worst * 1e-9
-        value["histogram"], value["costs"] = clock.lateness.counts, self._cost.counts
-        value["guard"] = self._guard.counts
-        value["accepted"], value["dropped"] = follower.accepted, follower.dropped
-        value["refused"], value["stretched"] = follower.refused, follower.stretched
-        value["fault"] = shorten(follower.fault)
-        value["reason"] = shorten(follower.reason)
-        value["refusal"] = shorten(follower.refusal)
+        status["pid"], status["ticks"], status["missed"] = os.getpid(), clock.ticks, clock.missed
+        status["worst"], status["histogram"] = clock.lateness.worst * 1e-9, clock.lateness.counts
+        status["costliest"], status["costs"] = self._cost.worst * 1e-9, self._cost.counts
+        status["guard"] = self._guard.counts
+        for name in ("accepted", "dropped", "refused", "stretched"):
+            status[name] = getattr(follower, name)
+        for name in ("fault", "reason", "refusal"):
+            status[name] = encode(getattr(follower, name))
         status.publish()
 
     def stopped(self) -> None:
-        """Say that the arm has been let go."""
+        """Publish that the arm has been released."""
         self._follower.phase = STOPPED
         self.status()
         self._mailbox.state["phase"] = STOPPED
         self._mailbox.state.publish()
-
-
-def shorten(text: str) -> bytes:
-    """Return a text as it fits the mailbox, cut after a whole word."""
-    whole = text.encode()
-    if len(whole) <= TEXT:
-        return whole
-    cut = whole[: TEXT - 4].decode(errors="ignore").rpartition(" ")[0]
-    return (cut or text[: TEXT // 4 - 1]).encode() + " …".encode()

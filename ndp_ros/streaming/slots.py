@@ -1,30 +1,38 @@
-"""Values and rings in shared memory with one writer each, read without waiting.
+"""Slots, rings and matrices in shared memory: one writer each, read without waiting.
 
-A reader takes a copy between two looks at a value's sequence number and throws the copy
-away if the number was odd or has changed, so that neither side ever waits for the other
-and a torn value is never seen.
+A reader copies a value, and discards the copy if the value's sequence number was odd before it
+or has changed after it (a sequence lock). Neither side ever waits for the other, and a torn
+value is never seen.
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
 import platform
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_ros.control.memory import fields
+
 Array = NDArray[np.float64]
 
 _RETRIES = 200
+SAMPLES = 64
+"""Most rows of a horizon by which a segment is judged as a whole."""
 
 
-class Slot:
+class Slot(ctypes.Structure):
     """One value of a structured type with one writer and any number of readers.
 
-    ``slot["name"]`` is this process's own copy of a field: the writer fills it and
-    calls :meth:`publish`; a reader calls :meth:`load` and looks.
+    ``slot["name"]`` is this process's own copy of a field: the writer fills it and calls
+    :meth:`publish`; a reader calls :meth:`load` and reads it. ``stamp`` counts its versions.
     """
+
+    _fields_ = fields(stamp=int)
 
     def __init__(self, memory: memoryview, offset: int, dtype: np.dtype[Any]) -> None:
         self.value = np.zeros((), dtype)
@@ -42,15 +50,20 @@ class Slot:
         """Fill a field of this process's copy."""
         self.value[name] = value
 
+    def memory(self, name: str) -> dict[str, Any]:
+        """Return the memory that compiled code shares with a user, by its names for it."""
+        parts = {"own": self._own, "shared": self._shared, "counter": self._counter}
+        return {name: self} | {f"{name}_{part}": view for part, view in parts.items()}
+
     @property
     def written(self) -> bool:
-        """Whether anybody has ever published here."""
+        """Whether a value has ever been published."""
         return self._counter[0] > 0
 
     def publish(self) -> None:
         """Make this process's copy the slot's value; never waits."""
         counter = self._counter
-        # A writer that was killed half-way left an odd number; its successor goes on from there.
+        # A writer that was killed half-way left an odd number, from which its successor goes on.
         counter[0] = stamp = counter[0] | 1
         _fence()
         self._shared[:] = self._own
@@ -61,8 +74,8 @@ class Slot:
         """Copy the slot's value if it is newer than this process's copy.
 
         Returns:
-            True if a new, whole value was copied; False if there is none or the
-            writer kept changing it, and the copy is what it was before.
+            True if a new, whole value was copied; False if there is none or the writer kept
+            changing it, in which case the copy stays as it was.
         """
         counter = self._counter
         if counter[0] == self.stamp:
@@ -83,13 +96,13 @@ class Slot:
         return False
 
     def release(self) -> None:
-        """Let go of the shared memory."""
+        """Release the shared memory."""
         self._counter.release()
         self._shared.release()
 
 
 class Ring:
-    """The last ``capacity`` records of one writer; each reader has its own place in it."""
+    """The last ``capacity`` records of one writer; each reader keeps its own place in it."""
 
     def __init__(
         self, memory: memoryview, offset: int, dtype: np.dtype[Any], capacity: int
@@ -101,6 +114,21 @@ class Ring:
         self._head = memory[offset : offset + 8].cast("Q")
         self._shared = memory[offset + 64 : offset + 64 + capacity * dtype.itemsize]
         self._place = 0
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """The memory that compiled code shares with a writer, by its names for it."""
+        return {"sample_shared": self._shared, "sample_head": self._head}
+
+    @property
+    def head(self) -> memoryview:
+        """Number of records that were ever appended, in shared memory."""
+        return self._head
+
+    @property
+    def place(self) -> int:
+        """Number of records that this reader has read or lost."""
+        return self._place
 
     @property
     def pending(self) -> bool:
@@ -128,60 +156,99 @@ class Ring:
         records = every[np.arange(oldest, head) % self.capacity]
         del every
         _fence()
-        # Whatever the writer may have reached meanwhile cannot be trusted.
+        # Records that the writer may have reached meanwhile cannot be trusted.
         safe = max(oldest, self._head[0] - self.capacity + 1)
         lost = safe - self._place
         self._place = max(head, safe)
         return records[min(safe - oldest, len(records)) :], lost
 
     def release(self) -> None:
-        """Let go of the shared memory."""
+        """Release the shared memory."""
         self._head.release()
         self._shared.release()
 
 
+@dataclass(frozen=True)
+class Response:
+    """A response matrix as it lies in shared memory.
+
+    Attributes:
+        mark: For :meth:`Matrix.unchanged`.
+        rows: Response (r, 3, 3 + N) at the loop's ticks.
+        samples: Some of the rows, spread over the horizon, by columns (3 + N, 3, s).
+        duration: tau [s] that the rows were made for.
+    """
+
+    mark: int
+    rows: Array
+    samples: Array
+    duration: float
+
+
 class Matrix:
-    """A place for one response matrix, large enough to be read in place instead of copied."""
+    """One response matrix, which is read in place because it is too large to be copied.
+
+    The rows of a tick, for y, yd and ydd, lie side by side. A few rows of the horizon are stored
+    once more, one after another: a whole segment is judged by them, however long it is.
+    """
 
     def __init__(self, memory: memoryview, offset: int, size: int) -> None:
-        self._counter = memory[offset : offset + 8].cast("Q")
-        self._head = memory[offset + 64 : offset + 64 + 32].cast("d")
+        self.counter = memory[offset : offset + 8].cast("Q")
+        self._head = memory[offset + 64 : offset + 64 + 40].cast("d")
         self._data: Array | None = np.frombuffer(memory, np.float64, size, offset + 128)
 
-    def write(self, generation: int, B: Array, duration: float) -> None:
-        """Replace the matrix; ``generation`` tells it from those before."""
-        assert self._data is not None
-        stamp = self._counter[0] | 1
-        self._counter[0] = stamp
-        _fence()
-        self._head[0], self._head[1] = float(generation), float(B.shape[1])
-        self._head[2], self._head[3] = float(B.shape[2]), duration
-        self._data[: B.size] = B.reshape(-1)
-        _fence()
-        self._counter[0] = stamp + 1
+    def write(self, generation: int, B: Array, duration: float, horizon: int) -> None:
+        """Replace the matrix.
 
-    def look(self, generation: int) -> tuple[int, Array, float] | None:
-        """Return (stamp, B (3, rows, 3 + N) in shared memory, duration), or None if it is gone."""
+        Args:
+            generation: Distinguishes it from its predecessors.
+            B: Response (3, rows, 3 + N).
+            duration: tau [s].
+            horizon: Number of rows that lie within the duration.
+        """
         assert self._data is not None
-        stamp = self._counter[0]
-        if stamp & 1:
+        rows = B.transpose(1, 0, 2)
+        few = np.linspace(0, horizon - 1, min(SAMPLES, horizon)).astype(int)
+        samples = B[:, few].transpose(2, 0, 1)
+        stamp = self.counter[0] | 1
+        self.counter[0] = stamp
+        _fence()
+        head = generation, B.shape[1], B.shape[2], duration, len(few)
+        for place, value in enumerate(head):
+            self._head[place] = float(value)
+        self._data[: samples.size] = samples.reshape(-1)
+        self._data[samples.size : samples.size + B.size] = rows.reshape(-1)
+        _fence()
+        self.counter[0] = stamp + 1
+
+    def view(self, generation: int) -> Response | None:
+        """Return the matrix in shared memory, or None if it has been replaced."""
+        assert self._data is not None
+        mark = self.counter[0]
+        if mark & 1:
             return None
         _fence()
-        found, rows, columns, duration = self._head
-        size = 3 * int(rows) * int(columns)
-        if found != generation or not 0 < size <= self._data.size:
+        found, rows, columns, duration, samples = self._head
+        shape, few = (int(rows), 3, int(columns)), (int(columns), 3, int(samples))
+        start, size = math.prod(few), math.prod(shape)
+        if found != generation or min(start, size) <= 0 or start + size > self._data.size:
             return None
-        return stamp, self._data[:size].reshape(3, int(rows), int(columns)), duration
+        return Response(
+            mark,
+            self._data[start : start + size].reshape(shape),
+            self._data[:start].reshape(few),
+            duration,
+        )
 
-    def unchanged(self, stamp: int) -> bool:
-        """Return whether nobody has written since :meth:`look` returned ``stamp``."""
+    def unchanged(self, mark: int) -> bool:
+        """Return whether the matrix is still the one that :meth:`view` returned with ``mark``."""
         _fence()
-        return bool(self._counter[0] == stamp)
+        return bool(self.counter[0] == mark)
 
     def release(self) -> None:
-        """Let go of the shared memory."""
+        """Release the shared memory."""
         self._data = None
-        self._counter.release()
+        self.counter.release()
         self._head.release()
 
 

@@ -2,8 +2,8 @@
 
     mailbox → follower → guard → Ω → guard → arm        at every tick, in this order
 
-It has no ROS, no torch and no second thread. It ends by bringing the arm to rest, whatever
-happens: on ``quit``, on SIGINT and SIGTERM, when its parent is gone, when the arm fails.
+It has no ROS, no torch and no second thread. However it ends (on ``quit``, on SIGINT or SIGTERM,
+after the loss of its parent, after a failure of the arm), it brings the arm to rest first.
 """
 
 from __future__ import annotations
@@ -15,47 +15,37 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from ndp_ros.arms.arm import Arm, Command, JointState, SimulatedArm
-from ndp_ros.control.measurement import AGREEING, Confirmer
+from ndp_ros.control.arm import Arm, ArmInfo, Command, SimulatedArm
+from ndp_ros.control.memory import Interpreted
 from ndp_ros.control.omega import Omega
 from ndp_ros.errors import ArmError, StreamError
 from ndp_ros.streaming.clock import Clock, Histogram, make_realtime
+from ndp_ros.streaming.compiled import Core, Turn, lend, loop_of, make_core, memory_of
 from ndp_ros.streaming.config import StreamSpec
-from ndp_ros.streaming.follower import BRAKING, FAULTY, HOLDING, WAITING, Follower
-from ndp_ros.streaming.guard import BRAKE, FAULT, Guard
+from ndp_ros.streaming.feedback import Feedback
+from ndp_ros.streaming.follower import BRAKING, HOLDING, WAITING, Follower
+from ndp_ros.streaming.guard import BRAKE, Guard
 from ndp_ros.streaming.layout import REQUESTS, SAFE_REQUESTS
 from ndp_ros.streaming.mailbox import Mailbox
+from ndp_ros.streaming.recovery import FatalError, Recovery
 from ndp_ros.streaming.report import Report
 
 DONE, FAILED, NOT_STARTED, ORPHANED = 0, 1, 2, 3
 """Exit status of its process: asked to end, the arm or the loop failed, no start, parent lost."""
-_PAUSE = 0.003
-"""Pause of the loop from which on an arm may have braked [s]."""
 
-_AGREE_TIMEOUT = 3.0
-"""Time for the first readings of an arm to agree with each other [s]."""
-_STILL_FOR, _STILL_WITHIN = 0.25, 0.005
-"""An arm that stays within this distance [rad] for so long [s] has come to rest."""
-
-_STATUS_RATE = 50.0
-_POSES_RATE = 200.0
+_STATUS_RATE, _POSES_RATE = 50.0, 200.0
 _STARTUP_TIMEOUT = 10.0
+"""Time for the parent to give its first heartbeat [s]."""
 _CLOSING_TIMEOUT = 3.0
+"""Time for the arm to come to rest at the end [s]."""
 _REST_SPEED = 0.02
+"""Speed below which a measured joint is at rest [rad/s]."""
 _SETTLING = 1.0
-"""Time for an arm to come to rest after its setpoint has, before that is said anyway [s]."""
+"""Time after the setpoint's rest from which on the arm counts as resting too [s]."""
 
 
 class Streamer:
-    """One arm, one mailbox, one loop.
-
-    Attributes:
-        follower: The setpoint's state machine.
-        clock: Ticks, lateness and missed periods.
-        cost: How long the loop's body took, each tick, the physics of a simulated arm left out.
-    """
+    """One arm, one mailbox, one loop."""
 
     def __init__(
         self,
@@ -65,115 +55,95 @@ class Streamer:
         omega: Omega,
         signals: Sequence[int] = (),
     ) -> None:
-        """Connect the arm and prepare everything that the loop needs.
+        """Connect the arm, and take its start state as the first setpoint.
 
         Args:
-            spec: What was asked for.
+            spec: Specification of the stream.
             mailbox: Shared memory of the parent.
             arm: Not connected yet.
             omega: The tracking law.
             signals: Signals that the process has caught; the first ends the loop.
 
         Raises:
-            ArmError: If the arm cannot be reached or does not take Ω's commands.
+            ArmError: If the arm cannot be reached, does not take Ω's commands, or if its first
+                measurements do not agree with each other.
             StreamError: If the mailbox was made for another arm.
         """
-        config = spec.runtime
+        config, layout = spec.runtime, mailbox.layout
         self._spec, self._config, self._mailbox = spec, config, mailbox
-        self._arm, self._omega = arm, omega
+        self._arm, self._omega, self._signals = arm, omega, signals
         self._simulated = arm if isinstance(arm, SimulatedArm) else None
-        self.info = info = arm.connect()
-        if omega.mode not in info.command_modes:
-            raise ArmError.choice(f"{spec.arm}: command mode", omega.mode, info.command_modes)
-        if info.dof != mailbox.layout.dof:
-            raise StreamError(
-                f"mailbox is for {mailbox.layout.dof} joints, {spec.arm} has {info.dof}"
-            )
-        self.guard = Guard(info, config, omega.torque_of)
-        layout = mailbox.layout
-        self.follower = Follower(self.guard, config, layout.max_rows, layout.max_basis)
-        self.clock = Clock(config.rate, config.spin)
-        self.cost = Histogram()
-        self._report = Report(mailbox, self.follower, self.guard, self.clock, self.cost)
-        # The physics of a simulated arm are its state; what a real one reports is confirmed first.
-        self._confirmer = None if self._simulated else Confirmer(info)
-        self._reading = JointState.zeros(info.dof)
-        self._measured = self._confirmer.state if self._confirmer else self._reading
-        self._still, self._still_since = np.full(info.dof, math.nan), 0.0
-        self._rejected, self._settles_until = 0, 0.0
-        self._asleep = _asleep()
+        self._info = info = _connect(spec.arm, arm, omega.mode, layout.dof)
+        self._guard = guard = Guard(info, config, omega.torque_of)
+        self._follower = Follower(
+            guard, config, mailbox.responses, layout.max_rows, layout.max_basis
+        )
+        self._clock = Clock(config.rate, config.spin)
+        self._cost = Histogram()
+        """Durations of the loop's body without the physics of a simulated arm."""
+        self._report = Report(mailbox, self._follower, guard, self._clock, self._cost)
+        simulated = self._simulated is not None
+        self._feedback = Feedback(arm, info, guard, simulated)
+        self._measured = state = self._feedback.state
+        self._vectors = state.position, state.velocity, state.effort
         self._command = Command.zeros(info.dof, omega.mode)
-        self._parent = os.getppid()
-        self._signals = signals
-        self._closing = ""
-        self._retreats = config.after_following_error == "retreat"
-        self._exit = DONE
-        self._parent_silent = False
-        self._waits_since = 0
-        self._started = 0
-        self._every_sample = max(1, round(config.rate / config.record_rate))
-        self._every_status = max(1, round(config.rate / _STATUS_RATE))
-        self._every_poses = max(1, round(config.rate / _POSES_RATE))
-        # A predecessor on the same memory has answered some of the requests already.
-        mailbox.status.load()
-        self._answered = int(mailbox.status["answers"]["ticket"].max())
-        self._begin()
+        self._recovery = Recovery(config, info, guard, self._follower, self._feedback, omega.mode)
+        self._closing, self._deadline, self._exit = "", math.inf, DONE
+        self._rest_ticks, self._turn, self._paused, self._steps = 0, Turn(), False, 0
+        self._parent, self._started, self._loop_runs = os.getppid(), 0, loop_of(config.compiled)
+        self._reported: tuple[int, str] = -1, ""
+        self._every_sample, self._every_status, self._every_poses = (
+            max(1, round(config.rate / rate))
+            for rate in (config.record_rate, _STATUS_RATE, _POSES_RATE)
+        )
+        if simulated:
+            self._reset_arm(spec.seed)
+        else:
+            self._feedback.wait_until_complete(spec.arm)
+            self._follower.rest_at(state.position)
+        self._core: Core = Interpreted()
+        if self._loop_runs == "compiled" and isinstance(signals, list):
+            self._core = self._compiled(signals)
+            lend(self._core, self._feedback, arm, omega)
 
-    def _begin(self) -> None:
-        """Take the arm's start state as the first setpoint.
-
-        Raises:
-            ArmError: If its first readings do not agree with each other.
-        """
-        if self._confirmer is None:
-            self._reset_arm(self._spec.seed)
-            return
-        deadline = time.monotonic() + _AGREE_TIMEOUT
-        while not self._confirmer.complete:
-            if time.monotonic() > deadline:
-                raise ArmError(
-                    f"{self._spec.arm}: no {AGREEING} readings in a row agree within "
-                    f"{_AGREE_TIMEOUT:g} s: {self._confirmer.reason or 'nothing new is measured'}"
-                )
-            if not self._read():
-                time.sleep(0.001)
-        self.follower.seat(self._measured.position)
-
-    def _read(self) -> bool:
-        """Read the arm; whether the measurement is new and confirmed."""
-        self._arm.read(self._reading)
-        confirmer = self._confirmer
-        if confirmer is None:
-            return True
-        confirmed = confirmer.confirm(self._reading, time.monotonic())
-        rejected = confirmer.rejected + self._reading.rejected
-        if rejected != self._rejected:
-            self._rejected = rejected
-            self.guard.hit_quietly("reading_unconfirmed")
-        return confirmed
+    def _compiled(self, signals: list[int]) -> Core:
+        """Return a core on the memory of the loop's parts."""
+        memory = {
+            "turn": self._turn,
+            "cost": self._cost,
+            "cost_counts": self._cost.counts,
+            **memory_of(self._command, self._arm, self._omega),
+        }
+        constants = {
+            "simulated": self._simulated is not None,
+            "torque_mode": self._omega.mode == "torque",
+            "parent": self._parent,
+            "settling": _SETTLING,
+            "every_status": self._every_status,
+            "every_sample": self._every_sample,
+        }
+        parts = self._follower, self._recovery, self._clock, self._mailbox, self._feedback
+        return make_core(self._config, self._info, parts, memory, constants, signals)
 
     @property
-    def _finite(self) -> bool:
-        """Whether the newest reading of the arm's joints was finite."""
-        return self._confirmer is None or self._confirmer.finite
-
-    def _read_again(self) -> bool:
-        """Read until a measurement is confirmed, for as long as it takes a jump to be believed."""
-        return any(self._read() for _ in range(AGREEING))
+    def reason(self) -> str:
+        """Why the arm last braked or the loop ended."""
+        return self._follower.reason
 
     def run(self) -> int:
-        """Drive the arm until somebody or something ends it; return the exit status."""
+        """Drive the arm until the loop is ended; return the exit status."""
         granted = make_realtime(self._config.priority, self._config.cpu)
-        self._report.hello(self._spec, self.info, self._omega.mode, self._simulated, granted)
+        granted["loop"] = self._loop_runs
+        self._report.handshake(self._spec, self._info, self._omega.mode, self._simulated, granted)
         try:
             self._loop()
         except Exception as error:
-            name = "" if isinstance(error, _HardError) else "arm_error: "
+            name = "" if isinstance(error, FatalError) else "arm_error: "
             if name:
-                self.guard.hit_quietly("arm_error")
+                self._guard.count("arm_error")
             self._exit = FAILED
             self._closing = f"{name}{' '.join(str(error).split()) or type(error).__name__}"
-            self.follower.fault = self.follower.reason = self._closing
+            self._follower.fault = self._follower.reason = self._closing
         finally:
             self._end()
         return self._exit
@@ -181,299 +151,250 @@ class Streamer:
     # -- the loop ----------------------------------------------------------------------------
 
     def _loop(self) -> None:
-        follower, guard, clock, mailbox = self.follower, self.guard, self.clock, self._mailbox
-        arm, omega, simulated, report = self._arm, self._omega, self._simulated, self._report
-        measured, command, setpoint = self._measured, self._command, self.follower.setpoint
-        period, cost = clock.period, self.cost
-        stall = math.inf if simulated else self._config.stall_timeout * 1e9
-        monotonic = time.monotonic_ns
-        torque = command.mode == "torque"
-        # An arm that tracks positions brakes where it was last told to be.
-        paused = math.inf if simulated or torque else max(_PAUSE * 1e9, 2.0 * clock.period * 1e9)
-        deadline, phase, told, resting = math.inf, -1, "", 0
-        vectors = measured.position, measured.velocity, measured.effort
-        clock.start()
-        previous = self._started = monotonic()
-        while True:
-            clock.wait()
-            began = monotonic()
-            now = began * 1e-9
-            if began - previous > stall:
-                self._stalled((began - previous) * 1e-9)
-            elif began - previous > paused and measured.time * 1e9 > previous:
-                # Where the last answer was lost there is nothing to compare the next one with.
-                before = measured.velocity.copy()
-                if self._read_again():
-                    follower.paused(before, measured.velocity)
-            elif not simulated and _asleep() - self._asleep > stall:
-                self._stalled((_asleep() - self._asleep) * 1e-9, "the machine was asleep")
-            previous = began
-            mailbox.streamer_beat(began)
-            self._listen(began, now)
-            if simulated is not None and self._patient(began):
-                mailbox.publish_state(
-                    now, measured.time, clock.ticks, follower.sequence, follower.phase, vectors,
-                    setpoint,
-                )  # fmt: skip
-                continue
-            follower.tick()
-            omega(setpoint[0], setpoint[1], setpoint[2], measured, command)
+        wait = self._core.wait if self._loop_runs == "compiled" else self._clock.wait
+        self.begin()
+        wait()
+        while not self.turn():
+            wait()
+
+    def begin(self) -> None:
+        """Start the clock."""
+        self._clock.start()
+        self._turn.previous = self._started = time.monotonic_ns()
+
+    def turn(self) -> bool:
+        """Do what one tick asks for; return whether the loop ends."""
+        core, turn = self._core, self._turn
+        if not self._closing and core.tick():
+            return False
+        began = time.monotonic_ns()
+        turn.changed = True
+        if self._paused or not core.usual(began):
+            self._recovery.check_pause(began, turn.previous)
+            turn.previous = began
+            self._mailbox.streamer_beat(began)
+            self._check_parent(began)
+            self._listen(began * 1e-9)
+            if self._simulated is not None and self._stops(began):
+                self._publish(began * 1e-9, self._follower.phase)
+                return False
+        self._tick(began)
+        return bool(self._closing) and self._ended(began * 1e-9)
+
+    def _tick(self, began: int) -> None:
+        """Take one setpoint from the segment to the arm, and one measurement back."""
+        guard, measured, setpoint = self._guard, self._measured, self._follower.setpoint
+        command, simulated, monotonic = self._command, self._simulated, time.monotonic_ns
+        core = self._core
+        if not core.advance():
+            self._follower.tick()
+        self._omega(setpoint[0], setpoint[1], setpoint[2], measured, command)
+        if not core.command():
             policy = guard.command(command)
             if policy >= BRAKE:
-                if guard.fault == "command_not_finite":
-                    raise _HardError("command_not_finite: the tracking law gave no numbers")
-                self._react(policy, "command")
-            arm.write(command)
-            written = monotonic()
-            if simulated is not None:
-                simulated.step(period)
-            stepped = monotonic()
-            self._read()
-            read = monotonic() * 1e-9
-            age = 0.0 if simulated is not None else read - measured.time
-            policy = guard.measured(setpoint[0], measured, age, self._finite)
+                self._recovery.command_failed(policy)
+        self._arm.write(command)
+        written = monotonic()
+        if simulated is not None:
+            simulated.step(self._clock.period)
+        stepped = monotonic()
+        self._feedback.read()
+        now = monotonic() * 1e-9
+        age = 0.0 if simulated is not None else now - measured.time
+        if not core.tracked(age):
+            policy = guard.measured(setpoint[0], measured, age, self._feedback.finite)
             if policy >= BRAKE:
-                self._measurement_failed(policy, torque, age)
+                self._recovery.measurement_failed(policy, age)
+        self._publish_all(now)
+        self._cost.add(monotonic() - began - (stepped - written))
+        self._recovery.retreat()
 
-            ticks = clock.ticks
-            if simulated is not None and ticks % self._every_poses == 0:
-                report.poses(simulated)
-            if (
-                ticks % self._every_status == 0
-                or follower.phase != phase
-                or follower.reason is not told
-            ):
-                # Before the state: who sees a phase there finds its reason here.
-                phase, told = follower.phase, follower.reason
-                report.status()
-            mailbox.publish_state(
-                read, measured.time, ticks, follower.sequence, self._shown(read), vectors, setpoint
-            )
-            if ticks % self._every_sample == 0:
-                mailbox.append_sample(command.torque)
-            cost.add(monotonic() - began - (stepped - written))
-            if self._retreats and follower.phase == FAULTY:
-                self._retreat()
-            if self._closing:
-                deadline = min(deadline, now + _CLOSING_TIMEOUT)
-                resting = resting + 1 if self._at_rest() else 0
-                if resting > 1:
-                    return
-                if now > deadline:
-                    self._exit = self._exit or FAILED
-                    follower.reason += f"; not at rest within {_CLOSING_TIMEOUT:g} s"
-                    return
+    def _publish_all(self, now: float) -> None:
+        """Publish the state, and at their own rates poses, status and samples."""
+        ticks, follower = self._clock.ticks, self._follower
+        if self._simulated is not None and ticks % self._every_poses == 0:
+            self._report.world(self._simulated)
+        phase, reason = self._reported
+        if (
+            ticks % self._every_status == 0
+            or follower.phase != phase
+            or follower.reason is not reason
+        ):
+            # Before the state, so that a reader of the new phase finds its reason here.
+            self._reported = follower.phase, follower.reason
+            self._report.status()
+            self._turn.changed = False
+        elif self._core.publish(now, self._measured.time):
+            return
+        self._publish(now, self._visible_phase(now))
+        if ticks % self._every_sample == 0:
+            self._mailbox.append_sample(self._command.torque)
 
-    def _listen(self, began: int, now: float) -> None:
-        """Look for signals, for the parent, for requests and for a new segment."""
-        mailbox, follower = self._mailbox, self.follower
+    def _publish(self, now: float, phase: int) -> None:
+        self._mailbox.publish_state(
+            now,
+            self._measured.time,
+            self._clock.ticks,
+            self._follower.sequence,
+            phase,
+            self._vectors,
+            self._follower.setpoint,
+        )
+
+    def _visible_phase(self, now: float) -> int:
+        """Return the phase to publish: braking lasts until the arm rests, not its setpoint."""
+        phase = self._follower.phase
+        if phase not in (HOLDING, WAITING):
+            self._turn.settles_until = now + _SETTLING
+        elif now < self._turn.settles_until:
+            if self._feedback.speed > _REST_SPEED:
+                return BRAKING
+            self._turn.settles_until = 0.0
+        return phase
+
+    def _waits(self, began: int) -> bool:
+        """Whether a simulated arm's clock stops for an overdue segment."""
+        if not self._follower.overdue:
+            self._turn.waits_since = began
+            return False
+        return bool((began - self._turn.waits_since) * 1e-9 < self._config.patience)
+
+    def _stops(self, began: int) -> bool:
+        """Whether a simulated arm's clock is paused, or waits for a segment."""
+        if self._paused and not self._steps and not self._closing:
+            self._turn.waits_since = began
+            return True
+        if self._waits(began):
+            return True
+        self._steps = max(0, self._steps - 1)
+        return False
+
+    # -- parent and requests -----------------------------------------------------------------
+
+    def _check_parent(self, began: int) -> None:
+        """End on a signal and after the loss of the parent; brake while the parent is silent."""
         if self._signals:
             self._close(f"signal {signal.Signals(self._signals[0]).name}", DONE)
         if os.getppid() != self._parent:
             self._lose_parent("the process that started it has ended")
-        age = mailbox.parent_age(began)
-        if age > self._config.heartbeat_timeout:
-            if age == math.inf:
-                age = (began - self._started) * 1e-9 - _STARTUP_TIMEOUT
-            if age > self._config.parent_timeout:
-                self._lose_parent(f"no heartbeat for {age:.1f} s")
-            elif age > self._config.heartbeat_timeout and not self._parent_silent:
-                self._parent_silent = True
-                self.guard.hit_quietly("parent_lost")
-                follower.brake("parent_lost: no heartbeat")
-        else:
-            self._parent_silent = False
+        age, timeout = self._mailbox.parent_age(began), self._config.heartbeat_timeout
+        if age <= timeout:
+            self._turn.parent_silent = False
+            return
+        if age == math.inf:
+            age = (began - self._started) * 1e-9 - _STARTUP_TIMEOUT
+        if age > self._config.parent_timeout:
+            self._lose_parent(f"no heartbeat for {age:.1f} s")
+        elif age > timeout and not self._turn.parent_silent:
+            self._turn.parent_silent = True
+            self._guard.count("parent_lost")
+            self._follower.brake("parent_lost: no heartbeat")
+
+    def _listen(self, now: float) -> None:
+        """Answer requests, and offer a new segment to the follower."""
+        mailbox = self._mailbox
         if mailbox.requests.pending:
-            for record in mailbox.requests.read()[0]:
-                if record["ticket"] > self._answered:
-                    self._answer(record, now)
+            for record in mailbox.requests.read():
+                # Asked anew: the process may have been held up since the tick began.
+                self._report.answer(record, self._carry_out(record, time.monotonic()))
         if mailbox.segment.load() and not self._closing:
-            follower.offer(
-                mailbox.segment.value, mailbox.response(int(mailbox.segment["slot"])), now
-            )
+            self._follower.offer(mailbox.segment.value, now)
+        self._turn.request = mailbox.requests.place
 
-    def _shown(self, now: float) -> int:
-        """Return the phase that is told: an arm brakes until it rests itself, not its setpoint."""
-        phase = self.follower.phase
-        if phase not in (HOLDING, WAITING):
-            self._settles_until = now + _SETTLING
-        elif now < self._settles_until:
-            if np.abs(self._measured.velocity[: self.info.n_arm]).max() > _REST_SPEED:
-                return BRAKING
-            self._settles_until = 0.0
-        return phase
-
-    def _patient(self, began: int) -> bool:
-        """Whether a simulated arm's clock stands still for a segment that is overdue."""
-        if not self.follower.overdue:
-            self._waits_since = began
-            return False
-        return (began - self._waits_since) * 1e-9 < self._config.patience
-
-    def _answer(self, record: Any, now: float) -> None:
-        follower, kind, refusal = self.follower, REQUESTS[int(record["kind"])], ""
-        if kind not in SAFE_REQUESTS and now > float(record["expires"]):
-            refusal = "expired: the loop did not get to it in time"
-        elif kind not in SAFE_REQUESTS and self._closing:
-            refusal = f"the loop is ending ({self._closing})"
-        elif kind == "follow":
-            refusal = follower.follow()
+    def _carry_out(self, record: Any, now: float) -> str:
+        """Carry a request out; return why not, or nothing."""
+        follower, kind = self._follower, REQUESTS[int(record["kind"])]
+        if kind not in SAFE_REQUESTS and (self._closing or now > float(record["expires"])):
+            late = "expired: the loop did not get to it in time"
+            return f"the loop is ending ({self._closing})" if self._closing else late
+        if kind == "follow":
+            return follower.follow()
+        if kind == "clear_fault":
+            return self._recovery.clear_fault()
+        if kind == "reset":
+            if self._simulated is None:
+                return f"{self._spec.arm} is no simulated arm: it cannot be reset"
+            if follower.fault:
+                return f"in fault ({follower.fault}): clear it first"
+            self._reset_arm(int(record["seed"]))
+            # The duration of the reset is not lateness of the loop.
+            self._clock.start()
         elif kind == "hold":
             # An end that has begun brakes already, and its reason stays.
             follower.hold(follower.reason if self._closing else "")
-        elif kind == "reset":
-            if self._simulated is None:
-                refusal = f"{self._spec.arm} is no simulated arm: it cannot be reset"
-            elif follower.fault:
-                refusal = f"in fault ({follower.fault}): clear it first"
-            else:
-                self._reset_arm(int(record["seed"]))
-                # The time that this took is nobody's lateness.
-                self.clock.start()
         elif kind == "stop":
-            self.guard.hit_quietly("stop_requested")
+            self._guard.count("stop_requested")
             follower.trip("stop_requested")
-            follower.stay()
-        elif kind == "clear_fault":
-            refusal = self._astray() or follower.clear()
-        else:
+            follower.cancel_retreat()
+        elif kind == "quit":
             self._close("", DONE)
-        self._report.answer(record, refusal)
+        elif kind == "tune":
+            follower.tune(record["values"])
+        else:
+            return self._control_time(kind, int(record["seed"]))
+        return ""
 
-    def _astray(self) -> str:
-        """Return which joint is too far from its setpoint for a fault to be cleared, or nothing.
-
-        A simulated arm may be held where it is instead: nobody stands beside it.
-        """
-        joint, error, high = self._furthest(self.follower.setpoint[0] - self._measured.position,
-                                            self.guard.max_following_error)  # fmt: skip
-        if error <= high or not self.follower.fault:
-            return ""
-        if self._simulated is not None:
-            self.follower.seat(self._rest_position())
-            return ""
-        return (
-            f"{joint} is {error:.3g} rad from its setpoint, at most {high:.3g}: free the arm, or "
-            "deactivate and activate the node, which begins where the arm stands"
-        )
-
-    def _furthest(self, values: Any, high: Any) -> tuple[str, float, float]:
-        """Return the arm's joint that is furthest beyond its limit, its value, and the limit."""
-        sizes = np.abs(values[: self.info.n_arm])
-        joint = int(np.argmax(sizes / high))
-        return self.info.joint_names[joint], float(sizes[joint]), float(high[joint])
-
-    # -- what can go wrong -------------------------------------------------------------------
-
-    def _react(self, policy: int, text: str) -> None:
-        name = self.guard.fault
-        if policy == FAULT:
-            self.follower.trip(name, text)
-        elif self.follower.phase != FAULTY:
-            self.follower.brake(f"{name}: {text}")
-
-    def _measurement_failed(self, policy: int, torque: bool, age: float) -> None:
-        name, measured, y = self.guard.fault, self._measured, self.follower.setpoint[0]
-        if name == "feedback_not_finite":
-            raise _HardError("feedback_not_finite: the arm reports no numbers")
-        if name == "feedback_lost":
-            text = f"last measurement {age * 1e3:.0f} ms ago"
-            if self._confirmer is not None and self._confirmer.reason:
-                text = f"last confirmed measurement {age * 1e3:.0f} ms ago"
-                text += f", {self._confirmer.reason}"
-            if torque:
-                raise _HardError(f"feedback_lost: {text}; torques need measurements")
-            self._react(policy, text)
-            self.follower.stay()
-        elif self.follower.phase != FAULTY or name == "following_error":
-            if name == "following_error":
-                furthest = self._furthest(y - measured.position, self.guard.max_following_error)
-            else:
-                furthest = self._furthest(measured.velocity, self.guard.max_measured_velocity)
-            joint, value, high = furthest
-            unit = "rad" if name == "following_error" else "rad/s"
-            self._react(policy, f"{joint} {value:.3g} {unit}, at most {high:.3g}")
-
-    def _stalled(self, pause: float, why: str = "the loop stood still") -> None:
-        """Go on from rest after a pause in which a real arm got no commands.
-
-        One that tracks positions has held the last of them all the while; one that gets
-        torques is wherever they have taken it.
-        """
-        self.guard.hit_quietly("stalled")
-        self._asleep = _asleep()
-        confirmed = self._read_again()
-        if self.follower.moving or self.follower.sequence:
-            torque = self._command.mode == "torque" and confirmed
-            self.follower.seat(
-                self._rest_position() if torque else self.follower.setpoint[0].copy()
-            )
-        self.follower.reason = f"stalled: {why} for {pause * 1e3:.0f} ms"
-
-    def _retreat(self) -> None:
-        """Let an arm that is kept from its setpoint rest where it has come to rest instead.
-
-        It is at rest by the times of its measurements: one that grows old says nothing of now.
-        """
-        follower, position, now = self.follower, self._measured.position, self._measured.time
-        if follower.retreats or follower.moving:
-            return
-        if not follower.fault.startswith("following_error"):
-            return
-        # Written so that a NaN begins anew.
-        if not (np.abs(position - self._still) < _STILL_WITHIN).all():
-            self._still[:], self._still_since = position, now
-        elif now - self._still_since > _STILL_FOR:
-            follower.retreat(self._rest_position())
-
-    def _lose_parent(self, text: str) -> None:
-        if not self._closing:
-            self.guard.hit_quietly("parent_lost")
-        self._close(f"parent_lost: {text}", ORPHANED)
-
-    def _close(self, reason: str, status: int) -> None:
-        if not self._closing:
-            self._closing = reason or "quit"
-            self._exit = status
-            self.follower.hold(reason)
-
-    def _at_rest(self) -> bool:
-        """Whether neither the setpoint nor the arm moves."""
-        speed = np.abs(self._measured.velocity[: self.info.n_arm]).max()
-        return not self.follower.moving and bool(speed < _REST_SPEED)
-
-    def _rest_position(self) -> Any:
-        """Return where to hold: the measured arm, and the gripper as it was commanded.
-
-        A gripper that holds something is not where its setpoint is; the difference is
-        the grip.
-        """
-        rest = self._measured.position.copy()
-        rest[self.info.n_arm :] = self.follower.setpoint[0, self.info.n_arm :]
-        return rest
+    def _control_time(self, kind: str, ticks: int) -> str:
+        """Pause, resume or step the clock of a simulated arm; return why not, or nothing."""
+        if self._simulated is None:
+            return f"{self._spec.arm} is no simulated arm: its clock is not ours"
+        if kind == "step" and not self._paused:
+            return "the clock runs: pause it first"
+        self._steps = ticks if kind == "step" else 0
+        self._paused = kind != "resume"
+        return ""
 
     def _reset_arm(self, seed: int) -> None:
         assert self._simulated is not None
         start = self._simulated.reset(seed)
-        self._arm.read(self._measured)
-        self.follower.reset(start, time.monotonic())
-        self._report.poses(self._simulated)
+        self._feedback.read()
+        self._follower.reset(start, time.monotonic())
+        self._report.world(self._simulated)
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def _lose_parent(self, text: str) -> None:
+        if not self._closing:
+            self._guard.count("parent_lost")
+        self._close(f"parent_lost: {text}", ORPHANED)
+
+    def _close(self, reason: str, status: int) -> None:
+        """Begin the end: brake, and leave the loop once the arm rests."""
+        if not self._closing:
+            self._closing = reason or "quit"
+            self._exit = status
+            self._follower.hold(reason)
+
+    def _ended(self, now: float) -> bool:
+        """Whether to leave the loop: setpoint and arm rest for two ticks, or do not in time."""
+        self._deadline = min(self._deadline, now + _CLOSING_TIMEOUT)
+        at_rest = not self._follower.moving and self._feedback.speed < _REST_SPEED
+        self._rest_ticks = self._rest_ticks + 1 if at_rest else 0
+        if self._rest_ticks > 1:
+            return True
+        if now <= self._deadline:
+            return False
+        self._exit = self._exit or FAILED
+        self._follower.reason += f"; not at rest within {_CLOSING_TIMEOUT:g} s"
+        return True
 
     def _end(self) -> None:
-        """Bring the arm to rest by its own means, let go of it, and say so."""
+        """Bring the arm to rest by its own means, release it, and report that."""
         for act in (self._arm.stop, self._arm.close):
             try:
                 act()
             except Exception as error:
                 self._exit = self._exit or FAILED
-                self.follower.reason += f"; {act.__name__}: {error}"
+                self._follower.reason += f"; {act.__name__}: {error}"
         self._report.stopped()
+        self._core.release()
 
 
-def _asleep() -> int:
-    """Return how long this machine has been suspended since it booted [ns]."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
-
-
-class _HardError(StreamError):
-    """A failure after which no command can be trusted: the arm is stopped by its own means."""
+def _connect(name: str, arm: Arm, mode: str, dof: int) -> ArmInfo:
+    """Connect an arm and check that it takes Ω's commands and fits the mailbox."""
+    info = arm.connect()
+    if mode not in info.command_modes:
+        raise ArmError.choice(f"{name}: command mode", mode, info.command_modes)
+    if info.dof != dof:
+        raise StreamError(f"mailbox is for {dof} joints, {name} has {info.dof}")
+    return info

@@ -1,35 +1,32 @@
-"""Pictures of a scene, drawn by a process of their own when they are asked for.
+"""Pictures of a scene, drawn by a child process on demand.
 
-Drawing without a screen loads libOSMesa or libEGL, and with them the system's LLVM, which ends
-the process where another LLVM is loaded too (torch's compiler brings one). So neither this
-process nor whoever imports it ever loads either: :class:`Camera` sends the scene and its states
-to a child (``python -m ndp_ros.tasks.camera``) and gets pixels back.
+Drawing without a screen loads libOSMesa or libEGL, and with them the system's LLVM, which
+crashes a process that has loaded another LLVM, such as that of torch's compiler. So only the
+child (``python -m ndp_ros.tasks.camera``) loads them: :class:`Camera` sends it the scene and its
+states, and receives pixels.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes.util
+import multiprocessing
 import os
-import pickle
-import struct
 import subprocess
 import sys
 import weakref
-from typing import IO, Any
+from multiprocessing.connection import Connection
+from typing import Any
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from ndp_ros.errors import TaskError
+from ndp_ros.tasks.painter import STATE, Painter
 
-_STATE = mujoco.mjtState.mjSTATE_INTEGRATION
-_MODEL, _SCENE, _PICTURE, _PROBLEM = b"m", b"s", b"p", b"e"
-"""First byte of a message: a compiled model, a state of it, a picture, why there is none."""
-_SIZE = struct.Struct("<Q")
-_SILENCE = 10.0
-"""Time for the child to end once its input is closed [s]."""
+_END_TIMEOUT = 10.0
+"""Time for the child to end once its connection is closed [s]."""
 _HELP = (
     "without a screen set MUJOCO_GL=egl (GPU) or MUJOCO_GL=osmesa (needs the system library "
     "libosmesa6)"
@@ -37,7 +34,7 @@ _HELP = (
 
 
 class Camera:
-    """One of a scene's cameras. Copies draw for themselves.
+    """A camera of a scene; a copy draws in a process of its own.
 
     Attributes:
         name: Its name in the scene.
@@ -45,20 +42,14 @@ class Camera:
     """
 
     def __init__(self, name: str, size: tuple[int, int]) -> None:
-        """Name the camera; nothing is started before the first picture."""
+        """Name the camera; the child starts with the first picture."""
         self.name, self.size = name, size
-        self._child: subprocess.Popen[bytes] | None = None
-        self._end: Any = None
+        self._child: _Child | None = None
         self._model: mujoco.MjModel | None = None
-        self._state: NDArray[np.float64] = np.zeros(0)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy is made from: a process belongs to one camera."""
-        return {"name": self.name, "size": self.size}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Make a copy, which starts a process of its own when it draws."""
-        self.__init__(**state)  # type: ignore[misc]
+        """Return the state of a copy, which has no child yet."""
+        return {"name": self.name, "size": self.size, "_child": None, "_model": None}
 
     def picture(self, model: mujoco.MjModel, data: mujoco.MjData) -> NDArray[np.uint8]:
         """Return a picture (height, width, 3) of a scene.
@@ -66,54 +57,86 @@ class Camera:
         Raises:
             TaskError: If this machine cannot draw.
         """
+        if self._child is None:
+            self._child = _Child(self.name, self.size)
+        new, self._model = self._model is not model, model
+        state = np.zeros(mujoco.mj_stateSize(model, STATE))
+        mujoco.mj_getState(model, data, state, STATE)
         try:
-            if self._child is None:
-                self._start()
-            if self._model is not model:
-                self._send(_MODEL + _binary(model))
-                self._state = np.zeros(mujoco.mj_stateSize(model, _STATE))
-                self._model = model
-            mujoco.mj_getState(model, data, self._state, _STATE)
-            self._send(_SCENE + self._state.tobytes())
-            answer = self._receive()
-        except (OSError, EOFError) as error:
-            ended = self._child.wait() if self._child else 0
-            self.close()
-            how = f"signal {-ended}" if ended < 0 else f"exit status {ended}"
-            raise TaskError(f"no picture: what draws has ended ({how}); {_HELP}") from error
-        if answer[:1] != _PICTURE:
-            self.close()
-            raise TaskError(f"no picture: {answer[1:].decode()}; {_HELP}")
-        width, height = self.size
-        return np.frombuffer(answer, np.uint8, offset=1).reshape(height, width, 3).copy()
+            answer = self._child.ask(model if new else None, state)
+        except (OSError, EOFError):
+            answer = None
+        if isinstance(answer, np.ndarray):
+            return answer
+        problem = answer or f"the drawing process has ended ({self._child.end()})"
+        self.close()
+        raise TaskError(f"no picture: {problem}; {_HELP}")
+
+    def resize(self, size: tuple[int, int]) -> None:
+        """Draw pictures of another width and height [px]."""
+        self.close()
+        self.size = size
 
     def close(self) -> None:
-        """End what draws; may be called twice."""
-        if self._end is not None:
-            self._end()
-        self._child = self._end = self._model = None
+        """End the child; may be called twice."""
+        if self._child is not None:
+            self._child.end()
+        self._child = self._model = None
 
-    def _start(self) -> None:
-        self._child = child = subprocess.Popen(
-            [sys.executable, "-m", "ndp_ros.tasks.camera"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env=_environment(),
-        )  # fmt: skip
-        self._end = weakref.finalize(self, _end, child)
-        self._send(pickle.dumps((self.name, self.size)))
 
-    def _send(self, content: bytes) -> None:
-        assert self._child is not None and self._child.stdin is not None
-        _write(self._child.stdin, content)
+class _Child:
+    """The parent's side of the process that draws; it ends with this object at the latest."""
 
-    def _receive(self) -> bytes:
-        assert self._child is not None and self._child.stdout is not None
-        return _read(self._child.stdout)
+    def __init__(self, camera: str, size: tuple[int, int]) -> None:
+        self._connection, theirs = multiprocessing.Pipe()
+        with theirs:
+            arguments = (theirs.fileno(), camera, *size)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "ndp_ros.tasks.camera", *map(str, arguments)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=_environment(),
+                pass_fds=[theirs.fileno()],
+            )
+        self._finalizer = weakref.finalize(self, _end, self._process, self._connection)
+
+    def ask(self, model: mujoco.MjModel | None, state: NDArray[np.float64]) -> Any:
+        """Return a picture of a state, or the reason why there is none as a text.
+
+        Args:
+            model: The scene, if it is another one than before.
+            state: State of the scene.
+
+        Raises:
+            OSError, EOFError: If the child has ended.
+        """
+        self._connection.send((model, state))
+        return self._connection.recv()
+
+    def end(self) -> str:
+        """End the child; return how it ended."""
+        self._finalizer()
+        status = self._process.returncode
+        return f"signal {-status}" if status < 0 else f"exit status {status}"
+
+
+def _end(process: subprocess.Popen[bytes], connection: Connection) -> None:
+    """Close the connection, at whose end the child ends."""
+    connection.close()
+    try:
+        process.wait(_END_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _environment() -> dict[str, str]:
-    """Return the child's environment, in which MuJoCo is told how to draw without a screen."""
+    """Return the child's environment, which tells MuJoCo how to draw without a screen."""
     environment = dict(os.environ)
+    # Threads of Mesa's software renderer wait for each other busily: without them a picture takes a
+    # quarter less of the processor.
+    environment.setdefault("LP_NUM_THREADS", "0")
     if not environment.get("MUJOCO_GL") and not environment.get("DISPLAY"):
         for name, library in (("osmesa", "OSMesa"), ("egl", "EGL")):
             if ctypes.util.find_library(library):
@@ -122,97 +145,22 @@ def _environment() -> dict[str, str]:
     return environment
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """End what draws, which does so by itself at the end of its input."""
-    with contextlib.suppress(OSError):
-        assert child.stdin is not None and child.stdout is not None
-        child.stdin.close()
-        child.stdout.close()
-    try:
-        child.wait(_SILENCE)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
-
-
-def _binary(model: mujoco.MjModel) -> bytes:
-    """Return a compiled model as bytes."""
-    buffer = np.zeros(mujoco.mj_sizeModel(model), np.uint8)
-    mujoco.mj_saveModel(model, None, buffer)
-    return buffer.tobytes()
-
-
-def _write(pipe: IO[bytes], content: bytes) -> None:
-    pipe.write(_SIZE.pack(len(content)))
-    pipe.write(content)
-    pipe.flush()
-
-
-def _read(pipe: IO[bytes]) -> bytes:
-    """Return the next message.
-
-    Raises:
-        EOFError: If the other end has closed.
-    """
-    head = pipe.read(_SIZE.size)
-    if len(head) < _SIZE.size:
-        raise EOFError
-    (size,) = _SIZE.unpack(head)
-    content = pipe.read(size)
-    if len(content) < size:
-        raise EOFError
-    return content
-
-
-class _Drawing:
-    """The child's side: a scene, and what draws it."""
-
-    def __init__(self, camera: str, width: int, height: int) -> None:
-        self._camera, self._width, self._height = camera, width, height
-        self._renderer: mujoco.Renderer | None = None
-        self._model: Any = None
-        self._data: Any = None
-
-    def load(self, content: bytes) -> None:
-        """Take another model."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
-        model = mujoco.MjModel.from_binary_path("scene.mjb", {"scene.mjb": content})
-        screen = model.vis.global_
-        screen.offwidth = max(screen.offwidth, self._width)
-        screen.offheight = max(screen.offheight, self._height)
-        self._model, self._data = model, mujoco.MjData(model)
-
-    def draw(self, state: bytes) -> bytes:
-        """Return the pixels of a state."""
-        mujoco.mj_setState(self._model, self._data, np.frombuffer(bytearray(state)), _STATE)
-        mujoco.mj_forward(self._model, self._data)
-        if self._renderer is None:
-            self._renderer = mujoco.Renderer(self._model, self._height, self._width)
-        self._renderer.update_scene(self._data, camera=self._camera)
-        pixels: bytes = self._renderer.render().tobytes()
-        return pixels
-
-
-def _serve(source: IO[bytes], sink: IO[bytes]) -> None:
-    """Answer models and states with pictures until the input ends."""
-    camera, (width, height) = pickle.loads(_read(source))
-    drawing = _Drawing(camera, width, height)
-    try:
-        while True:
-            content = _read(source)
-            if content[:1] == _MODEL:
-                drawing.load(content[1:])
-            else:
-                _write(sink, _PICTURE + drawing.draw(content[1:]))
-    except EOFError:
-        return
-    except Exception as error:
-        _write(sink, _PROBLEM + " ".join(str(error).split()).encode())
-        os._exit(1)  # half a renderer fails again when it is let go of
+def _draw_for(parent: Connection, camera: str, width: int, height: int) -> None:
+    """Answer scenes and states with pictures until the parent closes the connection."""
+    painter: Painter | None = None
+    while True:
+        new, state = parent.recv()
+        try:
+            if new is not None or painter is None:
+                painter = Painter(new, camera, (width, height))
+            parent.send(painter.picture(state))
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            parent.send(" ".join(str(error).split()))
+            os._exit(1)  # a half-made renderer fails again when it is deleted
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
-        _serve(sys.stdin.buffer, sys.stdout.buffer)
+    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
+        _draw_for(Connection(int(sys.argv[1])), sys.argv[2], *map(int, sys.argv[3:]))

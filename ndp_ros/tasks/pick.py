@@ -1,58 +1,55 @@
-"""Pick: the arm takes a cube from a table and lifts it."""
+"""Pick: the arm grasps a cube on a table and lifts it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ndp_ros.config import param
-from ndp_ros.errors import TaskError
-from ndp_ros.tasks.arm_task import ArmTask, ArmTaskConfig
-from ndp_ros.tasks.options import PICTURES, with_options
-
-Array = NDArray[np.float64]
+from ndp_ros.tasks.arm_task import ArmTask
+from ndp_ros.tasks.config import PICTURES, ArmTaskConfig, preset_of, with_options
 
 REWARDS = ("shaped", "height")
 
 LIFTED = 0.1
-"""Success is a cube this far above where it stood [m] ..."""
+"""Height above its start at which the cube is lifted [m]."""
 HELD = 0.1
-"""... and this near to the grip [m]."""
+"""Distance from the grip up to which the cube is held [m]."""
 _HIGHEST = 0.25
-"""Lifting pays up to this height [m]."""
+"""Height up to which lifting is rewarded [m]."""
 _TIP_AT = 0.03
-"""A fingertip's middle is this far from the middle of a cube that it touches [m]."""
+"""Distance from the middle of a fingertip to that of a cube in contact [m]."""
 
 
 @dataclass(frozen=True)
 class PickConfig(ArmTaskConfig):
-    """Pick's own parameters on top of the times and scales."""
+    """Parameters of Pick."""
 
     reward: str = param(
         "shaped",
-        doc="shaped: reach, close from both sides, lift; height: the height of a cube that is "
-        "held, else nothing.",
+        doc="shaped: for reaching, closing from both sides and lifting; height: the height of a "
+        "held cube, otherwise nothing.",
         choices=REWARDS,
     )
-    reach_gain: float = param(1.0, doc="Reward a step of a grip at the cube.", minimum=0.0)
-    tips_gain: float = param(1.0, doc="Reward a step of fingertips at the cube.", minimum=0.0)
+    reach_gain: float = param(1.0, doc="Reward per step of a grip at the cube.", minimum=0.0)
+    tips_gain: float = param(1.0, doc="Reward per step of fingertips at the cube.", minimum=0.0)
     grasp_gain: float = param(
-        1.0, doc="Reward a step of a cube touched from both sides.", minimum=0.0
+        1.0, doc="Reward per step of a cube touched from both sides.", minimum=0.0
     )
-    lift_gain: float = param(40.0, doc="Reward a step and metre of height.", minimum=0.0)
+    lift_gain: float = param(40.0, doc="Reward per step and metre of height.", minimum=0.0)
     saturation_cost: float = param(1.0, doc="Cost of a step at the torque limit.", minimum=0.0)
 
     @classmethod
     def preset(cls, name: str) -> Self:
         """Return a named configuration.
 
-        ``default`` is what learns best here. ``paper`` takes the text's 100 Hz, the
-        sparse reward of the released code and a stale world. ``released`` takes the
-        released code's 50 ms with the same reward.
+        ``default`` learns best here. ``paper`` has the text's 100 Hz, a stale world and the
+        sparse reward of the authors' code, ``released`` the 50 ms of that code with the same
+        reward.
 
         Raises:
             TaskError: If there is no such preset.
@@ -63,20 +60,20 @@ class PickConfig(ArmTaskConfig):
             "paper": cls(control_dt=0.01, horizon=2.0, **paper),
             "released": cls(control_dt=0.05, horizon=2.5, **paper),
         }
-        if name not in presets:
-            raise TaskError.choice("preset", name, presets)
-        return presets[name]
+        return preset_of(presets, name)
 
 
 class Pick(ArmTask):
-    """``ndp_ros/Pick-v0``: success is a cube that hangs in the hand when the episode ends.
+    """``ndp_ros/Pick-v0``: success is a cube lifted in the hand when the episode ends.
 
-    ``info["outcome"]`` adds ``height`` [m], how far the cube is above where it stood,
-    ``highest`` [m], and ``gap`` [m] from the grip, all of the last control step but
-    ``highest``.
+    ``ndp_ros/Pick-Sparse-v0`` rewards the height of a lifted cube and nothing else.
+
+    ``info["outcome"]`` adds ``height`` [m], that of the cube above its start, ``highest`` [m],
+    the maximum of the episode, and ``gap`` [m], the distance of the cube from the grip.
     """
 
     task: ClassVar[str] = "pick"
+    units: ClassVar[Mapping[str, str]] = {"height": "m", "highest": "m", "gap": "m"}
     config: PickConfig
 
     def __init__(
@@ -111,57 +108,64 @@ class Pick(ArmTask):
             model.geom(name).id for name in ("tip_2", "knuckle_2", "tip_3", "knuckle_3")
         }
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Record the start of the cube."""
         self._ground = float(self.position_of("cube")[2])
         self._highest = 0.0
         self._see_world()
 
     def _height(self) -> float:
-        """Return how far the cube is above where it stood [m]."""
+        """Return the height of the cube above its start [m]."""
         return float(self.position_of("cube")[2]) - self._ground
 
     def _gap(self) -> float:
-        """Return how far the cube is from the middle of the grip [m]."""
-        return float(np.linalg.norm(self.position_of("cube") - self.grip))
+        """Return the distance of the cube from the middle of the grip [m]."""
+        return math.dist(self.position_of("cube"), self.grip)
 
     def _grasped(self) -> bool:
-        """Whether the cube is touched from both sides of the hand."""
-        pairs = self.robot.data.contact.geom
-        touching = set(pairs[(pairs == self._cube_geom).any(axis=1)].ravel().tolist())
-        return bool(touching & self._thumb and touching & self._others)
+        """Return whether the hand touches the cube from both sides."""
+        # Lists: numpy takes several times as long for so few contacts.
+        cube, touching = self._cube_geom, set[int]()
+        for one, other in self.robot.data.contact.geom.tolist():
+            if one == cube:
+                touching.add(other)
+            elif other == cube:
+                touching.add(one)
+        return not (touching.isdisjoint(self._thumb) or touching.isdisjoint(self._others))
 
     @property
     def success(self) -> bool:
-        """Whether the cube hangs in the hand."""
+        """Return whether the cube is lifted in the hand."""
         return self._height() > LIFTED and self._gap() < HELD
 
     def _see_world(self) -> None:
-        """Take the cube as it is for what rewards see of it: where it is, what touches it."""
+        """Update what rewards see of the cube: its position and its contacts."""
         self._cube, self._touched = self.position_of("cube"), self._grasped()
 
-    def _reward(self, first: bool) -> float:
+    def reward(self, first: bool) -> float:
+        """Return the reward of a control step, as ``reward`` of the configuration says."""
         config = self.config
         self._highest = max(self._highest, self._height())
         if first or not config.stale:
             self._see_world()
         height = float(self._cube[2]) - self._ground
-        gap = float(np.linalg.norm(self._cube - self.grip))
+        gap = math.dist(self._cube, self.grip)
         if config.reward == "height":
             reward = config.lift_gain * height if height > LIFTED and gap < HELD else 0.0
         else:
-            gaps = np.linalg.norm(self.robot.data.geom_xpos[self._tips] - self._cube, axis=1)
-            tips = 1.0 - np.tanh(15.0 * np.maximum(0.0, gaps - _TIP_AT))
+            apart = (math.dist(at, self._cube) for at in self.robot.data.geom_xpos[self._tips])
+            tips = [1.0 - math.tanh(15.0 * max(0.0, gap - _TIP_AT)) for gap in apart]
             lift = min(height, _HIGHEST) if gap < HELD else 0.0
             reward = (
                 config.reach_gain * (1.0 - math.tanh(10.0 * gap))
-                + config.tips_gain * float(tips.mean())
+                + config.tips_gain * sum(tips) / len(tips)
                 + config.grasp_gain * self._touched
                 + config.lift_gain * max(0.0, lift)
             )
-        saturated = self._omega.saturated - self._saturated_before
-        return reward - config.saturation_cost * saturated / self._ticks
+        return reward - config.saturation_cost * self.saturated / self.ticks
 
-    def _summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
+        """Return the figures of the cube at the end."""
         return {
             "success": self.success,
             "height": self._height(),

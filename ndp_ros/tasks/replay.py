@@ -1,115 +1,144 @@
-"""A throw that was made elsewhere, put back into the task's scene: judged, drawn, filmed.
+"""Judge and show an episode that was executed elsewhere, in the scene of its task.
 
-The run time knows joints and object poses from topics alone. Whether the cube is in the
-bin is decided here by the very code that decides it in training.
+The nodes know joints and object poses only from topics. Success is decided here by the task's own
+code, the same that decides it in training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import mujoco
 import numpy as np
-from numpy.typing import NDArray
 
-from ndp_ros.errors import TaskError
-from ndp_ros.tasks.throw import Throw
+from ndp_ros.control.arm import JointState
+from ndp_ros.tasks.contract import Array, plain
+from ndp_ros.tasks.recording import Recording
 
-Array = NDArray[np.float64]
+if TYPE_CHECKING:
+    from ndp_ros.tasks.arm_task import ArmTask
 
 _SPEED_SPAN = 0.03
-"""The cube's velocity is its displacement over this time [s]."""
-
-
-@dataclass
-class Recording:
-    """What was heard of one throw; times by the arm's clock [s] from the first segment."""
-
-    seed: int
-    joint_names: tuple[str, ...] = ()
-    times: list[float] = field(default_factory=list)
-    position: list[Array] = field(default_factory=list)
-    """Measured joints (dof,) [rad], one per time."""
-    poses: list[dict[str, Array]] = field(default_factory=list)
-    """Pose (7,) of each object in the arm's base frame, one per time."""
-    setpoint: list[Array] = field(default_factory=list)
-    """Planned joints (dof,) [rad], one per time."""
+"""The velocity of a free object is its displacement over this time [s]."""
 
 
 class Replay:
-    """The task's scene, moved by samples instead of by physics."""
+    """A task's scene that is moved by samples instead of by physics.
 
-    def __init__(self, task: Throw) -> None:
-        """Take a task over; it must not be stepped meanwhile."""
+    Attributes:
+        task: The task, which judges what it is shown.
+        over: Whether the episode has ended: with a segment, as in training.
+    """
+
+    def __init__(self, task: ArmTask) -> None:
+        """Take a task over; nothing else may step it.
+
+        Args:
+            task: Any task on an arm.
+        """
         self.task = task
         robot, model = task.robot, task.robot.model
         self._n = robot.connect().n_arm
-        cube = model.joint("cube")
-        self._cube = int(cube.qposadr[0])
-        self._cube_velocity = int(cube.dofadr[0])
-        self._bin = int(model.body_mocapid[model.body("bin").id])
-        base = model.body("base").id
+        bodies = {name: model.body(name) for name in task.objects}
+        self._free = {
+            name: model.joint(int(body.jntadr[0]))
+            for name, body in bodies.items()
+            if body.jntnum[0] == 1 and model.jnt_type[body.jntadr[0]] == mujoco.mjtJoint.mjJNT_FREE
+        }
+        self._moved = {n: int(b.mocapid[0]) for n, b in bodies.items() if b.mocapid[0] >= 0}
+        base = robot.joints.base
         self._base = robot.data.xpos[base].copy(), robot.data.xquat[base].copy()
-        self._track: list[tuple[float, Array]] = []
-        self._time = 0.0
+        self._tracks: dict[str, list[tuple[float, Array]]] = {name: [] for name in self._free}
+        self._steps = 0
+        self.over = False
 
     def begin(self, seed: int) -> None:
-        """Start a new throw from the start state of ``seed``."""
+        """Start a new episode from the start state of a seed."""
         self.task.reset(seed=seed)
-        self._track.clear()
-        self._time = 0.0
-
-    def of_this_arm(self, names: Sequence[str], position: Sequence[float]) -> bool:
-        """Whether these are the task's joints, with a number for each; others may be heard too."""
-        return tuple(names) == self.task.joint_names and len(position) == len(names)
+        for track in self._tracks.values():
+            track.clear()
+        self._steps, self.over = 0, False
 
     def show(self, position: Array, poses: Mapping[str, Array]) -> None:
-        """Put joints (dof,) and objects where they were heard to be."""
+        """Put joints (dof,) and objects where a sample has them."""
         data = self.task.robot.data
-        data.qpos[: self._n] = position[: self._n]
-        data.qpos[self.task.robot.fingers] = position[self._n]
-        if "cube" in poses:
-            data.qpos[self._cube : self._cube + 7] = self._in_world(poses["cube"])
-        if "bin" in poses and self._bin >= 0:
-            data.mocap_pos[self._bin] = self._in_world(poses["bin"])[:3]
+        joints = self.task.robot.joints
+        data.qpos[joints.arm.q] = position[: self._n]
+        data.qpos[joints.fingers.q] = position[self._n :]
+        for name in poses.keys() & self._free.keys():
+            start = int(self._free[name].qposadr[0])
+            data.qpos[start : start + 7] = self._in_world(poses[name])
+        for name in poses.keys() & self._moved.keys():
+            place, pose = self._moved[name], self._in_world(poses[name])
+            data.mocap_pos[place], data.mocap_quat[place] = pose[:3], pose[3:]
         mujoco.mj_forward(self.task.robot.model, data)
 
-    def feed(self, time: float, position: Array, poses: Mapping[str, Array]) -> None:
-        """Show a sample and let the task watch it.
+    def feed(self, time: float, position: Array, world: Mapping[str, Array]) -> None:
+        """Show a sample and let the task judge it.
 
         Args:
             time: Since the first segment [s].
             position: Measured joints (dof,) [rad].
-            poses: Pose (7,) of each object in the base frame.
+            world: Pose (7,) of each object in the base frame.
         """
-        self.show(position, poses)
-        self._time = time
-        if "cube" not in poses:
-            return
-        data = self.task.robot.data
-        at = data.qpos[self._cube : self._cube + 3].copy()
-        while len(self._track) > 1 and time - self._track[1][0] >= _SPEED_SPAN:
-            self._track.pop(0)
-        if self._track and time > self._track[0][0]:
-            earlier, place = self._track[0]
-            velocity = (at - place) / (time - earlier)
-            data.qvel[self._cube_velocity : self._cube_velocity + 3] = velocity
-        self._track.append((time, at))
-        self.task._watch()
+        self.show(position, world)
+        for name in world.keys() & self._free.keys():
+            self._estimate_velocity(name, time)
+        task = self.task
+        task.watch()
+        total = max(1, round(task.config.horizon / (task.k * task.control_dt))) * task.k
+        while not self.over and time >= (self._steps + 1) * task.control_dt - 1e-6:
+            task.reward(first=self._steps % task.k == 0)
+            self._steps += 1
+            ends = self._steps % task.k == 0 and task.over()
+            self.over = ends or self._steps >= total
 
-    @property
-    def over(self) -> bool:
-        """Whether the episode has ended: with its last segment, as in training."""
-        window = self.task.k * self.task.control_dt
-        end = max(1, round(self.task.config.horizon / window)) * window
-        return self._time >= end - 1e-6
+    def trace(self, recording: Recording) -> None:
+        """Add to a recording the path of the hand that its joints, planned and measured, make."""
+        model, data = self.task.robot.model, self.task.robot.data
+        for joints, path in (
+            (recording.position, recording.hand),
+            (recording.setpoint, recording.hand_setpoint),
+        ):
+            path.clear()
+            for position in joints:
+                data.qpos[self.task.robot.joints.arm.q] = position[: self._n]
+                mujoco.mj_kinematics(model, data)
+                path.append(self.in_base(self.task.grip))
 
     def summary(self) -> dict[str, Any]:
-        """Return the task's own figures of the throw: ``success``, ``landing``, ``miss``, ..."""
-        return self.task._summary()
+        """Return the task's figures of the episode as plain data; infinite ones as None."""
+        figures: dict[str, Any] = plain(self.task.summary())
+        return figures
+
+    def _estimate_velocity(self, name: str, time: float) -> None:
+        """Set the velocity of a free object from its displacement in the last 30 ms."""
+        data, track = self.task.robot.data, self._tracks[name]
+        start, speed = (int(a[0]) for a in (self._free[name].qposadr, self._free[name].dofadr))
+        at = data.qpos[start : start + 3].copy()
+        while len(track) > 1 and time - track[1][0] >= _SPEED_SPAN:
+            track.pop(0)
+        if track and time > track[0][0]:
+            earlier, place = track[0]
+            data.qvel[speed : speed + 3] = (at - place) / (time - earlier)
+        track.append((time, at))
+
+    def in_base(self, place: Array) -> Array:
+        """Return a place (3,) of the scene in the base frame [m]."""
+        origin, turn = self._base
+        back, out = np.empty(4), np.empty(3)
+        mujoco.mju_negQuat(back, turn)
+        mujoco.mju_rotVecQuat(out, place - origin, back)
+        return out
+
+    def in_world(self, places: Array) -> Array:
+        """Return places (n, 3) in the base frame as places in the scene [m]."""
+        origin, turn = self._base
+        axes = np.empty(9)
+        mujoco.mju_quat2Mat(axes, turn)
+        there: Array = places @ axes.reshape(3, 3).T + origin
+        return there
 
     def _in_world(self, pose: Array) -> Array:
         """Return a pose (7,) given in the base frame as one in the world."""
@@ -121,92 +150,54 @@ class Replay:
         return out
 
 
-def film(
-    replay: Replay,
-    recordings: list[Recording],
-    path: Path,
-    fps: float = 20.0,
-    progress: Callable[[float], None] | None = None,
-) -> None:
-    """Write the throws as an MP4 in real time, one after the other.
+class Recorder:
+    """Records the episodes of a task that runs here, at every tick.
 
-    Args:
-        replay: On a task that was made with ``render_mode="rgb_array"``.
-        recordings: The throws.
-        path: File to write.
-        fps: Frames per second.
-        progress: Called with the share that is done.
-
-    Raises:
-        TaskError: If this machine cannot draw, or the file cannot be written.
+    Attributes:
+        recordings: One for each episode since the recorder was made.
     """
-    import imageio.v2 as imageio
 
-    frames = [
-        (recording, place) for recording in recordings for place in _frames(recording.times, fps)
-    ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Without a GPU, shadows and reflections take five sixths of the time.
-    model = replay.task.robot.model
-    model.light_castshadow[:] = 0
-    model.mat_reflectance[:] = 0.0
-    writer: Any = None
-    try:
-        for done, (recording, place) in enumerate(frames):
-            replay.show(recording.position[place], recording.poses[place])
-            picture = replay.task.render()
-            # Opened late, so that a machine that cannot draw leaves no empty file.
-            if writer is None:
-                writer = imageio.get_writer(path, fps=fps, macro_block_size=2, codec="libx264")
-            writer.append_data(picture)
-            if progress is not None:
-                progress((done + 1) / len(frames))
-    except (OSError, ValueError, ImportError) as error:
-        raise TaskError(f"cannot write {path}: {' '.join(str(error).split())}") from error
-    finally:
-        if writer is not None:
-            writer.close()
+    def __init__(self, task: ArmTask, about: Mapping[str, Any]) -> None:
+        """Look on at every tick of a task.
 
+        Args:
+            task: The task; it is stepped by somebody else.
+            about: Values for every recording's ``about``.
+        """
+        self._task, self._about = task, about
+        self._state = JointState.zeros(len(task.joint_names))
+        self._start = 0.0
+        self.recordings: list[Recording] = []
+        task.on_tick = self._sample
 
-def plot(recording: Recording, path: Path) -> None:
-    """Draw planned against measured joint angles of one throw as a PNG.
+    def begin(self, seed: int) -> None:
+        """Begin a recording; the task has been reset."""
+        self._start = float(self._task.robot.data.time)
+        one = Recording(seed, self._task.joint_names, about=dict(self._about))
+        self.recordings.append(one)
+        self._sample()
+        one.setpoint.append(self._task.setpoint[0])
+        one.segments.append(0.0)
 
-    Raises:
-        TaskError: If nothing was recorded, or the file cannot be written.
-    """
-    if not recording.times:
-        raise TaskError(f"no plot {path}: nothing was recorded")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    def window(self) -> None:
+        """Take over the setpoints of a segment that has been run."""
+        one = self.recordings[-1]
+        one.setpoint += list(self._task.tracked[:, 0])
+        one.segments.append(one.times[-1])
 
-    measured, planned = np.array(recording.position), np.array(recording.setpoint)
-    dof = measured.shape[1]
-    figure = Figure(figsize=(9.0, 1.3 * dof + 0.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(dof, 1, sharex=True, squeeze=False)[:, 0]
-    for joint, ax in enumerate(axes):
-        ax.plot(recording.times, planned[:, joint], lw=2.5, alpha=0.5, label="planned")
-        ax.plot(recording.times, measured[:, joint], lw=1.0, color="black", label="measured")
-        rms = float(np.sqrt(np.mean((measured[:, joint] - planned[:, joint]) ** 2)))
-        ax.set_ylabel(f"{recording.joint_names[joint]}\n[rad]", fontsize=8)
-        ax.set_title(f"rms {rms:.3f} rad", fontsize=7, loc="right", pad=2)
-        ax.grid(alpha=0.3)
-    # Above the axes, where it covers no curve.
-    figure.legend(
-        *axes[0].get_legend_handles_labels(), fontsize=8, loc="outside upper left", ncols=2
-    )
-    axes[-1].set_xlabel("time from the first segment [s]")
-    figure.suptitle(f"Throw from start state {recording.seed}", fontsize=10)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=110)
-    except OSError as error:
-        raise TaskError(f"cannot write {path}: {error.strerror}") from error
+    def end(self, outcome: Mapping[str, Any]) -> None:
+        """End a recording: no segment begins at its end, and the path of the hand is added."""
+        one = self.recordings[-1]
+        one.segments.pop()
+        one.about["outcome"] = plain(dict(outcome))
+        self._task.on_tick = None
+        Replay(self._task).trace(one)
+        self._task.on_tick = self._sample
 
-
-def _frames(times: list[float], fps: float) -> list[int]:
-    """Return the place of the sample that each frame shows."""
-    if not times:
-        return []
-    wanted = np.arange(times[0], times[-1] + 0.5 / fps, 1.0 / fps)
-    return [int(i) for i in np.searchsorted(times, wanted).clip(0, len(times) - 1)]
+    def _sample(self) -> None:
+        robot = self._task.robot
+        robot.read(self._state)
+        one, at = self.recordings[-1], float(robot.data.time) - self._start
+        one.times.append(at)
+        one.position.append(self._state.position.copy())
+        one.poses.append(robot.objects())

@@ -1,10 +1,8 @@
-"""Learning curves over seeds: the interquartile mean and its bootstrap interval."""
+"""Summarise learning curves over seeds, by interquartile mean and bootstrap."""
 
 from __future__ import annotations
 
-import io
 import math
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,29 +10,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from ndp_ros.errors import TrainingError
-from ndp_ros.outputs import write_output
+from ndp_ros.training.config import RunConfig, differences, value_at
 from ndp_ros.training.directory import CONFIG, read_config
-from ndp_ros.training.experiment import RunConfig, differences, value_at
 from ndp_ros.training.logs import COLUMNS, read_progress
 
 Array = NDArray[np.float64]
 
 _RESAMPLES = 2000
-_GRID = 100
-COLOURS = 10
-"""Colours of matplotlib's cycle."""
-_LINES, _MARKERS = ("-", "--", ":", "-."), ("o", "s", "^", "D")
-"""What tells curves of one colour apart."""
-_WIDTH, _INSIDE = 55, 4
-"""Letters in a line of a picture, and lines of a legend that leave room for the curves."""
-_OF_A_SEED: dict[str, Any] = {"seed": 0, "workers": 0, "samples": 1}
-"""Fields in which the seeds of one curve may differ, and what stands for them."""
+_OF_A_SEED: dict[str, Any] = {"seed": 0, "workers": 0, "samples": 1, "device": "cpu"}
+"""Fields in which the seeds of one curve may differ, with the value that replaces them."""
 
 
 class NothingYetError(TrainingError):
-    """A run that has no values of a figure, as one that has just begun."""
+    """A run has no values of a figure yet."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +37,7 @@ class Curve:
         seed: Seed of the run.
         x: Observations made ``(n,)``.
         y: The figure ``(n,)``.
-        config: What the run trains; None if there is no telling.
+        config: Configuration of the run, None if unknown.
     """
 
     label: str
@@ -58,23 +49,29 @@ class Curve:
 
 @dataclass(frozen=True)
 class Band:
-    """The curves of several seeds together, on one grid of observed samples.
+    """The curves of several seeds together, wherever one of them was evaluated.
 
     Attributes:
         label: Task and method.
-        seeds: Number of seeds.
-        x: Grid ``(n,)``.
+        curves: The curve of each seed.
+        x: Where a seed was evaluated ``(n,)``, from where all have a value to the end of the
+            shortest.
         middle: Interquartile mean ``(n,)``.
         low: Lower end of the 95 % interval ``(n,)``.
         high: Upper end of the 95 % interval ``(n,)``.
     """
 
     label: str
-    seeds: int
+    curves: tuple[Curve, ...]
     x: Array
     middle: Array
     low: Array
     high: Array
+
+    @property
+    def seeds(self) -> int:
+        """Number of seeds."""
+        return len(self.curves)
 
 
 def read_curve(folder: Path, figure: str, against: str = "observed") -> Curve:
@@ -103,10 +100,30 @@ def read_curve(folder: Path, figure: str, against: str = "observed") -> Curve:
     return Curve(label, config.seed, points[:, 0], points[:, 1], config)
 
 
-def told_apart(curves: Sequence[Curve]) -> list[Curve]:
-    """Return curves that have one label only where they are seeds of one configuration.
+def read_curves(
+    folders: Sequence[Path], figure: str, against: str
+) -> tuple[list[Curve], list[NothingYetError]]:
+    """Return the curves of the runs that have one, and why others have none.
 
-    Labels that stand for several get the values in which these differ.
+    Raises:
+        NothingYetError: If none has one.
+        TrainingError: As :func:`read_curve`.
+    """
+    curves, missing = [], []
+    for folder in folders:
+        try:
+            curves.append(read_curve(folder, figure, against))
+        except NothingYetError as error:
+            missing.append(error)
+    if not curves:
+        raise missing[0]
+    return curves, missing
+
+
+def with_distinct_labels(curves: Sequence[Curve]) -> list[Curve]:
+    """Add to labels that several configurations share the values in which these differ.
+
+    Curves with one label are then the seeds of one configuration.
     """
     kinds: dict[str, list[RunConfig]] = {}
     for curve in curves:
@@ -114,37 +131,36 @@ def told_apart(curves: Sequence[Curve]) -> list[Curve]:
         if curve.config and (kind := replace(curve.config, **_OF_A_SEED)) not in found:
             found.append(kind)
     return [
-        replace(c, label=c.label + _what_differs(c.config, kinds[c.label])) if c.config else c
+        replace(c, label=c.label + _difference(c.config, kinds[c.label])) if c.config else c
         for c in curves
     ]
 
 
-def _what_differs(config: RunConfig, kinds: Sequence[RunConfig]) -> str:
-    """Return the values in which a configuration is not like all of some others."""
+def _difference(config: RunConfig, kinds: Sequence[RunConfig]) -> str:
+    """Return the values in which a configuration differs from others, as part of a label."""
     names = dict.fromkeys(n for kind in kinds for n in differences(kinds[0], kind))
-    told = []
+    parts = []
     for name in names:
         values = [value_at(kind, name) for kind in kinds]
         value = value_at(config, name)
-        if name == "task_options":  # which name themselves, and of which some may be shared
+        if name == "task_options":  # each names itself; those that all share are left out
             own = [option for option in value if any(option not in v for v in values)]
-            told.append(" ".join(own) or "no other task_options")
+            parts.append(" ".join(own) or "no other task_options")
         else:
-            told.append(f"{name} {'none' if value in ('', (), None) else value}")
-    return f", {', '.join(told)}" if told else ""
+            parts.append(f"{name} {'none' if value in ('', (), None) else value}")
+    return f", {', '.join(parts)}" if parts else ""
 
 
-def interquartile_mean(values: Array) -> Array:
-    """Return the mean of the middle half along the first axis, with fractional weights.
+def interquartile_mean(values: Array, axis: int = 0) -> Array:
+    """Return the mean of the middle half of the values along an axis.
 
-    Args:
-        values: ``(n, ...)``.
+    Weights at its edges are fractional, unlike those of ``scipy.stats.trim_mean``, which with three
+    seeds trims nothing.
     """
-    ordered = np.sort(values, axis=0)
-    n = len(ordered)
-    edges = np.clip(np.arange(n + 1) / n, 0.25, 0.75)
-    weights = np.diff(edges) * 2.0
-    return np.tensordot(weights, ordered, axes=1)
+    ordered = np.sort(values, axis)
+    n = ordered.shape[axis]
+    weights = np.diff(np.clip(np.arange(n + 1) / n, 0.25, 0.75)) * 2.0
+    return np.tensordot(weights, ordered, axes=(0, axis))
 
 
 def bootstrap(values: Array, seed: int = 0) -> tuple[Array, Array]:
@@ -154,11 +170,17 @@ def bootstrap(values: Array, seed: int = 0) -> tuple[Array, Array]:
         values: ``(seeds, n)``.
         seed: Seed of the resampling.
     """
-    rng = np.random.default_rng(seed)
-    draws = rng.integers(len(values), size=(_RESAMPLES, len(values)))
-    means = np.stack([interquartile_mean(values[draw]) for draw in draws])
-    low, high = np.percentile(means, [2.5, 97.5], axis=0)
-    return low, high
+    if len(values) < 2:
+        return values[0], values[0]
+    found = stats.bootstrap(
+        (values,),
+        interquartile_mean,
+        axis=0,
+        n_resamples=_RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    return found.confidence_interval.low, found.confidence_interval.high
 
 
 def area(points: Sequence[tuple[float, float]], end: float, start: float = 0.0) -> float:
@@ -176,13 +198,17 @@ def area(points: Sequence[tuple[float, float]], end: float, start: float = 0.0) 
 
 
 def band(curves: Sequence[Curve]) -> Band:
-    """Return several seeds' curves as one band, up to where the shortest ends."""
+    """Return several seeds' curves as one band, up to where the shortest ends.
+
+    Between two evaluations of a seed its last one counts; nothing is interpolated.
+    """
     start = max(c.x[0] for c in curves)
-    end = min(c.x[-1] for c in curves)
-    x = np.linspace(start, max(start, end), _GRID)
-    values = np.stack([np.interp(x, c.x, c.y) for c in curves])
+    end = max(start, min(c.x[-1] for c in curves))
+    points = np.unique(np.concatenate([c.x for c in curves]))
+    x = points[(points >= start) & (points <= end)]
+    values = np.stack([c.y[np.searchsorted(c.x, x, side="right") - 1] for c in curves])
     low, high = bootstrap(values)
-    return Band(curves[0].label, len(curves), x, interquartile_mean(values), low, high)
+    return Band(curves[0].label, tuple(curves), x, interquartile_mean(values), low, high)
 
 
 def bands(curves: Sequence[Curve]) -> list[Band]:
@@ -191,83 +217,16 @@ def bands(curves: Sequence[Curve]) -> list[Band]:
     return [band([c for c in curves if c.label == label]) for label in labels]
 
 
-def draw_band(axes: Any, group: Band, label: str, number: int) -> None:
-    """Draw a band into axes.
-
-    Args:
-        axes: Of matplotlib.
-        group: The band.
-        label: Its name in the legend.
-        number: Which curve it is, from 0 on: decides colour and kind of line.
-    """
-    colour, line = f"C{number % COLOURS}", _LINES[number // COLOURS % len(_LINES)]
-    if group.x[0] == group.x[-1]:  # of which a line would show nothing
-        ends = np.abs(np.array([group.low[:1], group.high[:1]]) - group.middle[:1])
-        how = {"color": colour, "marker": _MARKERS[number // COLOURS % len(_MARKERS)]}
-        axes.errorbar(group.x[:1], group.middle[:1], ends, label=label, ls="", capsize=3, **how)
-        return
-    axes.plot(group.x, group.middle, label=label, color=colour, ls=line)
-    if group.seeds > 1:
-        axes.fill_between(group.x, group.low, group.high, color=colour, alpha=0.2)
-
-
-def draw(groups: Sequence[Band], figure: str, against: str, path: Path, title: str = "") -> None:
-    """Draw bands into a picture; the ending of the path decides its format.
-
-    Raises:
-        TrainingError: If it cannot be written.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    labels = [
-        textwrap.fill(f"{g.label} ({g.seeds} seed{'s' if g.seeds != 1 else ''})", _WIDTH)
-        for g in groups
-    ]
-    lines = sum(label.count("\n") + 1 for label in labels)
-    beside = lines > _INSIDE  # where they would cover the curves
-    height = 4.0 + (0.2 * lines if beside else 0.0)
-    drawing, axes = pyplot.subplots(figsize=(6.4, height), layout="constrained")
-    for number, (group, label) in enumerate(zip(groups, labels, strict=True)):
-        draw_band(axes, group, label, number)
-    names: dict[str, Any] = {"observed": "observed samples", "samples": "control steps"}
-    axes.set_xlabel(names.get(against, against))
-    axes.set_ylabel(_SPOKEN.get(figure, figure))
-    if "success" in figure:
-        axes.set_ylim(-0.02, 1.02)
-    axes.set_title(textwrap.fill(title, _WIDTH))
-    axes.grid(alpha=0.3)
-    if beside:
-        drawing.legend(loc="outside lower center")
-    else:
-        axes.legend()
-    data = io.BytesIO()
-    try:
-        drawing.savefig(data, format=path.suffix[1:], dpi=150)
-        write_output(path, data.getvalue())
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"cannot write {path}: {error}") from error
-    finally:
-        pyplot.close(drawing)
-
-
 def table(groups: Sequence[Band]) -> list[dict[str, Any]]:
     """Return the last point of every band as plain data."""
     return [
         {
-            "label": g.label, "seeds": g.seeds, "at": float(g.x[-1]),
+            "label": g.label,
+            "seeds": g.seeds,
+            "at": float(g.x[-1]),
             "iqm": round(float(g.middle[-1]), 6),
             "ci95": [round(float(g.low[-1]), 6), round(float(g.high[-1]), 6)],
         }
         for g in groups
         if math.isfinite(g.middle[-1])
-    ]  # fmt: skip
-
-
-_SPOKEN = {
-    "eval_success": "success, deterministic evaluation",
-    "success": "success while training",
-    "return": "return while training",
-}
+    ]

@@ -1,6 +1,6 @@
-"""Demonstrations: what an expert saw and did, in one file that executes nothing.
+"""Demonstrations: observations and actions of an expert, in one file in safetensors format.
 
-A file is in safetensors format. n windows of m episodes::
+Reading a file executes nothing. It holds n windows of m episodes::
 
     observations   (n, n_obs)   float64   raw, at the start of each window
     actions        (n, k, dof)  float64   displacements in units of action_scale
@@ -29,11 +29,11 @@ from safetensors import SafetensorError
 
 from ndp_ros.config import from_mapping, to_mapping
 from ndp_ros.errors import ConfigError, TrainingError
+from ndp_ros.files import write_output
 from ndp_ros.observation import observation_size
-from ndp_ros.outputs import write_output
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.policies.spec import PolicySpec
-from ndp_ros.training.environment import Step, TaskEnvironment
+from ndp_ros.tasks.contract import Step, TaskEnvironment
 from ndp_ros.training.evaluation import Actor, Episode, make_actor, run_episode
 
 Array = NDArray[Any]
@@ -43,11 +43,11 @@ SCHEMA = "1"
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """Episodes of an expert; shapes as in the file.
+    """Episodes of an expert; arrays have the shapes of the file.
 
     Attributes:
-        spec: The expert's policy: task, arm, observation, control step, k and scales.
-        source: Who demonstrated.
+        spec: Specification of the expert's policy.
+        source: Record of the expert: its checkpoint or script, and its noise.
     """
 
     spec: PolicySpec
@@ -65,7 +65,7 @@ class Demonstrations:
         return len(self.returns)
 
     def windows(self, episodes: Iterable[int]) -> Array:
-        """Return the indices of the windows of some episodes."""
+        """Return the indices of the windows of the given episodes."""
         parts = [np.arange(self.starts[e], self.starts[e + 1]) for e in episodes]
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
@@ -73,7 +73,7 @@ class Demonstrations:
         """Write the file.
 
         Raises:
-            TrainingError: If the disk refuses.
+            TrainingError: If it cannot be written.
         """
         tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in _SHAPES}
         metadata = {
@@ -128,18 +128,18 @@ def load(path: Path) -> Demonstrations:
                 f"{path}: {name} has shape {arrays[name].shape}, expected {shape(n, m, spec)}"
             )
         if not np.isfinite(arrays[name]).all():
-            raise TrainingError(f"{path}: {name} holds values that are not finite")
+            raise TrainingError(f"{path}: {name} has values that are not finite")
     starts = arrays["starts"]
     if starts[0] != 0 or starts[-1] != n or (np.diff(starts) <= 0).any():
-        raise TrainingError(f"{path}: episodes do not follow one another")
+        raise TrainingError(f"{path}: starts do not increase from 0 to the number of windows")
     return Demonstrations(spec, source, **arrays)
 
 
 class Expert(Protocol):
-    """Who can demonstrate.
+    """A policy or script that can be recorded.
 
     Attributes:
-        spec: Its policy: task, arm, observation, control step, k and scales.
+        spec: Specification of its policy.
     """
 
     spec: PolicySpec
@@ -150,7 +150,7 @@ class Expert(Protocol):
         ...
 
     def means(self, obs: Array) -> Array:
-        """Return what it means to do ``(batch, k, dof)`` for raw observations."""
+        """Return the mean actions ``(batch, k, dof)`` for raw observations."""
         ...
 
 
@@ -160,20 +160,23 @@ def collect(
     seeds: Iterable[int],
     source: dict[str, Any],
     noise: float = 0.0,
-    tell: Callable[[Episode], None] = lambda episode: None,
+    watch: Callable[[Episode], None] = lambda episode: None,
 ) -> Demonstrations:
-    """Return an expert's episodes.
+    """Record episodes of an expert.
 
-    With noise the expert acts with part of its exploration, and what is recorded is what
-    it would have done without: the learner then sees how to come back.
+    With noise the expert acts with a part of its exploration while its mean actions are recorded,
+    so that the demonstrations show how to recover from deviations.
 
     Args:
-        policy: The expert, a policy or a script.
+        policy: The expert.
         env: Its environment.
-        seeds: One start state per episode.
-        source: Who demonstrates, for the record.
-        noise: Part of the expert's deviation to act with.
-        tell: Called with the figures of each episode.
+        seeds: Seeds of the start states, one per episode.
+        source: Record of the expert.
+        noise: Part of the expert's standard deviation to act with.
+        watch: Called with the figures of each episode.
+
+    Raises:
+        TrainingError: If there are no seeds.
     """
     recorder = _Recorder(policy, noise)
     starts, episodes = [0], []
@@ -181,7 +184,7 @@ def collect(
         recorder.rng = np.random.default_rng([seed, 7])
         episodes.append(run_episode(env, recorder, seed))
         starts.append(len(recorder.observations))
-        tell(episodes[-1])
+        watch(episodes[-1])
     if not episodes:
         raise TrainingError("no episode to collect")
     return Demonstrations(
@@ -200,12 +203,12 @@ def require_windows(spec: PolicySpec, k: int, every: int = 0) -> None:
     """Check that demonstrations of an expert can be regrouped.
 
     Args:
-        spec: The expert's policy.
-        k: Control steps a window.
-        every: Control steps from one window's start to the next one's; 0: k.
+        spec: Specification of the expert's policy.
+        k: Control steps of a window.
+        every: Control steps between the starts of neighbouring windows; 0 for k.
 
     Raises:
-        TrainingError: If the expert's windows are longer.
+        TrainingError: If the expert's windows are longer than one control step.
     """
     if spec.k == 1 or (spec.k, every or k) == (k, k):
         return
@@ -215,16 +218,16 @@ def require_windows(spec: PolicySpec, k: int, every: int = 0) -> None:
 
 
 def regroup(data: Demonstrations, k: int, every: int = 0) -> Demonstrations:
-    """Return demonstrations in windows of k control steps, from an expert that saw each one.
+    """Return demonstrations in windows of k control steps, from an expert with k = 1.
 
-    A window has the observation of its first control step and the actions of all k; what is
-    left at the end of an episode is dropped.
+    A window has the observation of its first control step and the actions of all k. Control steps
+    at the end of an episode that fill no window are dropped.
 
     Args:
         data: Demonstrations of an expert with k = 1.
-        k: Control steps a window.
-        every: Control steps from one window's start to the next one's; 0: k, so that they
-            do not overlap.
+        k: Control steps of a window.
+        every: Control steps between the starts of neighbouring windows; 0 for k, without
+            overlap.
 
     Raises:
         TrainingError: If the expert's windows are longer, or an episode is shorter than k.
@@ -248,7 +251,7 @@ def regroup(data: Demonstrations, k: int, every: int = 0) -> Demonstrations:
 
 
 class _Recorder:
-    """An actor that notes what it sees and what the policy would do."""
+    """An actor that records observations and mean actions of an expert."""
 
     def __init__(self, policy: Expert, noise: float) -> None:
         self.observations: list[Array] = []
@@ -258,7 +261,7 @@ class _Recorder:
         self._std = noise * policy.std
         self._actor: Actor | None = None
         if isinstance(policy, ArrayPolicy) and not self._std.any():
-            self._actor = make_actor(policy)  # what it does wherever else it runs
+            self._actor = make_actor(policy)  # an NDP acts by its segment
 
     def __call__(self, env: TaskEnvironment, obs: Array) -> Step:
         means = self._policy.means(obs[None])[0].astype(np.float64)

@@ -1,23 +1,22 @@
-"""The directory of a run: what was asked for, what came out, and how to go on.
+"""The run directory: configuration, provenance, logs and checkpoints of one training run.
 
 ::
 
-    <run>/config.yaml        what was asked for
+    <run>/config.yaml        the configuration
     <run>/provenance.json    commit, versions, machine, command; the same of each resumption
-    <run>/progress.csv       one row a batch
-    <run>/.lock              held by the one process that writes
+    <run>/progress.csv       one row per batch
     <run>/tensorboard/       the same for TensorBoard
-    <run>/checkpoints/<samples>/   a checkpoint and the trainer's state
+    <run>/.lock              locked by the process that writes to the directory
+    <run>/checkpoints/<samples>/   a checkpoint with the state of the trainer
     <run>/checkpoints/last, best   links to the newest and to the best by evaluation
 
-Only what a link points to is kept. A checkpoint appears in one step and the links move
-afterwards, so that whatever happens there is a sound last checkpoint.
+Checkpoints without a link are removed. A checkpoint is written atomically before the links move,
+so that ``last`` is sound whenever the process dies.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import os
 import shlex
@@ -35,32 +34,34 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from ndp_ros import checkpoint
-from ndp_ros.config import from_mapping, read_yaml, to_mapping
-from ndp_ros.errors import CheckpointError, NdpError, TrainingError
+from ndp_ros.config import from_mapping, to_mapping
+from ndp_ros.errors import CheckpointError, LockedError, NdpError, TrainingError
+from ndp_ros.files import atomic_write, read_yaml
 from ndp_ros.paths import find_checkpoint
 from ndp_ros.policies.layout import Tensors
 from ndp_ros.policies.spec import PolicySpec
-from ndp_ros.training.environment import TaskChoice
-from ndp_ros.training.evaluation import plain
-from ndp_ros.training.experiment import RunConfig, differences, provenance, value_at
-from ndp_ros.whole import write_whole
+from ndp_ros.processes import lock_file
+from ndp_ros.tasks.choice import TaskChoice
+from ndp_ros.tasks.contract import plain
+from ndp_ros.training.config import RunConfig, differences, value_at
+from ndp_ros.training.provenance import provenance
 
 CONFIG = "config.yaml"
 PROVENANCE = "provenance.json"
 CHECKPOINTS = "checkpoints"
 LAST, BEST = "last", "best"
 LOCK = ".lock"
-"""Whoever writes to the directory holds a lock on this file, in which its process id stands."""
+"""File that the writing process locks, with its process id as content."""
 
 _ARRAYS, _COUNTERS = "training.safetensors", "training.json"
 
-_MAY_CHANGE = ("samples", "workers")
-"""Fields that a resumed run may have otherwise than the run that it goes on with."""
+_MAY_CHANGE = ("samples", "workers", "device")
+"""Options that may differ when a run is resumed."""
 
 
 @dataclass(frozen=True)
 class State:
-    """What a trainer needs to go on: arrays and plain numbers, by name."""
+    """State of a trainer at a checkpoint: arrays and plain numbers, by name."""
 
     arrays: dict[str, NDArray[Any]]
     counters: dict[str, Any]
@@ -75,27 +76,28 @@ class RunDirectory:
     """A run's directory, new or resumed.
 
     Attributes:
-        folder: Where it is.
-        config: The run's configuration.
+        folder: Path of the directory.
+        config: Configuration of the run.
     """
 
     def __init__(self, folder: Path, config: RunConfig, resume: bool, command: str = "") -> None:
-        """Make the directory, or check that it belongs to the configuration.
+        """Make the directory, or check that the run in it has this configuration.
 
         Raises:
-            TrainingError: If there is a run already, or none to resume, or another one.
+            TrainingError: If a new run's directory is in use, or the run to resume is missing or
+                has another configuration.
         """
         self.folder, self.config, self._command = folder, config, command
         self._checkpoints = folder / CHECKPOINTS
         self._new = not resume
-        self._before = config
+        self._saved_config = config
         if not resume:
             self._make_folder()
         self._lock = hold(folder)
         try:
             if resume:
-                self._before = self._require_same()
-                self._go_on()
+                self._saved_config = self._require_same()
+                self._record_resumption()
             else:
                 self._make()
         except BaseException:
@@ -104,8 +106,8 @@ class RunDirectory:
 
     @property
     def warning(self) -> str:
-        """What a resumption changes that nobody may have meant; empty if nothing."""
-        was, now = self._before.samples, self.config.samples
+        """Warning about a schedule that a resumption changes; empty if none."""
+        was, now = self._saved_config.samples, self.config.samples
         scheduled = self.config.final_log_std is not None or self.config.ppo.schedule == "linear"
         if was == now or not scheduled:
             return ""
@@ -125,21 +127,26 @@ class RunDirectory:
         return self._checkpoints / BEST
 
     def save(
-        self, samples: int, spec: PolicySpec, tensors: Tensors, state: State,
-        evaluation: Mapping[str, Any] | None, better: bool,
-    ) -> None:  # fmt: skip
-        """Write a checkpoint, move the links to it and drop what no link points to.
+        self,
+        samples: int,
+        spec: PolicySpec,
+        tensors: Tensors,
+        state: State,
+        evaluation: Mapping[str, Any] | None,
+        better: bool,
+    ) -> None:
+        """Write a checkpoint, move the links to it and remove checkpoints without a link.
 
         Args:
-            samples: Control steps so far; names the folder.
-            spec: What rebuilds the policy.
-            tensors: Its numbers.
-            state: What the trainer needs to go on.
+            samples: Control steps so far, the name of the folder.
+            spec: Specification of the policy.
+            tensors: Tensors of the policy.
+            state: State of the trainer.
             evaluation: Figures of the evaluation, for the record.
-            better: Whether it is the best so far.
+            better: Whether ``best`` moves to this checkpoint.
 
         Raises:
-            CheckpointError: If the disk refuses.
+            CheckpointError: If it cannot be written.
         """
         name = f"{samples:09d}"
         origin = {
@@ -165,11 +172,11 @@ class RunDirectory:
                 shutil.rmtree(path, ignore_errors=True)
 
     def restore(self, spec: PolicySpec) -> State | None:
-        """Return the state of the last checkpoint, or None if the run has none yet.
+        """Return the trainer's state at the last checkpoint, None before the first one.
 
         Raises:
             CheckpointError: If the checkpoint is damaged.
-            TrainingError: If it was made for another policy.
+            TrainingError: If it has another policy specification.
         """
         if not self.last.is_symlink():
             return None
@@ -185,12 +192,12 @@ class RunDirectory:
         return State(arrays, counters)
 
     def discard_if_new(self) -> None:
-        """Remove a directory that was made for a run which then could not start."""
+        """Remove the directory of a new run that could not start."""
         if self._new:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Let others write to the directory; the end of the process does it too."""
+        """Release the lock, as does the end of the process."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -217,35 +224,39 @@ class RunDirectory:
             origin["start_from"] = checkpoint.load(find_checkpoint(self.config.start_from)).id
         try:
             self._checkpoints.mkdir(parents=True)
-            write_whole(folder / PROVENANCE, json.dumps(origin, indent=1) + "\n")
-            write_whole(folder / CONFIG, self._config_text())
+            atomic_write(folder / PROVENANCE, json.dumps(origin, indent=1) + "\n")
+            atomic_write(folder / CONFIG, self._config_text())
         except OSError as error:
             raise TrainingError(f"cannot write to {folder}: {error.strerror}") from error
 
-    def _go_on(self) -> None:
-        """Note who goes on with the run, and for how long."""
+    def _record_resumption(self) -> None:
+        """Add this resumption to the provenance and write the configuration."""
         started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         entry = {
-            **provenance(), "command": self._command, "started": started,
+            **provenance(),
+            "command": self._command,
+            "started": started,
             "samples": self.config.samples,
-        }  # fmt: skip
+        }
         path = self.folder / PROVENANCE
         try:
             origin = json.loads(path.read_text(encoding="utf-8"))
             origin.setdefault("resumed", []).append(entry)
-            write_whole(path, json.dumps(origin, indent=1) + "\n")
-            write_whole(self.folder / CONFIG, self._config_text())
+            atomic_write(path, json.dumps(origin, indent=1) + "\n")
+            atomic_write(self.folder / CONFIG, self._config_text())
         except (ValueError, AttributeError) as error:
             raise TrainingError(f"cannot resume {self.folder}: {PROVENANCE}: {error}") from error
         except OSError as error:
             raise TrainingError(f"cannot write to {self.folder}: {error.strerror}") from error
 
     def _config_text(self) -> str:
-        text: str = yaml.safe_dump(to_mapping(self.config), sort_keys=False)
+        values = to_mapping(self.config)
+        first = {name: values.pop(name) for name in ("task", "method", "seed", "samples")}
+        text: str = yaml.safe_dump(first | values, sort_keys=False)
         return text
 
     def _require_same(self) -> RunConfig:
-        """Return the configuration so far, if the run may go on with that of now."""
+        """Return the run's configuration, if the new one may continue it."""
         try:
             saved = read_config(self.folder)
         except NdpError as error:
@@ -254,66 +265,68 @@ class RunDirectory:
         if changed:
             other = [f"{n} ({value_at(saved, n)}, now {value_at(self.config, n)})" for n in changed]
             raise TrainingError(
-                f"{self.folder} was started with another {', '.join(other)}: go on as it was with "
+                f"{self.folder} was started with another {', '.join(other)}: continue it with "
                 f"'{resume_command(self.folder, saved)}', or start a new run with --out"
             )
         return saved
 
 
 def hold(folder: Path) -> int:
-    """Become the one who writes to a run's directory, for as long as the descriptor is open.
+    """Lock a run directory for this process, for as long as the descriptor is open.
 
     Returns:
-        The descriptor of its lock.
+        The file descriptor of the lock.
 
     Raises:
         TrainingError: If the directory cannot be written to, or another process holds it.
     """
-    path = folder / LOCK
     if not folder.is_dir():
         raise TrainingError(f"cannot resume {folder}: there is no such run")
     try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        return lock_file(folder / LOCK, 0o644)
+    except LockedError as error:
+        raise TrainingError(
+            f"{folder} is being written by process {error.holder}: wait for its end, or name "
+            "another directory with --out"
+        ) from error
     except OSError as error:
         raise TrainingError(f"cannot write to {folder}: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.pread(lock, 20, 0).decode(errors="replace").strip() or "unknown"
-        os.close(lock)
-        raise TrainingError(
-            f"{folder} is being written by process {holder}: wait for its end, or name another "
-            "directory with --out"
-        ) from error
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    return lock
 
 
 def acting_choice(config: RunConfig, checkpoint: str | Path) -> TaskChoice:
-    """Return the task as the policy of one of a run's checkpoints acts in it.
+    """Return the task with the embedding of a checkpoint, for methods that act in one.
 
     Args:
-        config: The run's configuration.
-        checkpoint: Folder of the checkpoint, which has the embedding that Dyn-E acts through.
+        config: Configuration of the run.
+        checkpoint: Folder of the checkpoint, which contains the embedding.
     """
-    file = str(Path(checkpoint) / _ARRAYS) if config.method == "dyn-e" else ""
+    file = str(Path(checkpoint) / _ARRAYS) if config.row.embedded else ""
     return dataclasses.replace(config.choice, embedding=file)
 
 
 def resume_command(folder: Path, config: RunConfig) -> str:
-    """Return the command that goes on with a run, whatever it was started with."""
-    return shlex.join([
-        "ndp", "train", config.task, "--method", config.method,
-        "--config", str(folder / CONFIG), "--out", str(folder), "--resume",
-    ])  # fmt: skip
+    """Return the command that resumes a run, with all options from its own file."""
+    return shlex.join(
+        [
+            "ndp",
+            "train",
+            config.task,
+            "--method",
+            config.method,
+            "--config",
+            str(folder / CONFIG),
+            "--out",
+            str(folder),
+            "--resume",
+        ]
+    )
 
 
 def interrupted(folder: Path, config: RunConfig) -> str:
-    """Return what to say of a run that was interrupted: how to go on, if there is something."""
+    """Return the message for an interrupted run, with the command that resumes it."""
     if not (folder / CHECKPOINTS / LAST).exists():
         return f"interrupted before the first checkpoint of {folder}"
-    return f"interrupted; go on with: {resume_command(folder, config)}"
+    return f"interrupted; resume with: {resume_command(folder, config)}"
 
 
 def read_config(folder: Path) -> RunConfig:
@@ -322,11 +335,15 @@ def read_config(folder: Path) -> RunConfig:
     Raises:
         ConfigError: If the directory holds none, or one that does not fit.
     """
-    return from_mapping(RunConfig, read_yaml(folder / CONFIG), source=str(folder / CONFIG))
+    values = read_yaml(folder / CONFIG)
+    if isinstance(values, dict) and "sac" in values and values.get("method") != "dyn-e":
+        # Older runs have values of the off-policy methods under another name, whatever theirs is.
+        values = {name: value for name, value in values.items() if name not in ("sac", "dyne")}
+    return from_mapping(RunConfig, values, source=str(folder / CONFIG))
 
 
 def _link(path: Path, target: str) -> None:
-    """Point a relative link elsewhere in one step."""
+    """Point a relative link to another target atomically."""
     scratch = path.with_name(f".{path.name}.new")
     scratch.unlink(missing_ok=True)
     scratch.symlink_to(target)

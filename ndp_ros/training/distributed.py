@@ -1,9 +1,9 @@
-"""One run over several processes or machines: torchrun starts them, gloo connects them.
+"""A run over several processes or machines, started by torchrun and connected by gloo.
 
-The first rank learns; every rank steps its part of the environments with workers of its own.
-What an environment does follows from the seed, its number and the batch alone, so the numbers
-are those of a run in one place with as many workers. Parameters go out and roll-outs come
-back once a batch::
+The first rank learns; every rank steps its part of the environments with its own workers. The
+numbers of an environment depend only on the seed, its index and the batch, so that a distributed
+run equals a run on one machine with as many workers. Each batch, parameters are sent out and
+roll-outs are brought back::
 
     torchrun --nproc-per-node 2 -m ndp_ros.cli train push --workers 4
 """
@@ -24,27 +24,33 @@ from numpy.typing import NDArray
 from ndp_ros.errors import NdpError, TrainingError
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.training.evaluation import Episode
-from ndp_ros.training.rollouts import Block, Plan, Rollouts
+from ndp_ros.training.rollouts import Rollouts
+from ndp_ros.training.worker import Block, Plan
 
 Array = NDArray[Any]
 
-_SENT_OUT = ("flat", "mean", "variance", "episodes")
-_BROUGHT_BACK = ("obs", "next_obs", "actions", "rewards", "terminated", "ended", "episodes")
+Answer = tuple[list[Episode], dict[str, Array]] | str
+"""A rank's episodes and rows of the block, or an error message."""
+
+_SENT = ("flat", "mean", "variance", "episodes")
+_RETURNED = ("obs", "next_obs", "actions", "rewards", "terminated", "ended", "episodes")
+"""Arrays of the block that the first rank sends, and rows that the others return."""
+
 _PATIENCE = timedelta(days=7)
-"""How long a rank waits for the others; torchrun ends all of them if one dies."""
+"""Timeout of a rank that waits for the others; torchrun ends all ranks if one dies."""
 
 
-def alone() -> bool:
-    """Return whether this process is the whole run."""
+def is_single() -> bool:
+    """Return whether this process runs without other ranks."""
     return int(os.environ.get("WORLD_SIZE", "1")) <= 1
 
 
 @contextlib.contextmanager
 def joined() -> Iterator[int]:
-    """Connect to the other ranks and yield this one's number.
+    """Connect to the other ranks and yield the number of this one.
 
     Raises:
-        TrainingError: If torchrun's variables are not there or the others do not answer.
+        TrainingError: If torchrun's variables are missing or the other ranks do not answer.
     """
     import torch.distributed as dist
 
@@ -59,10 +65,11 @@ def joined() -> Iterator[int]:
 
 
 def assist() -> int:
-    """Serve the first rank until it is done; return the exit status."""
-    verb, plan, mine = _receive()
+    """Serve the first rank until the run ends; return the exit status."""
+    verb, *plan_and_share = _receive()
     if verb == "close":
         return 1
+    plan, mine = plan_and_share
     try:
         rollouts = Rollouts(plan, mine)
     except NdpError as error:
@@ -71,35 +78,24 @@ def assist() -> int:
         return 1
     with rollouts:
         _answer(None)
-        while True:
-            verb, *arguments = _receive()
-            if verb == "close":
-                return 0
-            found: list[Episode] | str
-            try:
-                _spread(rollouts.block)
-                ask = rollouts.collect if verb == "collect" else rollouts.evaluate
-                found = ask(*arguments)
-            except NdpError as error:
-                found = str(error)
-            _answer(found)
-            if verb == "collect" and not isinstance(found, str):
-                _send_rows(rollouts.block, _environments(plan, mine))
+        while (order := _receive())[0] != "close":
+            _answer(_perform(rollouts, mine, *order))
+    return 0
 
 
 class SharedRollouts:
-    """The learner's side of roll-outs that all ranks take part in; used as ``Rollouts``.
+    """Roll-outs by the workers of all ranks, with the interface of ``Rollouts``.
 
     Attributes:
-        plan: Who does what, workers of all ranks counted.
-        block: What the last batch holds.
+        plan: Division of the roll-outs over the workers of all ranks.
+        block: Arrays of the last batch.
     """
 
     def __init__(self, plan: Plan) -> None:
         """Start the workers of every rank.
 
         Args:
-            plan: As for one process; each rank has that many workers.
+            plan: Division for one process; each rank has as many workers.
 
         Raises:
             TrainingError: If there are more ranks than environments, or a worker fails.
@@ -108,7 +104,7 @@ class SharedRollouts:
 
         self._ranks = dist.get_world_size()
         if self._ranks > plan.environments:
-            self._tell_all([("close", None, None)] * self._ranks)
+            self._order_all([("close", None, None)] * self._ranks)
             raise TrainingError(
                 f"{self._ranks} ranks share {plan.environments} environments: start fewer, or "
                 "raise --environments"
@@ -116,7 +112,7 @@ class SharedRollouts:
         self.plan = replace(plan, workers=min(plan.workers * self._ranks, plan.environments))
         edges = np.linspace(0, self.plan.workers, self._ranks + 1).astype(int)
         self._shares = [range(a, b) for a, b in itertools.pairwise(edges.tolist())]
-        self._tell_all([("plan", self.plan, share) for share in self._shares])
+        self._order_all([("plan", self.plan, share) for share in self._shares])
         self._rollouts: Rollouts | None = None
         problem: str | None = None
         try:
@@ -137,7 +133,7 @@ class SharedRollouts:
         self.close()
 
     def publish(self, policy: ArrayPolicy) -> None:
-        """Give the workers the present parameters and statistics."""
+        """Send the current parameters and statistics to the workers."""
         self._mine.publish(policy)
 
     def collect(self, batch: int, fresh: bool) -> list[Episode]:
@@ -146,12 +142,7 @@ class SharedRollouts:
         Raises:
             TrainingError: If a worker of any rank fails.
         """
-        answers = self._ask([("collect", batch, fresh)] * self._ranks, self._mine.collect)
-        for rank, answer in enumerate(answers):
-            # Whoever has rows sends them now, also where another rank has failed.
-            if rank > 0 and not isinstance(answer, str):
-                _receive_rows(self.block, _environments(self.plan, self._shares[rank]), rank)
-        return _episodes(answers)
+        return self._ask("collect", [(batch, fresh)] * self._ranks)
 
     def evaluate(self, seeds: Sequence[int]) -> list[Episode]:
         """Run one deterministic episode per seed, spread over the ranks.
@@ -160,13 +151,12 @@ class SharedRollouts:
             TrainingError: If a worker of any rank fails.
         """
         parts = np.array_split(np.array(seeds), self._ranks)
-        orders = [("evaluate", part.tolist()) for part in parts]
-        return _episodes(self._ask(orders, self._mine.evaluate))
+        return self._ask("evaluate", [(part.tolist(),) for part in parts])
 
     def close(self) -> None:
-        """End the workers of every rank; may be called twice."""
+        """End the workers of every rank; idempotent."""
         if self._ranks:
-            self._tell_all([("close",)] * self._ranks)
+            self._order_all([("close",)] * self._ranks)
             self._ranks = 0
         if self._rollouts is not None:
             self._rollouts.close()
@@ -177,18 +167,22 @@ class SharedRollouts:
             raise TrainingError("these roll-outs are closed")
         return self._rollouts
 
-    def _ask(self, orders: Sequence[tuple[Any, ...]], here: Any) -> list[list[Episode] | str]:
-        """Return every rank's answer: its episodes, or what went wrong."""
-        self._tell_all(orders)
-        _spread(self.block)
-        found: list[Episode] | str
-        try:
-            found = here(*orders[0][1:])
-        except NdpError as error:
-            found = str(error)
-        return [found, *self._answers()]
+    def _ask(self, verb: str, arguments: Sequence[tuple[Any, ...]]) -> list[Episode]:
+        """Return the episodes of all ranks and copy their rows into the block."""
+        sent = {name: getattr(self.block, name) for name in _SENT}
+        self._order_all([(verb, part, sent) for part in arguments])
+        answers = [_perform(self._mine, self._shares[0], verb, arguments[0], {}), *self._answers()]
+        episodes: list[Episode] = []
+        for answer, share in zip(answers, self._shares, strict=True):
+            if isinstance(answer, str):
+                raise TrainingError(answer)
+            found, rows = answer
+            episodes += found
+            for name, part in rows.items():
+                _rows(self.block, name, self.plan, share)[...] = part
+        return episodes
 
-    def _tell_all(self, orders: Sequence[tuple[Any, ...]]) -> None:
+    def _order_all(self, orders: Sequence[tuple[Any, ...]]) -> None:
         import torch.distributed as dist
 
         dist.scatter_object_list([None], list(orders), src=0)
@@ -201,14 +195,26 @@ class SharedRollouts:
         return found[1:]
 
 
-def _episodes(answers: Sequence[list[Episode] | str]) -> list[Episode]:
-    """Return the episodes of all ranks, or raise what the first one that failed says."""
-    found: list[Episode] = []
-    for answer in answers:
-        if isinstance(answer, str):
-            raise TrainingError(answer)
-        found += answer
-    return found
+def _perform(
+    rollouts: Rollouts, mine: range, verb: str, arguments: tuple[Any, ...], sent: dict[str, Array]
+) -> Answer:
+    """Collect or evaluate with the workers of one rank, after taking over what was sent."""
+    block = rollouts.block
+    for name, array in sent.items():
+        getattr(block, name)[...] = array
+    try:
+        episodes: list[Episode] = getattr(rollouts, verb)(*arguments)
+    except NdpError as error:
+        return str(error)
+    returned = _RETURNED if verb == "collect" else ()
+    return episodes, {name: _rows(block, name, rollouts.plan, mine) for name in returned}
+
+
+def _rows(block: Block, name: str, plan: Plan, workers: range) -> Array:
+    """Return the part of an array that belongs to the environments of a range of workers."""
+    environments = slice(plan.share(workers.start).start, plan.share(workers.stop - 1).stop)
+    array: Array = getattr(block, name)
+    return array[environments] if name == "episodes" else array[:, environments]
 
 
 def _receive() -> tuple[Any, ...]:
@@ -224,42 +230,3 @@ def _answer(content: Any) -> None:
     import torch.distributed as dist
 
     dist.gather_object(content, None, dst=0)
-
-
-def _spread(block: Block) -> None:
-    """Give every rank the first one's parameters, statistics and episode numbers."""
-    import torch
-    import torch.distributed as dist
-
-    for name in _SENT_OUT:
-        dist.broadcast(torch.from_numpy(getattr(block, name)), src=0)
-
-
-def _environments(plan: Plan, workers: range) -> slice:
-    """Return the environments of some workers."""
-    return slice(plan.share(workers.start).start, plan.share(workers.stop - 1).stop)
-
-
-def _part(block: Block, name: str, rows: slice) -> Array:
-    array: Array = getattr(block, name)
-    return array[rows] if name == "episodes" else array[:, rows]
-
-
-def _send_rows(block: Block, rows: slice) -> None:
-    import torch
-    import torch.distributed as dist
-
-    for name in _BROUGHT_BACK:
-        part = np.ascontiguousarray(_part(block, name, rows))
-        dist.send(torch.from_numpy(part.view(np.uint8)), dst=0)
-
-
-def _receive_rows(block: Block, rows: slice, rank: int) -> None:
-    import torch
-    import torch.distributed as dist
-
-    for name in _BROUGHT_BACK:
-        place = _part(block, name, rows)
-        part = np.empty(place.shape, place.dtype)
-        dist.recv(torch.from_numpy(part.view(np.uint8)), src=rank)
-        place[...] = part

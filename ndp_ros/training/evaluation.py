@@ -1,178 +1,191 @@
-"""How good a policy is: deterministic episodes, with intervals.
+"""Evaluation of a policy over deterministic episodes, with confidence intervals.
 
-An NDP is judged by what runs on the arm: its segment, sampled at every tick of Ω from
-the integrator's own setpoint. Other policies act through their mean actions.
+An NDP is executed as on the arm: its segment is sampled at every tick of Ω from the integrator's
+setpoint. Other policies act by their mean actions.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_ros.dmp.config import DmpConfig
-from ndp_ros.dmp.segment import Segment
+from ndp_ros.dmp.segment import Segment, kept_response
 from ndp_ros.errors import TaskError
 from ndp_ros.observation import field_slice
 from ndp_ros.policies.array_policy import ArrayPolicy
-from ndp_ros.policies.spec import PolicySpec
-from ndp_ros.training.environment import Crowd, Explorable, Step, TaskEnvironment
+from ndp_ros.tasks.contract import Explorable, Step, TaskEnvironment
+from ndp_ros.tasks.vector import VectorTask
 
 Array = NDArray[Any]
 Episode = dict[str, Any]
 Actor = Callable[[TaskEnvironment, NDArray[np.float64]], Step]
 
 EVALUATION_SEED = 1 << 30
-"""First start state of evaluations; training draws others with near certainty."""
+"""First seed of evaluations; training draws other seeds with near certainty."""
 
 EPISODE_FIGURES = ("return", "saturation", "max_joint_speed", "tracking_rms")
-"""What every task says of an episode, besides its success."""
+"""Figures that every task reports of an episode, besides its success."""
 
 _Z95 = 1.959963984540054
 
 
 def make_actor(policy: ArrayPolicy) -> Actor:
-    """Return what advances an environment by one window, deterministically."""
+    """Return a function that advances an environment by one window, without noise."""
     spec = policy.spec
     if spec.method != "ndp":
         return lambda env, obs: env.step(policy.means(obs[None])[0].astype(np.float64))
 
     def follow(env: TaskEnvironment, obs: NDArray[np.float64]) -> Step:
-        (setpoints,) = planned(policy, [env], obs[None])
-        return env.execute(setpoints)
+        return env.execute(planned(policy, [env], obs[None])[0])
 
     return follow
 
 
-def planned(policy: ArrayPolicy, envs: Sequence[TaskEnvironment], obs: Array) -> list[Array]:
-    """Return an NDP's setpoints (n_ticks, 3, dof) for every environment.
+def planned(
+    policy: ArrayPolicy,
+    envs: Sequence[TaskEnvironment],
+    obs: Array,
+    amounts: Array | None = None,
+) -> Array:
+    """Return an NDP's setpoints ``(n, n_ticks, 3, dof)`` of one window for every environment.
+
+    A segment starts at the environment's setpoint. If that has moved since the observation, the
+    goal moves with it: a segment is relative to its start, as in the streamer. All segments of one
+    dynamical system are one product with its response.
 
     Args:
         policy: The NDP.
-        envs: The environments, which have the ticks.
-        obs: What each observes (n, n_obs).
+        envs: The environments, which define the ticks.
+        obs: Their observations ``(n, n_obs)``.
+        amounts: Curve amounts ``(n, *decision)`` instead of the mean ones.
     """
-    g, w = policy.parameters_of(obs)
-    each = zip(envs, obs, g, w, policy.systems_of(obs), strict=True)
-    return [segment_setpoints(policy.spec, *parts) for parts in each]
+    spec = policy.spec
+    y = origin = obs[:, field_slice(spec.observation, "setpoint")]
+    yd = obs[:, field_slice(spec.observation, "setpoint_velocity")]
+    if isinstance(envs[0], Explorable):
+        starts = [cast(Explorable, env).setpoint for env in envs]
+        y, yd = (np.stack(rows) for rows in zip(*starts, strict=True))
+    g, w = policy.parameters_of(obs, amounts)
+    g = g + (y - origin)
+    times, T = envs[0].segment_times, spec.segment_duration
+    if spec.learned_alpha:
+        each = zip(policy.systems_of(obs), g, w, y, yd, strict=True)
+        return np.stack(
+            [Segment(dmp, g, w, T).bind(y, yd).setpoints(times) for dmp, g, w, y, yd in each]
+        )
+    columns = np.empty((3 + spec.dmp.n_basis, *g.shape))
+    columns[0], columns[1], columns[2] = y, yd * T, g
+    columns[3:] = np.moveaxis(w, 2, 0)
+    if spec.dmp.scaled:
+        columns[3:] *= g - y
+    B = kept_response(spec.dmp, (times / T).tobytes())
+    rows = B.reshape(-1, len(columns)) @ columns.reshape(len(columns), -1)
+    setpoints = rows.reshape(*B.shape[:2], *g.shape)
+    setpoints *= np.array([1.0, 1.0 / T, 1.0 / T**2])[:, None, None, None]
+    return setpoints.transpose(2, 1, 0, 3)
 
 
-def segment_setpoints(
-    spec: PolicySpec, env: TaskEnvironment, obs: Array, g: Array, w: Array,
-    dmp: DmpConfig | None = None,
-) -> Array:  # fmt: skip
-    """Return the setpoints (n_ticks, 3, dof) of a segment from the present setpoint.
+class Watcher(Protocol):
+    """Somebody who looks on at episodes, such as a video recorder."""
 
-    Where that has moved on since the observation, the goal moves along: what counts is the
-    way from the start, as in the streamer.
+    def begin(self, seed: int) -> None:
+        """Look at the start state of an episode."""
 
-    Args:
-        spec: The policy's specification.
-        env: Environment that has the ticks.
-        obs: Observation (n_obs,).
-        g: Goal (dof,) [rad].
-        w: Weights (dof, N).
-        dmp: The segment's own dynamical system, where it is not the policy's.
-    """
-    y = origin = obs[field_slice(spec.observation, "setpoint")]
-    yd = obs[field_slice(spec.observation, "setpoint_velocity")]
-    if isinstance(env, Explorable):
-        y, yd = env.setpoint
-    segment = Segment(dmp or spec.dmp, g + (y - origin), w, spec.segment_duration)
-    return segment.bind(y, yd).setpoints(env.segment_times)
+    def window(self) -> None:
+        """Look at the state after a window."""
+
+    def end(self, outcome: Episode) -> None:
+        """Take the figures of an episode that is over."""
+
+
+class _Running:
+    """An episode in progress; ``figures`` are there once it has ended."""
+
+    def __init__(self, env: TaskEnvironment, seed: int) -> None:
+        self.seed = seed
+        self.obs, _ = env.reset(seed=seed)
+        self.figures: Episode | None = None
+        self._total, self._windows = 0.0, 0
+        self._require_finite()
+
+    def add(self, step: Step) -> None:
+        """Take over one window."""
+        self.obs, reward, terminated, truncated, info = step
+        self._total += reward
+        self._windows += 1
+        if terminated or truncated:
+            totals = {"return": float(self._total), "windows": self._windows}
+            self.figures = {"seed": self.seed, **info["outcome"], **totals}
+        else:
+            self._require_finite()
+
+    def finish(self, env: TaskEnvironment, actor: Actor, watcher: Watcher | None = None) -> Episode:
+        """Run the rest of the episode and return its figures."""
+        if watcher is not None:
+            watcher.begin(self.seed)
+        while self.figures is None:
+            self.add(actor(env, self.obs))
+            if watcher is not None:
+                watcher.window()
+        if watcher is not None:
+            watcher.end(self.figures)
+        return self.figures
+
+    def _require_finite(self) -> None:
+        if not np.isfinite(self.obs).all():
+            raise TaskError(f"episode with seed {self.seed}: an observation is not finite")
 
 
 def run_episode(
-    env: TaskEnvironment, actor: Actor, seed: int, watch: Callable[[], None] | None = None
+    env: TaskEnvironment, actor: Actor, seed: int, watcher: Watcher | None = None
 ) -> Episode:
     """Return the figures of one episode.
 
     Args:
         env: The environment.
-        actor: What advances it.
-        seed: Start state.
-        watch: Called after the reset and after every window, for a video.
+        actor: Function that advances it by one window.
+        seed: Seed of the start state.
+        watcher: Looks on, for a video.
 
     Raises:
         TaskError: If an observation is not finite.
     """
-    return _go_on(env, actor, seed, env.reset(seed=seed)[0], 0.0, 0, watch)
+    return _Running(env, seed).finish(env, actor, watcher)
 
 
-def _go_on(
-    env: TaskEnvironment, actor: Actor, seed: int, obs: NDArray[np.float64], total: float,
-    windows: int, watch: Callable[[], None] | None = None,
-) -> Episode:  # fmt: skip
-    """Return the figures of an episode that is under way."""
-    while True:
-        _require_finite(seed, obs)
-        if watch is not None:
-            watch()
-        obs, reward, terminated, truncated, info = actor(env, obs)
-        total += reward
-        windows += 1
-        if terminated or truncated:
-            break
-    if watch is not None:
-        watch()
-    return _episode(seed, info, total, windows)
-
-
-def _episode(seed: int, info: dict[str, Any], total: float, windows: int) -> Episode:
-    return {"seed": seed, **info["outcome"], "return": float(total), "windows": windows}
-
-
-def _require_finite(seed: int, obs: NDArray[np.float64]) -> None:
-    if not np.isfinite(obs).all():
-        raise TaskError(f"episode with seed {seed}: an observation is not finite")
-
-
-def run_episodes(
-    envs: Sequence[TaskEnvironment], together: Crowd, policy: ArrayPolicy, seeds: Sequence[int]
-) -> list[Episode]:
-    """Return the figures of deterministic episodes, the same as of :func:`run_episode`.
+def run_episodes(vector: VectorTask, policy: ArrayPolicy, seeds: Sequence[int]) -> list[Episode]:
+    """Return the figures of deterministic episodes, equal to those of :func:`run_episode`.
 
     Args:
-        envs: Environments of one kind.
-        together: The same ones as a crowd.
-        policy: Who acts.
-        seeds: Start states, one an episode.
+        vector: Environments of one task, which run side by side.
+        policy: The policy.
+        seeds: Seeds of the start states, one per episode.
 
     Raises:
         TaskError: If an observation is not finite.
     """
-    actor, spec = make_actor(policy), policy.spec
+    actor, envs = make_actor(policy), vector.envs
     many = len(seeds) // len(envs) * len(envs)
     done: list[Episode] = []
     for first in range(0, many, len(envs)):
-        part = [int(seed) for seed in seeds[first : first + len(envs)]]
-        observed = [env.reset(seed=seed)[0] for env, seed in zip(envs, part, strict=True)]
-        totals, windows = np.zeros(len(envs)), 0
-        ended: list[Episode | None] = [None] * len(envs)
-        while not any(ended):
-            for seed, obs in zip(part, observed, strict=True):
-                _require_finite(seed, obs)
-            if spec.method == "ndp":
-                each = zip(envs, observed, strict=True)
-                steps = together.execute([
-                    planned(policy, [env], obs[None])[0] for env, obs in each
-                ])  # fmt: skip
+        part = seeds[first : first + len(envs)]
+        episodes = [_Running(env, int(seed)) for env, seed in zip(envs, part, strict=True)]
+        while not any(episode.figures for episode in episodes):
+            # One observation at a time: a pass over several has other last bits.
+            observed = [episode.obs[None] for episode in episodes]
+            if policy.spec.method == "ndp":
+                pairs = zip(envs, observed, strict=True)
+                steps = vector.execute([planned(policy, [env], obs)[0] for env, obs in pairs])
             else:
-                steps = together.step([
-                    policy.means(obs[None])[0].astype(np.float64) for obs in observed
-                ])  # fmt: skip
-            windows += 1
-            for e, (obs, reward, terminated, truncated, info) in enumerate(steps):
-                observed[e] = obs
-                totals[e] += reward
-                if terminated or truncated:
-                    ended[e] = _episode(part[e], info, totals[e], windows)
-        # Where one ends before the others, these go on alone.
-        for e, env in enumerate(envs):
-            done.append(ended[e] or _go_on(env, actor, part[e], observed[e], totals[e], windows))
+                steps = vector.step([policy.means(o)[0].astype(np.float64) for o in observed])
+            for episode, step in zip(episodes, steps, strict=True):
+                episode.add(step)
+        # After the first end the others continue one by one.
+        done += [e.finish(env, actor) for e, env in zip(episodes, envs, strict=True)]
     return done + [run_episode(envs[0], actor, int(seed)) for seed in seeds[many:]]
 
 
@@ -187,7 +200,10 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 
 
 def summarise(episodes: Sequence[Episode]) -> dict[str, Any]:
-    """Return the figures of many episodes: success with its interval, means of the rest."""
+    """Return the success rate with its interval, and means of the other figures.
+
+    Of a figure whose name starts with ``max_`` it is the largest value.
+    """
     n = len(episodes)
     successes = sum(bool(e["success"]) for e in episodes)
     summary: dict[str, Any] = {
@@ -204,16 +220,3 @@ def summarise(episodes: Sequence[Episode]) -> dict[str, Any]:
         if finite:
             summary[name] = max(finite) if worst else sum(finite) / len(finite)
     return summary
-
-
-def plain(value: Any) -> Any:
-    """Return figures as JSON can hold them; what is not finite becomes null."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, np.ndarray | list | tuple):
-        return [plain(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

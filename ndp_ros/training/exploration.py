@@ -1,14 +1,14 @@
-"""The noise of a window: Gaussian, and correlated from one control step to the next.
+"""Exploration noise of a window: Gaussian, with a correlation between control steps.
 
-The paper draws noise for each of the k actions of a window anew. Displacements then walk at
-random: of their noise most cancels over a window, and what is left of a change of φ, which moves
-all k actions of an NDP together, is counted k times in the ratios. Here noise may remember::
+The paper draws independent noise for each of the k actions of a window. Most of it cancels over the
+window, while a change of phi moves all k actions of an NDP together and counts k times in the
+probability ratios. A first-order autoregressive process explores more evenly::
 
     a_i = mu_i + sigma n_i,    n_0 = e_0,    n_i = rho n_(i-1) + sqrt(1 - rho^2) e_i
 
-Each action keeps its deviation sigma, and the ratio of a sub-step stays exact: given the
-actions before it in the window, the density of a_i is that of e_i. So with n = L e a policy learns
-as ever from *whitened* actions L^-1 a and means L^-1 mu, whose noise is independent.
+Each action keeps its standard deviation sigma, and the ratio of a sub-step stays exact: given the
+earlier actions of the window, the density of a_i is that of e_i. With n = L e, PPO is computed on
+*whitened* actions L^-1 a and means L^-1 mu, whose noise is independent.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Array = NDArray[Any]
 
 
 class WindowNoise:
-    """Correlation over the sub-steps of a window; arrays are ``(k, ...)``."""
+    """Correlated noise over the sub-steps of a window; arrays are ``(k, ...)``."""
 
     def __init__(self, k: int, correlation: float, dtype: Any = np.float32) -> None:
-        """Choose how much the noise remembers.
+        """Compute L and its inverse.
 
         Args:
             k: Actions of a window.
-            correlation: rho, of neighbours; 0 leaves every array as it is.
+            correlation: rho, the correlation of neighbours; with 0 every array stays as it is.
             dtype: Type of the arrays.
         """
         lag = np.subtract.outer(np.arange(k), np.arange(k))
@@ -40,15 +40,15 @@ class WindowNoise:
         self._whiten = np.linalg.inv(colour).astype(dtype)
 
     def colour(self, independent: Array) -> Array:
-        """Return noise n for independent e."""
+        """Return correlated noise n for independent noise e."""
         return self._times(self._colour, independent)
 
     def whiten(self, actions: Array) -> Array:
-        """Return whitened actions or means, of which the noise is independent."""
+        """Return whitened actions or means."""
         return self._times(self._whiten, actions)
 
     def pull_back(self, gradient: Array) -> Array:
-        """Return the gradient of what was whitened, for that of the whitened."""
+        """Return the gradient of actions or means for the gradient of the whitened ones."""
         return self._times(self._whiten.T, gradient)
 
     def _times(self, matrix: Array, array: Array) -> Array:

@@ -1,7 +1,7 @@
 """Behaviour cloning, section 3.3: the squared distance to the expert's actions, eq. (7).
 
-``bc-ndp`` trains phi through the dynamical system, ``bc-nn`` a network that predicts the k
-displacements itself, with the same hidden layers and normaliser.
+``bc-ndp`` trains phi through the dynamical system, ``bc-nn`` a network with the same hidden layers
+and normaliser that predicts the k displacements.
 """
 
 from __future__ import annotations
@@ -18,55 +18,58 @@ from ndp_ros.errors import TrainingError
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.policies.layout import LOG_STD, initial_tensors
 from ndp_ros.policies.spec import PolicySpec
-from ndp_ros.training.adam import Adam
+from ndp_ros.training.config import RunConfig
 from ndp_ros.training.demonstrations import Demonstrations, load
 from ndp_ros.training.directory import RunDirectory, State
-from ndp_ros.training.experiment import RunConfig
 from ndp_ros.training.logs import Row
-from ndp_ros.training.rollouts import Plan, Rollouts
+from ndp_ros.training.ppo import Adam
+from ndp_ros.training.rollouts import Rollouts
 from ndp_ros.training.trainer import AnyRollouts, Trainer
+from ndp_ros.training.worker import Plan
 
 Array = NDArray[Any]
 
 _SPLIT, _SHUFFLE = 4, 5
-"""Keys of the generators that choose the episodes held out, and order windows."""
+"""First keys of the generators that choose the held-out episodes and order the windows."""
 
 _MUST_AGREE = ("arm", "joint_names", "observation", "control_dt", "k", "action_scale")
 
 
 class ImitationRun(Trainer):
-    """A run of behaviour cloning; one batch is one pass over the demonstrations."""
+    """A run of behaviour cloning; a batch is one pass over the demonstrations."""
 
     def __init__(
         self, config: RunConfig, spec: PolicySpec, directory: RunDirectory, resume: bool
     ) -> None:
-        """Read the demonstrations and take up the run.
+        """Read the demonstrations.
 
         Raises:
-            TrainingError: If there are none, or they are another task's.
+            TrainingError: If there are none, or they belong to another task or policy.
         """
         super().__init__(config, spec, directory, resume)
         if not config.demonstrations:
             raise TrainingError("imitation needs --demonstrations FILE (see ndp collect --help)")
         data = load(Path(config.demonstrations))
         _require_fit(data, spec, config.demonstrations)
-        self.policy = ArrayPolicy(spec, initial_tensors(spec, config.seed))
+        tensors = initial_tensors(spec, config.seed)
+        self.policy = ArrayPolicy(spec, tensors, device=config.device)
         self.policy.parameters[LOG_STD][:] = np.log(1e-2)
         self._adam = Adam(self.policy.layout.size, self.policy.dtype)
         train, held = _split(data, config)
-        self.policy.mean[:] = data.observations[train].mean(0)
-        self.policy.variance[:] = data.observations[train].var(0)
+        seen = data.observations[train]
+        self.policy.set_statistics(seen.mean(0), seen.var(0))
         self._train, self._held = (self._prepare(data, rows) for rows in (train, held))
         self.batches = config.bc.passes
         self.samples_per_batch = int(self._train[0].shape[1]) * spec.k
-        self._take_up()
+        self._resume()
 
     def _rollouts(self) -> AbstractContextManager[Rollouts | None]:
         if not self.config.evaluation_episodes:
             return contextlib.nullcontext()
         return Rollouts(Plan(self.config.choice, self.spec, self.config.seed, 1, 1, 1))
 
-    def _one_batch(self, rollouts: AnyRollouts | None) -> Row:
+    def _train_batch(self, rollouts: AnyRollouts | None) -> Row:
+        """Train on one pass over the demonstrations."""
         bc = self.config.bc
         x, targets = self._train
         rng = np.random.default_rng([self.config.seed, _SHUFFLE, self.batch])
@@ -92,7 +95,7 @@ class ImitationRun(Trainer):
         }
 
     def _error(self, x: Array, targets: Array) -> float | None:
-        """Return the mean squared error of the actions on some windows, None without windows."""
+        """Return the mean squared error of the actions, None without windows."""
         if targets.size == 0:
             return None
         gap = self.policy.run(x.shape[1]).actor(x) - targets
@@ -105,7 +108,7 @@ class ImitationRun(Trainer):
         dtype = self.policy.dtype
         return self.policy.normalise(obs), np.ascontiguousarray(targets, dtype)
 
-    def _figures(self, row: Row) -> list[tuple[str, str]]:
+    def _progress(self, row: Row) -> list[tuple[str, str]]:
         held = row["holdout_error"]
         return [
             ("error", f"{row['error']:.4f}"),
@@ -132,12 +135,12 @@ def _require_fit(data: Demonstrations, spec: PolicySpec, path: str) -> None:
 
 
 def _split(data: Demonstrations, config: RunConfig) -> tuple[Array, Array]:
-    """Return the windows to learn from and those held out, whole episodes each."""
+    """Return the windows to train on and those held out, in whole episodes."""
     usable = np.arange(data.episodes)
     if config.bc.only_successful:
         usable = usable[data.success.astype(bool)]
     if len(usable) == 0:
-        raise TrainingError(f"{config.demonstrations} holds no episode to learn from")
+        raise TrainingError(f"{config.demonstrations} has no episode to learn from")
     order = np.random.default_rng([config.seed, _SPLIT]).permutation(usable)
     held = min(round(config.bc.holdout * len(order)), len(order) - 1)
     return data.windows(sorted(order[held:])), data.windows(sorted(order[:held]))

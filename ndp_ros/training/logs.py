@@ -1,4 +1,4 @@
-"""What a run tells: rows for CSV and TensorBoard, and a progress line for people."""
+"""Log of a run: rows in CSV and TensorBoard files, and a progress line on standard error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -22,24 +21,29 @@ Row = dict[str, Any]
 """Figures of one batch by column."""
 
 Watch = Callable[[Row], None]
-"""Called with every row that is written."""
+"""Called with every row of the log."""
 
 CSV_NAME = "progress.csv"
 
-COLUMNS = (
-    "samples", "observed", "episodes", "success", "return", "saturation", "max_joint_speed",
-    "tracking_rms", "eval_success", "eval_return", "eval_saturation", "eval_max_joint_speed",
-    "eval_tracking_rms", "policy_loss", "value_loss", "entropy", "clipped", "approx_kl",
-    "epochs", "grad_norm", "learning_rate", "explained_variance", "std", "error",
-    "holdout_error", "seconds", "samples_per_second",
-)  # fmt: skip
-
 TIME_COLUMNS = ("seconds", "samples_per_second")
-"""Columns that depend on the machine; all others follow from the configuration."""
+"""Columns that depend on the machine; all others depend on the configuration only."""
+
+_EPISODE = ("success", *EPISODE_FIGURES)
+
+COLUMNS = (
+    *("samples", "observed", "episodes"),
+    *_EPISODE,
+    *(f"eval_{name}" for name in _EPISODE),
+    *("policy_loss", "value_loss", "entropy", "clipped", "kl", "epochs"),
+    *("grad_norm", "learning_rate", "explained_variance", "std"),
+    *("error", "holdout_error"),
+    *TIME_COLUMNS,
+)
+"""Columns of the log; docs/training.md defines them."""
 
 
 def evaluation_columns(evaluation: Row) -> Row:
-    """Return the columns of a summary of evaluation episodes, none without one."""
+    """Return the columns of an evaluation's summary, none for an empty one."""
     if not evaluation:
         return {}
     figures = {f"eval_{name}": evaluation.get(name) for name in EPISODE_FIGURES}
@@ -50,11 +54,11 @@ class RunLog:
     """The CSV file and the TensorBoard events of a run directory."""
 
     def __init__(self, folder: Path, after: int = 0) -> None:
-        """Open the logs and drop every row beyond a number of samples.
+        """Open the logs and drop the rows after the checkpoint of a resumed run.
 
         Args:
             folder: The run directory.
-            after: Samples at which the run goes on; 0 for a new run.
+            after: Samples of the checkpoint; 0 for a new run.
         """
         kept = [row for row in read_progress(folder) if int(row["samples"]) <= after]
         path = folder / CSV_NAME
@@ -69,7 +73,7 @@ class RunLog:
         self._events = _Events(folder / "tensorboard", after)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append one row; columns that are absent stay empty.
+        """Append one row; missing columns stay empty.
 
         Raises:
             OSError: If the disk is full or read-only.
@@ -79,7 +83,7 @@ class RunLog:
         self._events.write(row)
 
     def close(self) -> None:
-        """Flush and close both."""
+        """Flush and close both files."""
         self._file.close()
         self._events.close()
 
@@ -118,7 +122,7 @@ class _Events:
 
 
 def read_progress(folder: Path) -> list[dict[str, str]]:
-    """Return the complete rows of a run's CSV file, none if there is no file."""
+    """Return the complete rows of a run's CSV file, none if the file is missing."""
     try:
         text = (folder / CSV_NAME).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -134,18 +138,18 @@ def _text(value: Any) -> str:
 
 
 class ProgressLine:
-    """A bar on a terminal, a line every ten seconds elsewhere; always on standard error."""
+    """Progress on standard error: a bar on a terminal, otherwise a line every ten seconds."""
 
     def __init__(
         self, title: str, total: int, done: int = 0, quiet: bool = False, unit: str = "samples"
     ) -> None:
-        """Show progress of ``total`` units of which ``done`` were there before."""
+        """Show progress of ``total`` units, of which ``done`` were done before the start."""
         console = Console(stderr=True)
         self._total, self._first = total, done
         self._title, self._quiet, self._unit = title, quiet, unit
         self._bar: Progress | None = None
         self._task = TaskID(0)
-        self._start = self._said = time.monotonic()
+        self._start = self._shown = time.monotonic()
         if console.is_terminal and not quiet:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -162,25 +166,20 @@ class ProgressLine:
             self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
 
     def show(self, done: int, figures: Sequence[tuple[str, str]]) -> None:
-        """Show where the run is."""
+        """Show the progress and some figures as name and text."""
         text = "  ".join(f"{name} {value}" for name, value in figures)
         if self._bar is not None:
             self._bar.update(self._task, completed=done, figures=text)
             return
         now = time.monotonic()
-        if self._quiet or (now - self._said < 10.0 and done < self._total):
+        if self._quiet or (now - self._shown < 10.0 and done < self._total):
             return
-        self._said = now
+        self._shown = now
         rate = (done - self._first) / max(now - self._start, 1e-9)
         left = (self._total - done) / max(rate, 1e-9)
         sys.stderr.write(

@@ -1,9 +1,11 @@
 """Proximal Policy Optimisation over windows of k actions, section 3.4 of the paper.
 
-A *window* is what one forward pass of phi yields: k actions from one observation. Each
-of the k actions is a sample of its own, with its own probability ratio, advantage and,
-under the multi-action critic, its own value head. Arrays are ``(k, dof, windows)`` and
-``(k, windows)``.
+A *window* is the k actions of one forward pass of phi, from one observation. Each of them is a
+sample with its own probability ratio, its own advantage and, under the multi-action critic, its own
+value head. Arrays are ``(k, dof, windows)`` and ``(k, windows)``.
+
+With noise of the segment the window is one sample: k is 1 here, ``dof`` are the curve amounts of
+all joints, the reward is the discounted one of the segment, and gamma is that of its k steps.
 """
 
 from __future__ import annotations
@@ -16,77 +18,45 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_ros.config import param
-from ndp_ros.errors import ConfigError, TrainingError
+from ndp_ros.errors import TrainingError
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.policies.layout import LOG_STD
-from ndp_ros.training.adam import Adam, clip_norm
+from ndp_ros.training.config import PpoConfig
 from ndp_ros.training.exploration import WindowNoise
 
 Array = NDArray[Any]
 
 _LOG_2PI = math.log(2.0 * math.pi)
 
-_FIGURES = ("policy_loss", "value_loss", "entropy", "clipped", "approx_kl", "grad_norm")
-_KL = _FIGURES.index("approx_kl")
+_TERMS = ("policy_loss", "value_loss", "entropy", "clipped", "kl")
+"""Fields of :class:`Losses` that are columns of the log."""
+_KL = _TERMS.index("kl")
 
-_CHANGE, _SLOWEST, _FASTEST = 1.2, 1e-6, 1e-2
+_RATE_FACTOR, _LOWEST_RATE, _HIGHEST_RATE = 1.2, 1e-6, 1e-2
 """Factor and bounds of the adaptive step size."""
 
 
-@dataclass(frozen=True)
-class PpoConfig:
-    """Hyper-parameters of PPO; the defaults are the paper's table (A.2)."""
-
-    batch_size: int = param(2048, doc="Control steps per update, all environments.", minimum=1)
-    minibatches: int = param(32, doc="Minibatches per epoch.", minimum=1)
-    epochs: int = param(10, doc="Passes over each batch.", minimum=1)
-    clip: float = param(0.1, doc="Clip of the probability ratio.", minimum=0.0, maximum=10)
-    clip_value: bool = param(True, doc="Clip the change of values by the same amount.")
-    gamma: float = param(0.99, doc="Discount per control step.", minimum=0.0, maximum=1.0)
-    gae_lambda: float = param(0.95, doc="Lambda of GAE.", minimum=0.0, maximum=1.0)
-    learning_rate: float = param(3e-4, doc="Step size of Adam.", minimum=0.0)
-    schedule: str = param(
-        "constant",
-        doc="Step size over the run; adaptive: raised or lowered to keep the KL at target_kl.",
-        choices=("constant", "linear", "adaptive"),
-    )
-    adam_eps: float = param(1e-5, doc="Epsilon of Adam.", minimum=0.0)
-    target_kl: float = param(
-        0.0, doc="KL of an epoch that ends the update, or is aimed at; 0: none.", minimum=0.0
-    )
-    entropy: float = param(0.0, doc="Entropy coefficient.", minimum=0.0)
-    value: float = param(0.5, doc="Value loss coefficient.", minimum=0.0)
-    max_grad_norm: float = param(0.5, doc="Largest norm of the gradient.", minimum=0.0)
-    noise_correlation: float = param(
-        0.0, doc="Correlation of a window's noise from one action to the next (paper: 0).",
-        minimum=0.0, maximum=0.99,
-    )  # fmt: skip
-    normalise_observations: bool = param(True, doc="Normalise by running mean and deviation.")
-    normalise_returns: bool = param(True, doc="Scale rewards by the deviation of the return.")
-
-    def __post_init__(self) -> None:
-        """Check that the schedule has what it needs."""
-        if self.schedule == "adaptive" and self.target_kl == 0.0:
-            raise ConfigError("schedule adaptive needs target_kl, such as 0.01")
-
-
 def advantages(
-    rewards: Array, values: Array, following: Array, terminated: Array, ended: Array,
-    gamma: float, lam: float,
-) -> Array:  # fmt: skip
+    rewards: Array,
+    values: Array,
+    following: Array,
+    terminated: Array,
+    ended: Array,
+    gamma: float,
+    lam: float,
+) -> Array:
     """Return generalised advantages ``(windows, environments, k)``, step by step.
 
     Inside a window the next value is that of the next head; at its end it is the first
-    head at the next observation, or nothing where the episode terminated.
+    head's at the next observation, or zero if the episode terminated.
 
     Args:
         rewards: Rewards ``(windows, environments, k)``.
         values: Values of the same shape.
-        following: First value of the observation that each window led to,
+        following: First value of the observation after each window,
             ``(windows, environments)``.
         terminated: Whether the window ended in a terminal state, ``(windows, environments)``.
-        ended: Whether an episode ended with the window, for whatever reason.
+        ended: Whether the episode ended with the window, terminated or truncated.
         gamma: Discount per control step.
         lam: Lambda of GAE.
     """
@@ -104,6 +74,16 @@ def advantages(
     return result
 
 
+def segment_rewards(rewards: Array, gamma: float) -> Array:
+    """Return the rewards of whole segments ``(..., 1)`` for those of k steps ``(..., k)``.
+
+    With them, values of the first step and gamma^k, :func:`advantages` are those of the decision
+    to run a segment.
+    """
+    total: Array = rewards @ gamma ** np.arange(rewards.shape[-1])
+    return total[..., None]
+
+
 def log_prob(actions: Array, means: Array, log_std: Array) -> Array:
     """Return log-densities ``(k, windows)`` of actions ``(k, dof, windows)``."""
     z = (actions - means) * np.exp(-log_std)[:, None]
@@ -114,15 +94,16 @@ def log_prob(actions: Array, means: Array, log_std: Array) -> Array:
 
 @dataclass
 class Batch:
-    """What one update learns from; b windows.
+    """The b windows of one update.
 
     Attributes:
         x: Normalised observations ``(n_obs, b)``.
-        actions: Actions without drift, whitened ``(k, dof, b)``.
+        actions: Actions minus the drift, whitened ``(k, dof, b)``.
         log_prob: Log-densities under the policy that acted ``(k, b)``.
-        values: Values at that time ``(k, b)``.
+        values: Values under that policy ``(k, b)``.
         returns: Targets of the critic ``(k, b)``.
         advantages: Normalised advantages ``(k, b)``.
+        means: Relative means of the policy that acted, whitened ``(k, dof, b)``.
     """
 
     x: Array
@@ -131,6 +112,7 @@ class Batch:
     values: Array
     returns: Array
     advantages: Array
+    means: Array
 
     @property
     def windows(self) -> int:
@@ -148,33 +130,42 @@ class Batch:
 
 @dataclass
 class Losses:
-    """The terms of one minibatch's loss and the gradients of their weighted sum."""
+    """Terms of a minibatch's loss and gradients of their weighted sum."""
 
-    policy: float
-    value: float
+    policy_loss: float
+    value_loss: float
     entropy: float
     clipped: float
-    approx_kl: float
+    kl: float
     d_means: Array
     d_log_std: Array
     d_values: Array
 
 
-def losses(batch: Batch, means: Array, log_std: Array, values: Array, config: PpoConfig) -> Losses:
-    """Return PPO's terms and gradients for one minibatch.
+def losses(
+    batch: Batch,
+    means: Array,
+    log_std: Array,
+    values: Array,
+    config: PpoConfig,
+    acted_log_std: Array | None = None,
+) -> Losses:
+    """Compute PPO's loss terms and their gradients for one minibatch.
 
     ::
 
         policy  = -mean min(r A, clip(r, 1 - c, 1 + c) A),   r = pi / pi_old
         value   = mean 1/2 max((V - R)^2, (V_old + clip(V - V_old, -c, c) - R)^2)
         total   = policy + value_coefficient value - entropy_coefficient entropy
+        kl      = mean sum log(s / s_old) + (s_old^2 + (mu - mu_old)^2) / (2 s^2) - 1/2
 
     Args:
         batch: The minibatch.
-        means: Relative means ``(k, dof, b)`` under the present parameters, whitened.
+        means: Relative means ``(k, dof, b)`` under the current parameters, whitened.
         log_std: Log-deviations ``(dof,)``.
-        values: Values ``(heads, b)``; one head counts for all sub-steps.
+        values: Values ``(heads, b)``; a single head serves all sub-steps.
         config: Clip and coefficients.
+        acted_log_std: Log-deviations of the policy that acted, if they have changed since.
     """
     k, b = batch.advantages.shape
     share = 1.0 / (k * b)
@@ -193,49 +184,63 @@ def losses(batch: Batch, means: Array, log_std: Array, values: Array, config: Pp
     d_means = z * inverse
     squares -= 1.0
     d_log_std = np.einsum("kdb,kb->d", squares, d_log) - config.entropy
-
-    change = values - batch.values
-    error = values - batch.returns
-    if config.clip_value:
-        kept = np.minimum(np.maximum(change, -config.clip), config.clip)
-        other = batch.values + kept - batch.returns
-        inside = change == kept
-        worse = other * other > error * error
-        squared = np.where(worse, other, error)
-        d_values = np.where(worse & ~inside, 0.0, squared)
-    else:
-        squared = d_values = error
+    squared, d_values = _value_errors(batch, values, config)
     d_values = d_values * d_values.dtype.type(config.value * share)
     if len(values) == 1:
         d_values = d_values.sum(0, keepdims=True)
     return Losses(
-        policy=-share * float(np.minimum(free, bound).sum()),
-        value=0.5 * share * float(np.vdot(squared, squared)),
+        policy_loss=-share * float(np.minimum(free, bound).sum()),
+        value_loss=0.5 * share * float(np.vdot(squared, squared)),
         entropy=float(log_std.sum()) + 0.5 * len(log_std) * (1.0 + _LOG_2PI),
         clipped=share * float(np.count_nonzero(np.abs(ratio - 1.0) > config.clip)),
-        approx_kl=share * float((ratio - 1.0 - log_ratio).sum()),
+        kl=_divergence(batch.means, means, acted_log_std, log_std) * share,
         d_means=d_means,
         d_log_std=d_log_std,
         d_values=d_values,
     )
 
 
+def _value_errors(batch: Batch, values: Array, config: PpoConfig) -> tuple[Array, Array]:
+    """Return the errors of the values whose squares count, and those through which they learn."""
+    error = values - batch.returns
+    if not config.clip_value:
+        return error, error
+    change = values - batch.values
+    kept = np.minimum(np.maximum(change, -config.clip), config.clip)
+    other = batch.values + kept - batch.returns
+    worse = other * other > error * error
+    counted = np.where(worse, other, error)
+    return counted, np.where(worse & (change != kept), 0.0, counted)
+
+
+def _divergence(old: Array, new: Array, old_log_std: Array | None, log_std: Array) -> float:
+    """Return the KL from the policy that acted to the present one, summed over all samples."""
+    moved = new - old
+    moved *= np.exp(-log_std)[:, None]
+    total = 0.5 * float(np.vdot(moved, moved))
+    if old_log_std is not None:
+        wider = (log_std - old_log_std).astype(np.float64)
+        k, _, b = old.shape
+        total += k * b * float((wider + 0.5 * np.exp(-2.0 * wider) - 0.5).sum())
+    return total
+
+
 class Learner:
     """A policy and its optimiser.
 
     Attributes:
-        policy: The policy that is trained, in place.
+        policy: The policy, trained in place.
         adam: Its optimiser.
         rate: Step size, which the schedules change.
     """
 
     def __init__(self, policy: ArrayPolicy, config: PpoConfig, learn_std: bool = True) -> None:
-        """Start with fresh moments.
+        """Start with zero moments.
 
         Args:
             policy: The policy to train.
             config: Hyper-parameters.
-            learn_std: Whether gradients reach the deviations.
+            learn_std: Whether the standard deviations are trained.
         """
         self.policy = policy
         self.config = config
@@ -243,75 +248,85 @@ class Learner:
         self.rate = config.learning_rate
         self.adam = Adam(policy.layout.size, policy.dtype, eps=config.adam_eps)
         self._log_std = policy.parameters[LOG_STD]
-        self._noise = WindowNoise(policy.spec.k, config.noise_correlation, policy.dtype)
+        rows = policy.spec.decision[0]
+        self._noise = WindowNoise(rows, config.noise_correlation, policy.dtype)
 
     def update(self, batch: Batch, rng: np.random.Generator, progress: float) -> dict[str, float]:
         """Run all epochs over one batch and return the means of their figures.
 
         Args:
-            batch: The windows that the present policy collected.
-            rng: Order of the windows.
+            batch: Windows collected by the current policy.
+            rng: Generator of the order of the windows.
             progress: Part of the run that is done, 0 to 1, for the schedule.
 
         Raises:
             TrainingError: If a gradient is not finite.
         """
-        config = self.config
+        config, noise = self.config, self._noise
         if config.schedule == "linear":
             self.rate = config.learning_rate * (1.0 - progress)
         edges = np.linspace(0, batch.windows, min(config.minibatches, batch.windows) + 1)
         starts = edges.astype(int).tolist()
         rows = []
         steps = len(starts) - 1
+        acted = self._log_std.copy() if self._learn_std else None
         for _ in range(config.epochs):
             shuffled = batch.take(rng.permutation(batch.windows))
             for start, stop in itertools.pairwise(starts):
-                rows.append(self._step(shuffled.part(start, stop)))
+                part = shuffled.part(start, stop)
+                step = self.policy.run(part.windows)
+                means, values = step.forward(part.x)
+                whitened = noise.whiten(means)
+                terms = losses(part, whitened, self._log_std, values, config, acted)
+                gradient = step.backward(noise.pull_back(terms.d_means), terms.d_values)
+                step.slopes[LOG_STD][:] = terms.d_log_std if self._learn_std else 0.0
+                norm = clip_norm(gradient, config.max_grad_norm)
+                if not math.isfinite(norm):
+                    raise TrainingError(
+                        f"the gradient is not finite (norm {norm}): lower learning_rate"
+                    )
+                self.adam.step(self.policy.flat, gradient, self.rate)
+                rows.append((*(getattr(terms, name) for name in _TERMS), norm))
             kl = float(np.mean([row[_KL] for row in rows[-steps:]]))
             if config.schedule == "adaptive":
                 self._adapt(kl)
             elif config.target_kl and kl > config.target_kl:
                 break
-        figures = dict(zip(_FIGURES, np.mean(rows, axis=0).tolist(), strict=True))
+        averages = np.mean(rows, axis=0).tolist()
+        figures = dict(zip((*_TERMS, "grad_norm"), averages, strict=True))
         return {**figures, "learning_rate": self.rate, "epochs": len(rows) / steps}
 
     def _adapt(self, kl: float) -> None:
-        """Lower the step size after an epoch that went too far, raise it after a timid one."""
+        """Lower the step size after an epoch with a large KL, raise it after a small one."""
         if kl > 2.0 * self.config.target_kl:
-            self.rate = max(self.rate / _CHANGE, _SLOWEST)
+            self.rate = max(self.rate / _RATE_FACTOR, _LOWEST_RATE)
         elif kl < 0.5 * self.config.target_kl:
-            self.rate = min(self.rate * _CHANGE, _FASTEST)
-
-    def _step(self, batch: Batch) -> tuple[float, ...]:
-        step = self.policy.run(batch.windows)
-        means, values = step.forward(batch.x)
-        white = self._noise.whiten(means)
-        terms = losses(batch, white, self._log_std, values, self.config)
-        gradient = step.backward(self._noise.pull_back(terms.d_means), terms.d_values)
-        step.slopes[LOG_STD][:] = terms.d_log_std if self._learn_std else 0.0
-        norm = clip_norm(gradient, self.config.max_grad_norm)
-        if not math.isfinite(norm):
-            raise TrainingError(f"the gradient is not finite (norm {norm}): lower learning_rate")
-        self.adam.step(self.policy.flat, gradient, self.rate)
-        return (terms.policy, terms.value, terms.entropy, terms.clipped, terms.approx_kl, norm)
+            self.rate = min(self.rate * _RATE_FACTOR, _HIGHEST_RATE)
 
 
 def make_batch(
-    policy: ArrayPolicy, obs: Array, actions: Array, rewards: Array, values: Array,
-    following: Array, terminated: Array, ended: Array, config: PpoConfig,
-) -> Batch:  # fmt: skip
+    policy: ArrayPolicy,
+    obs: Array,
+    actions: Array,
+    rewards: Array,
+    values: Array,
+    following: Array,
+    terminated: Array,
+    ended: Array,
+    config: PpoConfig,
+) -> Batch:
     """Return a batch for the learner from time-major roll-outs.
 
     Args:
-        policy: The policy that acted, with the normaliser it acted with.
+        policy: The policy that acted, with the normaliser that it acted with.
         obs: Raw observations ``(windows, environments, n_obs)``.
-        actions: Actions ``(windows, environments, k, dof)``.
+        actions: Decisions ``(windows, environments, k, dof)``.
         rewards: Scaled rewards ``(windows, environments, k)``.
         values: Values of the same shape.
-        following: As in :func:`advantages`, with ``terminated`` and ``ended``.
+        following: As in :func:`advantages`, like ``terminated`` and ``ended``.
         terminated: See there.
         ended: See there.
-        config: Discount, lambda and how the noise of a window is correlated.
+        config: Discount, lambda and correlation of the noise.
     """
     gains = advantages(
         rewards, values, following, terminated, ended, config.gamma, config.gae_lambda
@@ -321,7 +336,7 @@ def make_batch(
         return array.reshape(-1, array.shape[-1]).T
 
     flat_obs = obs.reshape(-1, obs.shape[-1])
-    noise = WindowNoise(policy.spec.k, config.noise_correlation, policy.dtype)
+    noise = WindowNoise(policy.spec.decision[0], config.noise_correlation, policy.dtype)
     relative = actions.reshape(-1, *actions.shape[2:]).transpose(1, 2, 0) - policy.drift(flat_obs)
     relative = noise.whiten(relative)
     x = policy.normalise(flat_obs)
@@ -333,5 +348,53 @@ def make_batch(
         "values": flat(values),
         "returns": flat(values + gains),
         "advantages": flat((gains - gains.mean()) / (gains.std() + 1e-8)),
+        "means": means.copy(),  # the next pass of this size overwrites them
     }
     return Batch(**{n: np.ascontiguousarray(a, policy.dtype) for n, a in columns.items()})
+
+
+class Adam:
+    """Adam (Kingma and Ba, Algorithm 1) with buffers made once.
+
+    Attributes:
+        m: First moment ``(size,)``.
+        v: Second moment ``(size,)``.
+        steps: Number of steps taken.
+    """
+
+    def __init__(
+        self, size: int, dtype: Any, eps: float = 1e-5, betas: tuple[float, float] = (0.9, 0.999)
+    ) -> None:
+        self.m: Array = np.zeros(size, dtype)
+        self.v: Array = np.zeros(size, dtype)
+        self.steps = 0
+        self._eps = eps
+        self._betas = betas
+        self._slack: Array = np.empty(size, dtype)
+
+    def step(self, parameters: Array, gradient: Array, learning_rate: float) -> None:
+        """Move the parameters ``(size,)`` one step down the gradient, which is overwritten."""
+        b1, b2 = self._betas
+        self.steps += 1
+        slack = self._slack
+        self.m *= b1
+        np.multiply(gradient, 1.0 - b1, out=slack)
+        self.m += slack
+        self.v *= b2
+        np.multiply(gradient, gradient, out=gradient)
+        gradient *= 1.0 - b2
+        self.v += gradient
+        np.multiply(self.v, 1.0 / (1.0 - b2**self.steps), out=slack)
+        np.sqrt(slack, out=slack)
+        slack += self._eps
+        np.divide(self.m, slack, out=slack)
+        slack *= learning_rate / (1.0 - b1**self.steps)
+        parameters -= slack
+
+
+def clip_norm(gradient: Array, maximum: float) -> float:
+    """Scale a gradient ``(size,)`` in place to a norm of at most ``maximum``; return its norm."""
+    norm = math.sqrt(float(np.dot(gradient, gradient)))
+    if norm > maximum:
+        gradient *= maximum / (norm + 1e-6)
+    return norm

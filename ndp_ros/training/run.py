@@ -1,25 +1,21 @@
-"""Train a policy by whatever method its configuration names."""
+"""``train``: prepare a run directory, make the trainer of the method and run it."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ndp_ros.errors import TrainingError
-from ndp_ros.policies.spec import PolicySpec
+from ndp_ros.training.config import RunConfig, make_spec
 from ndp_ros.training.directory import RunDirectory
-from ndp_ros.training.experiment import CLONES, RunConfig, make_spec
 from ndp_ros.training.logs import Watch
-
-if TYPE_CHECKING:
-    from ndp_ros.training.trainer import Trainer
+from ndp_ros.training.methods import run_class
 
 
 def train(
     config: RunConfig,
-    folder: Path,
+    folder: str | Path,
     resume: bool = False,
     command: str = "",
     quiet: bool = False,
@@ -27,18 +23,27 @@ def train(
 ) -> Path:
     """Train a policy and return the folder of the last checkpoint.
 
+    Section 3.4 of the paper for ``ndp``, ``ppo`` and ``ppo-multi``; the other methods are those of
+    :data:`ndp_ros.training.methods.METHODS`.
+
     Args:
-        config: What to train. When resuming, it must equal the run's own except for
-            ``samples`` and ``workers``.
-        folder: The run directory; new or empty unless resuming.
-        resume: Go on from the last checkpoint.
-        command: What the user typed, for the record.
+        config: Configuration of the run. To resume, it must equal that of the run except
+            for ``samples`` and ``workers``.
+        folder: Run directory, new or empty unless resuming.
+        resume: Continue from the last checkpoint.
+        command: Command line of the user, for the record.
         quiet: Show no progress.
         watch: Called with every row of the log.
 
     Raises:
         TrainingError: If the directory cannot be used, a worker dies, a number is not
-            finite or the disk refuses; the last checkpoint is intact.
+            finite or a file cannot be written; the last checkpoint stays intact.
+
+    Example:
+        >>> config = RunConfig(task="throw", samples=80, environments=1, workers=1)
+        >>> last = train(config, "runs/short", quiet=True)
+        >>> load_policy(last).spec.task
+        'throw'
     """
     env = config.choice.make()
     try:
@@ -49,32 +54,14 @@ def train(
         if directory.warning and not quiet:
             sys.stderr.write(directory.warning + "\n")
         try:
-            trainer = _trainer(config, spec, directory, resume)
+            trainer = run_class(config.row.learner)(config, spec, directory, resume)
         except BaseException:
             directory.discard_if_new()
             raise
         try:
-            trainer.go(quiet, watch)
+            trainer.run(quiet, watch)
         except OSError as error:
             raise TrainingError(
                 f"cannot write to {folder}: {error.strerror}; the last checkpoint is intact"
             ) from error
         return directory.last
-
-
-def _trainer(config: RunConfig, spec: PolicySpec, directory: RunDirectory, resume: bool) -> Trainer:
-    if config.method in CLONES:
-        from ndp_ros.training.imitation import ImitationRun
-
-        return ImitationRun(config, spec, directory, resume)
-    if config.method in ("ndp-sac", "sac"):
-        from ndp_ros.training.off_policy import SacRun
-
-        return SacRun(config, spec, directory, resume)
-    if config.method == "dyn-e":
-        from ndp_ros.training.dyn_e import DynERun
-
-        return DynERun(config, spec, directory, resume)
-    from ndp_ros.training.on_policy import PpoRun
-
-    return PpoRun(config, spec, directory, resume)

@@ -1,8 +1,11 @@
-"""Meta-World's hand-written policies as experts that see every control step."""
+"""Hand-written policies as experts with one observation per control step.
+
+They are Meta-World's, and that of a task which defines ``expert(obs) -> (dof,)``, such as Reach.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any, cast
 
@@ -11,60 +14,69 @@ from numpy.typing import NDArray
 
 from ndp_ros.errors import NdpError, TaskError
 from ndp_ros.policies.spec import PolicySpec
-from ndp_ros.tasks.metaworld_registry import MT50, TASKS
-from ndp_ros.training.environment import TaskEnvironment
-from ndp_ros.training.experiment import RunConfig, make_spec
+from ndp_ros.tasks.contract import TaskEnvironment
+from ndp_ros.tasks.metaworld.registry import MT50, TASKS
+from ndp_ros.training.config import RunConfig, make_spec
 
 Array = NDArray[Any]
 
+EXPERT = "expert"
+"""Method of a task that returns the action (dof,) of its hand-written policy."""
 SCRIPT = "script:"
-"""What an expert's name begins with that is no checkpoint."""
+"""Prefix of the name of a scripted expert; other names are checkpoints."""
 
 
 class Scripted:
-    """The scripts of a task.
+    """An expert that acts by the scripts of a task.
 
     Attributes:
-        spec: As of a policy with k = 1.
-        std: One unit of ``action_scale``.
+        spec: Specification of a policy with k = 1.
+        std: Standard deviation of its exploration, one unit of ``action_scale``.
     """
 
     std: Array = np.ones(1)
 
     def __init__(self, spec: PolicySpec, env: TaskEnvironment) -> None:
-        """Take the scripts of a task.
+        """Select the scripts of an environment's task.
 
         Args:
-            spec: Of a policy with k = 1 for that environment.
-            env: The environment, one of Meta-World's.
+            spec: Specification of a policy with k = 1 for the environment.
+            env: An environment of Meta-World, or one with an ``expert``.
         """
-        from ndp_ros.tasks.metaworld_scripts import Script
-
         self.spec = spec
-        self._script = Script(cast(Any, env))
+        self._script: Callable[[Array], Array]
+        if hasattr(env, EXPERT):
+            self._script = getattr(env, EXPERT)
+        else:
+            from ndp_ros.tasks.metaworld.scripts import Script
+
+            self._script = Script(cast(Any, env))
 
     def means(self, obs: Array) -> Array:
-        """Return what the scripts mean to do ``(batch, 1, 4)`` for observations."""
-        return np.array([self._script(row) for row in obs])
+        """Return the actions of the scripts ``(batch, 1, dof)`` for observations."""
+        return np.array([np.atleast_2d(self._script(row)) for row in obs])
 
 
 def scripted(task: str, options: Sequence[str]) -> tuple[Scripted, TaskEnvironment, dict[str, Any]]:
-    """Return the scripts of a task, its environment and how demonstrations name them.
+    """Return the scripted expert of a task, its environment and the source to record.
 
     Args:
-        task: Short name of one of Meta-World's tasks.
-        options: ``name=value`` each, for the task.
+        task: Short name of a task, or its gymnasium id (``module:id``).
+        options: Task options, ``name=value`` each.
 
     Raises:
-        TaskError: If there is no script for that task, or an option is refused.
+        TaskError: If the task has no script or refuses an option.
     """
-    if task not in (*TASKS, MT50):
-        raise TaskError.choice("task with a script", task, (*TASKS, MT50))
     config = RunConfig(task=task, method="ppo", k=1, task_options=tuple(options))
     env = config.choice.make()
+    benchmark = env.arm == "sawyer"
     try:
+        if not benchmark and not hasattr(env, EXPERT):
+            known = [f"a task of your own with {EXPERT}(obs)", "reach", *TASKS, MT50]
+            raise TaskError.choice("task with a script", task, known)
         expert = Scripted(make_spec(config, env), env)
     except NdpError:
         env.close()
         raise
-    return expert, env, {"script": task, "metaworld": metadata.version("metaworld")}
+    version = {"metaworld": metadata.version("metaworld")} if benchmark else {}
+    return expert, env, {"script": task, **version}

@@ -1,4 +1,4 @@
-"""Several seeds of one configuration, each in a process of its own, one core each."""
+"""Training of several seeds of one configuration in parallel, one process and core each."""
 
 from __future__ import annotations
 
@@ -14,29 +14,36 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from ndp_ros.errors import NdpError, TrainingError
-from ndp_ros.parent import end_with_parent, starting_what_ends_with_me
+from ndp_ros.processes import bound_to_this_process, environment, terminate_with_parent
+from ndp_ros.training.config import RunConfig
 from ndp_ros.training.directory import CONFIG, interrupted
-from ndp_ros.training.experiment import RunConfig
 from ndp_ros.training.run import train
+from ndp_ros.training.tracking import watched
 
 _FAILED, _INTERRUPTED = 2, 130
 _GRACE = 3.0
 
 
 def train_seeds(
-    config: RunConfig, seeds: list[int], out: Path | None, resume: bool, command: str
+    config: RunConfig,
+    seeds: list[int],
+    out: Path | None,
+    resume: bool,
+    command: str,
+    watching: tuple[str, int] = ("", 0),
 ) -> int:
     """Train every seed and return the worst exit status.
 
     Args:
-        config: The configuration; its seed is replaced and each run has one worker.
+        config: The configuration, of which each run gets another seed and one worker.
         seeds: The seeds.
-        out: Folder that gets ``seed-<n>`` folders; ``None`` for the usual names.
-        resume: Go on where each seed's last checkpoint is; a seed without one starts.
-        command: What the user typed, for the record.
+        out: Folder of the ``seed-<n>`` run directories; ``None`` for the default names.
+        resume: Continue each seed from its last checkpoint; a seed without one starts.
+        command: Command line of the user, for the record.
+        watching: Tracker and evaluations between films, as for :func:`tracking.watched`.
 
     Raises:
-        TrainingError: If a seed is named twice or is negative.
+        TrainingError: If a seed is given twice or is negative.
     """
     if len(set(seeds)) != len(seeds) or min(seeds) < 0:
         raise TrainingError(f"--seeds {' '.join(map(str, seeds))}: expected different seeds from 0")
@@ -50,8 +57,10 @@ def train_seeds(
                 seed = waiting.pop(0)
                 one = dataclasses.replace(config, seed=seed, workers=1)
                 folder = out / f"seed-{seed}" if out else Path("runs") / one.name
-                process = context.Process(target=_train_one, args=(one, folder, resume, command))
-                with starting_what_ends_with_me():
+                process = context.Process(
+                    target=_train_one, args=(one, folder, resume, command, watching)
+                )
+                with environment(bound_to_this_process()):
                     process.start()
                 running.append(process)
             wait([process.sentinel for process in running])
@@ -65,7 +74,7 @@ def train_seeds(
 
 
 def _end(processes: list[BaseProcess]) -> None:
-    """Wait for processes that heard the same Ctrl-C, interrupt those that did not."""
+    """Wait for processes that received the same Ctrl-C, and interrupt the others."""
     deadline = time.monotonic() + _GRACE
     for process in processes:
         process.join(max(0.0, deadline - time.monotonic()))
@@ -76,11 +85,15 @@ def _end(processes: list[BaseProcess]) -> None:
         process.join()
 
 
-def _train_one(config: RunConfig, folder: Path, resume: bool, command: str) -> None:
-    if end_with_parent():
+def _train_one(
+    config: RunConfig, folder: Path, resume: bool, command: str, watching: tuple[str, int]
+) -> None:
+    if terminate_with_parent():
         sys.exit(_INTERRUPTED)
     try:
-        train(config, folder, resume and (folder / CONFIG).exists(), command)
+        with watched(config, folder, *watching) as watch:
+            resume = resume and (folder / CONFIG).exists()
+            train(config, folder, resume, command, watch=watch)
     except NdpError as error:
         sys.stderr.write(f"ndp train: seed {config.seed}: {error}\n")
         sys.exit(_FAILED)

@@ -1,4 +1,4 @@
-"""Running statistics: of observations, and of returns to scale rewards by."""
+"""Running statistics of observations, and of returns for the scale of rewards."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _REWARD_CLIP = 10.0
 
 
 class Moments:
-    """Mean and variance of everything seen so far, merged batch by batch.
+    """Running mean and variance, merged batch by batch.
 
     Attributes:
         mean: Mean ``(size,)``.
         variance: Variance ``(size,)``, 1 before the first batch.
-        count: Number of samples seen, ``(size,)``; 0 where the first batch decides.
+        count: Number of samples, ``(size,)``; 0 where the first batch sets the statistics.
     """
 
     def __init__(self, size: int) -> None:
@@ -39,29 +39,39 @@ class Moments:
         self.count = total
 
     def state(self) -> dict[str, Array]:
-        """Return everything that a resumed run needs, by name."""
+        """Return the state for a checkpoint, by name."""
         return {"mean": self.mean, "variance": self.variance, "count": self.count}
 
     def restore(self, state: dict[str, Array]) -> None:
-        """Take back what :meth:`state` returned."""
+        """Restore the state that :meth:`state` returned."""
         self.mean, self.variance = state["mean"].copy(), state["variance"].copy()
         self.count = np.broadcast_to(state["count"], self.mean.shape).copy()
 
 
 class RewardScale:
-    """Rewards divided by the running deviation of the discounted return, then clipped."""
+    """Rewards divided by the running deviation of the discounted return, and clipped.
 
-    def __init__(self, environments: int, gamma: float) -> None:
+    Several tasks that are learnt together can have a scale each: one for all would leave those with
+    small rewards next to nothing of the loss.
+    """
+
+    def __init__(self, environments: int, gamma: float, tasks: int = 1) -> None:
         self._gamma = gamma
-        self._moments = Moments(1)
+        self._moments = [Moments(1) for _ in range(tasks)]
         self._trace: Array = np.zeros(environments)
 
-    def __call__(self, rewards: Array, ended: NDArray[np.bool_]) -> Array:
-        """Return scaled rewards of the same shape, after learning from them.
+    def __call__(
+        self,
+        rewards: Array,
+        ended: NDArray[np.bool_],
+        task: NDArray[np.integer[Any]] | None = None,
+    ) -> Array:
+        """Update the statistics with rewards and return them scaled, in the same shape.
 
         Args:
             rewards: Rewards ``(windows, environments, k)``.
             ended: Whether an episode ended with a window, ``(windows, environments)``.
+            task: Number of the task in each window, of the same shape; None for one task.
         """
         returns = np.empty_like(rewards)
         for t in range(len(rewards)):
@@ -69,24 +79,30 @@ class RewardScale:
                 self._trace = self._gamma * self._trace + rewards[t, :, i]
                 returns[t, :, i] = self._trace
             self._trace = np.where(ended[t], 0.0, self._trace)
-        self._moments.update(returns.reshape(-1, 1))
-        scaled: Array = rewards / self.scale
+        numbers = np.zeros(ended.shape, int) if task is None else task
+        for number in np.unique(numbers):
+            self._moments[number].update(returns[numbers == number].reshape(-1, 1))
+        scaled: Array = rewards / self.scales[numbers][..., None]
         return scaled.clip(-_REWARD_CLIP, _REWARD_CLIP)
 
     @property
-    def scale(self) -> float:
-        """Deviation of the discounted return seen so far."""
-        return float(np.sqrt(self._moments.variance[0] + _FLOOR))
+    def scales(self) -> Array:
+        """Standard deviation of the discounted return so far, of every task ``(tasks,)``."""
+        variances = np.concatenate([moments.variance for moments in self._moments])
+        return np.asarray(np.sqrt(variances + _FLOOR))
 
     def cut(self) -> None:
-        """Forget the episodes under way: the environments start new ones."""
+        """Drop the returns of unfinished episodes, because all environments start new ones."""
         self._trace[:] = 0.0
 
     def state(self) -> dict[str, Array]:
-        """Return everything that a resumed run needs, by name."""
-        return {**self._moments.state(), "trace": self._trace}
+        """Return the state for a checkpoint, by name."""
+        states = [moments.state() for moments in self._moments]
+        joined = {name: np.concatenate([s[name] for s in states]) for name in states[0]}
+        return {**joined, "trace": self._trace}
 
     def restore(self, state: dict[str, Array]) -> None:
-        """Take back what :meth:`state` returned."""
-        self._moments.restore(state)
+        """Restore the state that :meth:`state` returned."""
+        for i, moments in enumerate(self._moments):
+            moments.restore({n: a[i : i + 1] for n, a in state.items() if n != "trace"})
         self._trace = state["trace"].copy()

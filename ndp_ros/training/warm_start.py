@@ -1,4 +1,4 @@
-"""A new run that starts with the numbers of a checkpoint, such as of an easier task."""
+"""Initial weights of a run from a checkpoint, such as one of an easier task."""
 
 from __future__ import annotations
 
@@ -9,60 +9,58 @@ from numpy.typing import NDArray
 
 from ndp_ros import checkpoint
 from ndp_ros.errors import TrainingError
+from ndp_ros.observation import field_slices
 from ndp_ros.paths import find_checkpoint
 from ndp_ros.policies.layout import LOG_STD, VARIANCE, Layout
 from ndp_ros.policies.spec import PolicySpec
-from ndp_ros.training.experiment import observed
+from ndp_ros.training.provenance import observed
 
 _CONSTANT = 1e-6
-"""An input with less variance than this has never changed."""
+"""An input with less variance was constant."""
+_MUST_AGREE = (
+    *("method", "observation", "joint_names", "action_scale", "dmp"),
+    *("goal_gain", "weight_gain", "weights", "learned_alpha"),
+)
+"""Fields of the specification that the checkpoint must share with the run."""
 
 
 def start_tensors(
     spec: PolicySpec, name: str
 ) -> tuple[dict[str, NDArray[Any]], NDArray[np.float64]]:
-    """Return the tensors of a checkpoint as those of a new run, and what its normaliser has seen.
+    """Return a new run's tensors from a checkpoint, and the counts behind its normaliser.
 
-    Inputs that were constant in the checkpoint's training, such as the place of a bin that
-    never moved, count for nothing at first: nobody has trained their weights. The deviations
-    are the new run's. The normaliser goes on from what the checkpoint's has seen: anew, it
-    would turn the first batch's statistics on a network that was trained with others, and
-    the policy would be lost before anything is learnt.
+    Weights of inputs that were constant in the checkpoint's training, such as the position of a
+    fixed bin, are set to zero, because they are untrained. Standard deviations are those of the
+    new run. The normaliser continues from the checkpoint's statistics: new statistics from the
+    first batch would not fit the trained network and would spoil the policy.
 
     Args:
-        spec: The new run's policy.
+        spec: Specification of the new run's policy.
         name: Folder of a checkpoint, or the name of one that ships.
 
     Returns:
-        Tensors by name, and how many observations stand behind each input's statistics
-        ``(n_obs,)``: none for an input that was constant.
+        Tensors by name, and the number of observations behind each input's statistics
+        ``(n_obs,)``, which is 0 for an input that was constant.
 
     Raises:
-        TrainingError: If the checkpoint is of another policy.
+        TrainingError: If the checkpoint has another kind of policy.
         CheckpointError: If it is damaged.
         ConfigError: If there is none.
     """
     saved = checkpoint.load(find_checkpoint(name))
-    theirs, ours = Layout(saved.spec).tensors, Layout(spec).tensors
-    for what, left, right in (
-        ("method", saved.spec.method, spec.method),
-        ("observation", saved.spec.observation, spec.observation),
-        ("joints", saved.spec.joint_names, spec.joint_names),
-        ("action_scale", saved.spec.action_scale, spec.action_scale),
-        ("dmp", saved.spec.dmp, spec.dmp),
-        ("goal_gain", saved.spec.goal_gain, spec.goal_gain),
-        ("weight_gain", saved.spec.weight_gain, spec.weight_gain),
-        ("weights", saved.spec.weights, spec.weights),
-        ("learned_alpha", saved.spec.learned_alpha, spec.learned_alpha),
-        ("networks", theirs, ours),
-    ):
-        if left != right:
-            raise TrainingError(f"start_from {name}: {what} is {left}, of this run {right}")
+    compared = [(field, getattr(saved.spec, field), getattr(spec, field)) for field in _MUST_AGREE]
+    compared.append(("networks", Layout(saved.spec).tensors, Layout(spec).tensors))
+    for field, theirs, ours in compared:
+        if theirs != ours:
+            raise TrainingError(f"start_from {name}: {field} is {theirs}, in this run {ours}")
     tensors: dict[str, NDArray[Any]] = {n: a.copy() for n, a in saved.tensors.items()}
     tensors[LOG_STD][:] = spec.init_log_std
     constant = tensors[VARIANCE] < _CONSTANT
     tensors[VARIANCE][constant] = 1.0
+    # Images become features, which come after all vectors.
+    vectors = [constant[where] for f, where in field_slices(spec.observation) if not f.image]
+    columns = np.flatnonzero(np.concatenate(vectors))
     for network in ("actor", "critic"):
-        tensors[f"{network}.0.weight"][:, constant] = 0.0
+        tensors[f"{network}.0.weight"][:, columns] = 0.0
     seen = observed(saved.provenance, saved.spec)
     return tensors, np.where(constant, 0.0, float(seen))

@@ -13,12 +13,11 @@ import math
 import time
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ndp_ros.arms.arm import COMMAND_MODES, ArmConfig, ArmInfo, Command, JointState
 from ndp_ros.arms.kortex.client import KortexClient
 from ndp_ros.arms.kortex.codes import ControlMode, ServoingMode
 from ndp_ros.arms.kortex.config import KortexConfig
+from ndp_ros.arms.kortex.credentials import Credentials
 from ndp_ros.arms.kortex.cycle import Cycle
 from ndp_ros.arms.kortex.errors import (
     KortexError,
@@ -28,11 +27,11 @@ from ndp_ros.arms.kortex.errors import (
     WrongServoingMode,
 )
 from ndp_ros.arms.kortex.units import GRIPPER_CLOSED
+from ndp_ros.control.arm import COMMAND_MODES, ArmConfig, ArmInfo, Command, JointState
 from ndp_ros.errors import ArmError
 
 log = logging.getLogger(__name__)
 
-Array = NDArray[np.float64]
 
 _CONTROL_MODES = {"position": ControlMode.POSITION, "torque": ControlMode.TORQUE}
 _SHARE_OF_PERIOD = 0.6
@@ -40,9 +39,14 @@ _SHARE_OF_PERIOD = 0.6
 _CALM_WAIT = 0.02
 """Longest wait for feedback outside the loop's pace, as when the arm is taken [s]."""
 _TRIES = 12
-"""Cycles that may get no answer in a row then: where 30 % are lost each way, all do in 0.03 %."""
+"""Unanswered cycles in a row that are accepted then; with 30 % loss each way, 0.03 % of all
+attempts exceed them."""
 _GRIP_TIME = 3.0
 """Longest time for closing the gripper [s]."""
+_GRIP_PERIOD = 0.02
+"""Time between two readings of the gripper while it closes [s]."""
+_GRIP_READINGS, _GRIP_STILL = 15, 0.002
+"""A gripper is at rest once so many confirmed readings in a row differ by less than this [rad]."""
 _SETTLED = 0.02
 """Speed below which the arm counts as at rest [rad/s]."""
 
@@ -50,8 +54,8 @@ _SETTLED = 0.02
 class KortexArm:
     """A Kinova Gen3-family arm over its own protocol.
 
-    ``JointState.time`` is when the command was sent that the measurement answers, so
-    a late answer is as old as it is. Efforts have the sign of commanded torques.
+    ``JointState.time`` is the time of the command that the measurement answers, so that a late
+    answer counts as old. Efforts have the sign of commanded torques.
 
     Attributes:
         client: The sessions, once connected.
@@ -60,22 +64,35 @@ class KortexArm:
     client: KortexClient
     _cycle: Cycle
 
-    def __init__(self, config: ArmConfig, settings: KortexConfig, rate: float = 1000.0) -> None:
+    def __init__(
+        self,
+        config: ArmConfig,
+        settings: KortexConfig,
+        rate: float = 1000.0,
+        credentials: Credentials | None = None,
+    ) -> None:
         """Prepare; nothing is sent before :meth:`connect`.
 
         Args:
             config: The arm and its limits.
-            settings: Where it is and how to log in.
+            settings: Its address, time-outs and gripper settings.
             rate: Ticks of the loop per second [Hz].
+            credentials: User name and password; unless given, those of the settings' file, of
+                the environment or of the factory.
+
+        Raises:
+            ConfigError: If the settings do not fit the arm.
         """
-        self._config, self._settings = config, settings
-        self._info = ArmInfo.from_config(config, COMMAND_MODES)
+        if settings.grip is not None:
+            config.require_grip(settings.grip)
+        self._config, self._settings, self._credentials = config, settings, credentials
+        self._info = ArmInfo.from_config(config, COMMAND_MODES, confirmed=True)
         self._n = n = self._info.n_arm
         self._gripper = config.gripper
         self._period = 1.0 / rate
         self._wait = min(settings.reply_timeout, _SHARE_OF_PERIOD / rate)
         if settings.lockstep:
-            self._wait = settings.feedback_timeout
+            self._wait = settings.unreachable_after
         self._connected = False
         self._awaiting = False
         self._command = np.zeros(n)
@@ -83,7 +100,7 @@ class KortexArm:
     # The arm protocol.
 
     def connect(self) -> ArmInfo:
-        """Log in, look at the arm and at its faults; the arm is not taken yet.
+        """Log in and check the arm and its faults; the arm is not taken yet.
 
         Raises:
             Unreachable: If nothing answers at the address.
@@ -94,7 +111,8 @@ class KortexArm:
         if self._connected:
             return self._info
         s = self._settings
-        client = KortexClient(s.robot_ip, s.credentials(), s.port, s.udp_port, s.timeout, s.driver)
+        who = self._credentials or Credentials.find(s.username, file=s.credentials_file)
+        client = KortexClient(s.robot_ip, who, s.port, s.udp_port, s.service_timeout, s.driver)
         try:
             if len(client.actuators) != self._n:
                 raise KortexError(
@@ -117,15 +135,15 @@ class KortexArm:
         return self._info
 
     def read(self, out: JointState) -> JointState:
-        """Return the feedback that answers the last ``write``, or the newest there is.
+        """Return the feedback that answers the last ``write``, or the newest available.
 
-        Waits for a share of a tick at most. Without a ``write`` since the last call
-        the arm is asked for its state alone.
+        Waits for at most a share of a tick. Without a ``write`` since the last call only the
+        arm's state is requested.
 
         Raises:
             WrongServoingMode: If the arm left low-level servoing; the message says why.
             RobotInFault: If a fault tripped.
-            Unreachable: If nothing came for ``feedback_timeout``.
+            Unreachable: If nothing came for ``unreachable_after``.
         """
         self._require_connection()
         if self.client.stream.dead is not None:
@@ -135,7 +153,7 @@ class KortexArm:
             self._awaiting = False
             cycle.receive(self._wait)
         else:
-            # A driven arm waits for its next command meanwhile.
+            # A driven arm waits for its next command.
             cycle.look(self._wait if cycle.mode else _CALM_WAIT)
         n = self._n
         out.position[:] = cycle.measured.position
@@ -144,9 +162,10 @@ class KortexArm:
         if self._gripper:
             out.velocity[n], out.effort[n] = cycle.grip_rate, 0.0
             if self._settings.grip is not None and not cycle.mode:
-                # Whoever starts from here must go on pressing what the gripper holds.
+                # A loop that starts from here must keep pressing on the held object.
                 out.position[n], out.velocity[n] = self._settings.grip, 0.0
         out.time, out.rejected = cycle.measured_at, cycle.rejected
+        out.unconfirmed = cycle.unconfirmed
         return out
 
     def write(self, command: Command) -> None:
@@ -208,9 +227,8 @@ class KortexArm:
     def _enter(self, command: Command) -> None:
         """Take the arm for low-level servoing, or switch between position and torque.
 
-        Documented order: feedback, positions into the command, servoing mode, one
-        cycle, control modes. A cycle between each two steps keeps the arm's watchdog
-        quiet.
+        The documented order is feedback, positions into the command, servoing mode, one cycle,
+        control modes. A cycle between any two steps satisfies the arm's watchdog.
         """
         client, cycle, mode = self.client, self._cycle, _CONTROL_MODES[command.mode]
         if not cycle.mode:
@@ -228,7 +246,7 @@ class KortexArm:
                     client.set_control_mode(actuator, mode)
                     self._pump()
         except BaseException:
-            # Whatever the arm has made of it, also where its answer was lost, is undone.
+            # The request may have taken effect although its answer was lost.
             with contextlib.suppress(KortexError):
                 client.give_back()
             cycle.mode = ""
@@ -236,18 +254,28 @@ class KortexArm:
         cycle.mode = command.mode
 
     def _close_gripper(self, position: float) -> None:
-        """Close the gripper and wait until it has stopped, on an object or on its goal."""
+        """Close the gripper and wait until it rests, on an object or at its goal.
+
+        Only confirmed readings count: a wrong one neither ends the wait nor prolongs it.
+
+        Raises:
+            KortexError: If no reading is confirmed for ``unreachable_after``.
+        """
+        cycle = self._cycle
         self.client.move_gripper(position / GRIPPER_CLOSED)
-        end, before = time.monotonic() + _GRIP_TIME, -1.0
-        while time.monotonic() < end:
-            time.sleep(0.2)
-            motors = self.client.feedback().interconnect.gripper_feedback.motor
-            if not motors or abs(motors[0].position - before) < 0.2:
-                return
-            before = motors[0].position
+        end, resting = time.monotonic() + _GRIP_TIME, 0
+        reference, newest = cycle.grip, cycle.grip_measured_at
+        while resting < _GRIP_READINGS and time.monotonic() < end:
+            time.sleep(_GRIP_PERIOD)
+            cycle.look(_CALM_WAIT)
+            if abs(cycle.grip - reference) > _GRIP_STILL:
+                reference, resting = cycle.grip, 0
+            elif cycle.grip_measured_at > newest:
+                resting += 1
+            newest = cycle.grip_measured_at
 
     def _require_free_arm(self, client: KortexClient) -> None:
-        """Refuse an arm that another client drives; one that died lets go by itself.
+        """Refuse an arm that another client drives; the arm releases itself from a dead client.
 
         Raises:
             NotInControl: If low-level servoing does not end within a second.
@@ -259,7 +287,7 @@ class KortexArm:
             time.sleep(0.05)
 
     def _pump(self) -> None:
-        """Send one more cycle that holds the arm, and require its answer."""
+        """Send one cycle that holds the arm, and require its answer."""
         for _ in range(_TRIES):
             self._cycle.repeat()
             if self._cycle.receive(_CALM_WAIT):
@@ -267,11 +295,11 @@ class KortexArm:
         raise Unreachable(f"{self.client.host} does not answer cyclic commands")
 
     def _brake(self, mode: str) -> None:
-        """Bring the arm to rest by position commands, from where it is and as it moves."""
+        """Bring the arm to rest by position commands, from its present position and velocity."""
         cycle, n = self._cycle, self._n
         if mode == "torque":
             for actuator in range(n):
-                # Those still in torque mode go on with the torque that they have.
+                # Actuators still in torque mode keep their present torque.
                 cycle.hold()
                 cycle.repeat()
                 cycle.receive(self._wait)
@@ -280,7 +308,7 @@ class KortexArm:
             cycle.repeat()
             cycle.receive(self._wait)
             self._command[:] = cycle.position
-        # The last commands may have gone out in the other request, the one with the gripper's.
+        # The last commands may have been sent in the request that includes the gripper.
         cycle.go_to(self._command)
         rate = np.where(abs(cycle.velocity) > _SETTLED, cycle.velocity, 0.0)
         step = self._info.max_acceleration[:n] * self._period
@@ -298,7 +326,7 @@ class KortexArm:
             time.sleep(max(0.0, due - time.monotonic()))
 
     def _leave(self) -> None:
-        """Position mode for each actuator, then the base's own servoing."""
+        """Return each actuator to position mode, then the arm to the base's servoing."""
         client = self.client
         try:
             for actuator in range(self._n):
@@ -306,11 +334,12 @@ class KortexArm:
                 client.datagrams.receive(_CALM_WAIT)
                 client.set_control_mode(actuator, ControlMode.POSITION)
             self._cycle.repeat()
-            # No command may be on its way when the servoing mode changes.
+            # No command may be in flight when the servoing mode changes.
             client.datagrams.receive(_CALM_WAIT)
         except KortexError as error:
-            log.warning("the arm at %s has left low-level servoing by itself: %s",
-                        client.host, error)  # fmt: skip
+            log.warning(
+                "the arm at %s has left low-level servoing by itself: %s", client.host, error
+            )
         client.give_back()
         log.info("back to the base's servoing at %s", client.host)
 

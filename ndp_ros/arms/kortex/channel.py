@@ -1,7 +1,7 @@
-"""TCP to an arm, for every service but the cycle.
+"""The TCP session with an arm, for every service but the cycle.
 
-:class:`StreamChannel` has a thread that receives: answers go to whoever waits for
-them, notifications to their subscribers, and an idle session is kept alive.
+A thread of :class:`StreamChannel` receives: it passes answers to their callers, notifications to
+their subscribers, and keeps an idle session alive.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _Error = MESSAGES["Error"]
 
 
 def check(header: Header, payload: bytes, method: str) -> None:
-    """Raise what an error frame says."""
+    """Raise the error of an error frame."""
     if not header.error_code:
         return
     try:
@@ -56,7 +56,7 @@ def check(header: Header, payload: bytes, method: str) -> None:
 
 
 def parse(method: str, payload: bytes) -> Any:
-    """Return the message that answers a method."""
+    """Decode the answer to a method."""
     try:
         return METHODS[method].response.FromString(payload)
     except Exception as error:  # the exception's class differs between protobuf backends
@@ -64,7 +64,7 @@ def parse(method: str, payload: bytes) -> Any:
 
 
 def no_arm(host: str, port: int, error: OSError | UnicodeError) -> Unreachable:
-    """Return the error that says why nothing can be reached at an address."""
+    """Return the error for an address where no arm can be reached."""
     # Names with an empty or an overlong part fail before anything is looked up.
     why = "no valid address" if isinstance(error, UnicodeError) else error.strerror or error
     return Unreachable(f"no arm at {host}:{port} ({why})")
@@ -86,8 +86,8 @@ class StreamChannel:
     """A Kortex session over TCP. Calls may come from any thread.
 
     Attributes:
-        session: Identifier of the session; the arm gives it.
-        dead: Why the connection is gone, or None while it stands.
+        session: Identifier of the session, assigned by the arm.
+        dead: Why the connection is closed; None while it is open.
     """
 
     def __init__(self, host: str, port: int, timeout: float = 3.0) -> None:
@@ -136,11 +136,11 @@ class StreamChannel:
         Args:
             method: Name in ``METHODS``, such as ``"Base.GetArmState"``.
             request: Its message; an empty one unless given.
-            device: Device to ask, 0 for the base.
+            device: Device that answers, 0 for the base.
             timeout: Time for the answer [s]; that of the channel unless given.
 
         Raises:
-            KortexError: What the arm refuses, by cause.
+            KortexError: If the arm refuses; the class names the cause.
             ReplyTimeout: If no answer comes in time.
             Unreachable: If the connection is gone.
         """
@@ -158,10 +158,10 @@ class StreamChannel:
         return parse(method, waiting.payload)
 
     def subscribe(self, topic: str, callback: Callable[[Any], None]) -> int:
-        """Have a function called with every notification of a topic.
+        """Call a function with every notification of a topic.
 
-        The function runs in the receiving thread: it must be short, must not call the
-        arm, and what it raises is logged and goes no further.
+        The function runs in the receiving thread. It must be short and must not call the arm;
+        its exceptions are logged.
 
         Returns:
             The handle for :meth:`unsubscribe`.
@@ -173,7 +173,7 @@ class StreamChannel:
         with self._lock:
             key = (METHODS[topic].uid, handle)
             self._subscribers[key] = (TOPICS[topic], callback)
-            # One may have come between the answer and this line.
+            # A notification may have arrived before this line.
             early = [note for note in self._early if (note[0].uid, note[0].message) == key]
             self._early = []
         for header, payload in early:
@@ -204,7 +204,7 @@ class StreamChannel:
             while number in self._waiting:
                 number = number % 65535 + 1
             self._message = number
-            # Of an answer that never came nobody waits any more.
+            # An older request of this number is no longer waited for.
             self._ignored.discard(number)
             if waiting is not None:
                 self._waiting[number] = waiting
@@ -269,7 +269,7 @@ class StreamChannel:
                 self._ignored.discard(header.message)
                 return
         if waiting is None:
-            log.debug("answer %d came after its time", header.message)
+            log.debug("answer %d arrived too late", header.message)
             return
         waiting.header, waiting.payload = header, payload
         waiting.done.set()

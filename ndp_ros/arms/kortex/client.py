@@ -1,7 +1,7 @@
-"""A Kortex arm as its procedures: log in, look, take it for low-level servoing, give it back.
+"""Procedures of a Kortex arm: sessions, devices, modes, faults, actions and the gripper.
 
-:class:`KortexClient` keeps the two sessions and knows the order in which things must
-be asked. It holds no loop: :mod:`ndp_ros.arms.kortex.arm` has that.
+:class:`KortexClient` keeps the TCP and the UDP session. The cyclic exchange is in
+:mod:`ndp_ros.arms.kortex.cycle`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ndp_ros.arms.kortex.channel import StreamChannel
 from ndp_ros.arms.kortex.codes import (
@@ -41,18 +39,18 @@ from ndp_ros.arms.kortex.errors import (
 from ndp_ros.arms.kortex.schema import message
 from ndp_ros.arms.kortex.units import to_degrees
 from ndp_ros.arms.kortex.vendor import VendorDatagrams, VendorStream
+from ndp_ros.control.arm import Array
 from ndp_ros.errors import ArmError
 
 log = logging.getLogger(__name__)
 
-Array = NDArray[np.float64]
 Stream = StreamChannel | VendorStream
 Datagrams = DatagramChannel | VendorDatagrams
 
 SESSION_TIMEOUT = 60.0
 """Silence after which the arm ends a session [s]."""
 CONNECTION_TIMEOUT = 2.0
-"""Silence after which the arm stops what a session began [s]."""
+"""Silence after which the arm stops the motions that a session started [s]."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +59,9 @@ class Device:
 
     kind: int
     identifier: int
-    """What a request names to reach it."""
+    """Address of the device in a request."""
     order: int
-    """Place among the devices of its kind, from the base to the hand."""
+    """Position among the devices of its kind, from the base to the hand."""
 
 
 def faults_of(feedback: Any) -> list[str]:
@@ -97,7 +95,7 @@ def _channels(driver: str) -> tuple[type[Stream], type[Datagrams]]:
 
 
 def _names(bank: type[ActuatorFault] | type[BaseFault], value: int) -> str:
-    """Return the names of the bits that are set, and what has no name as a number."""
+    """Return the names of the bits that are set; unnamed bits as a number."""
     known = [fault for fault in bank if value & fault]
     rest = value & ~sum(known)
     return "+".join([fault.name or "" for fault in known] + ([hex(rest)] if rest else []))
@@ -109,7 +107,7 @@ class KortexClient:
     Attributes:
         stream: The TCP channel.
         datagrams: The UDP channel.
-        devices: What the arm consists of, as it says itself.
+        devices: The devices that the arm lists.
         actuators: Its actuators, from the base to the hand.
         has_gripper: Whether a gripper is mounted.
     """
@@ -126,8 +124,8 @@ class KortexClient:
         """Connect, log in on both channels and list the devices.
 
         Args:
-            host: Address of the arm. There is no default: nothing is ever sent to an
-                address that nobody gave.
+            host: Address of the arm. There is no default: nothing is sent to an address that was
+                not given.
             credentials: User name and password.
             port: TCP port.
             udp_port: UDP port.
@@ -138,7 +136,7 @@ class KortexClient:
             ConfigError: If the driver's package cannot be imported.
             Unreachable: If the arm does not answer.
             InvalidPassword: If it refuses the credentials.
-            KortexError: Whatever else it refuses.
+            KortexError: If it refuses anything else.
         """
         if not host:
             raise ArmError("robot_ip is empty: give the address of the arm, such as 192.168.1.10")
@@ -163,7 +161,7 @@ class KortexClient:
             raise
         self.stream.when_idle = self.datagrams.keep_alive
 
-    # What the arm says.
+    # State.
 
     @property
     def arm_state(self) -> int:
@@ -172,23 +170,20 @@ class KortexClient:
 
     @property
     def servoing_mode(self) -> int:
-        """Who closes the loop, a ``ServoingMode``."""
+        """The ``ServoingMode``: whether the base or a client closes the loop."""
         return int(self.stream.call("Base.GetServoingMode").servoing_mode)
 
     def control_mode(self, actuator: int) -> int:
-        """Return what an actuator follows, a ``ControlMode``; actuators count from 0."""
+        """Return the ``ControlMode`` of an actuator; actuators count from 0."""
         device = self.actuators[actuator].identifier
         return int(self.stream.call("ActuatorConfig.GetControlMode", device=device).control_mode)
 
     def feedback(self) -> Any:
-        """Return the cyclic feedback without a command; any servoing mode will do."""
+        """Return the cyclic feedback without a command, in any servoing mode."""
         return self.datagrams.call("BaseCyclic.RefreshFeedback")
 
     def require_no_fault(self, clear: bool = False) -> None:
-        """Look whether the arm may move.
-
-        Args:
-            clear: Clear its faults first.
+        """Check that the arm is not in fault.
 
         Raises:
             RobotInFault: If it is in fault; the message names the faults.
@@ -200,7 +195,7 @@ class KortexClient:
             faults = "; ".join(faults_of(self.feedback())) or "cause unknown"
             raise RobotInFault(f"the arm at {self.host} is in fault ({faults})")
 
-    # What the arm is asked for.
+    # Requests.
 
     def clear_faults(self) -> None:
         """Clear the faults of the base and of every actuator."""
@@ -209,13 +204,13 @@ class KortexClient:
             self.stream.call("ActuatorConfig.ClearFaults", device=actuator.identifier)
 
     def set_servoing_mode(self, mode: ServoingMode) -> None:
-        """Choose who closes the loop."""
+        """Choose whether the base or this client closes the loop."""
         self.stream.call(
             "Base.SetServoingMode", message("ServoingModeInformation", servoing_mode=mode)
         )
 
     def set_control_mode(self, actuator: int, mode: ControlMode) -> None:
-        """Choose what an actuator follows in low-level servoing; actuators count from 0."""
+        """Choose the control mode of an actuator in low-level servoing; actuators count from 0."""
         self.stream.call(
             "ActuatorConfig.SetControlMode",
             message("ControlModeInformation", control_mode=mode),
@@ -223,7 +218,7 @@ class KortexClient:
         )
 
     def give_back(self) -> None:
-        """Return to the base's own servoing; asked again where no answer comes.
+        """Return to the base's servoing; the request is repeated without an answer.
 
         Raises:
             KortexError: If the arm refuses, or answers none of the requests.
@@ -234,7 +229,7 @@ class KortexClient:
         return self.set_servoing_mode(ServoingMode.SINGLE_LEVEL)
 
     def stop(self) -> None:
-        """Stop every movement that the base carries out."""
+        """Stop every motion of the base."""
         self.stream.call("Base.Stop")
 
     def emergency_stop(self) -> None:
@@ -248,14 +243,14 @@ class KortexClient:
         self.stream.call("Base.SendGripperCommand", command)
 
     def move_to(self, position: Sequence[float] | Array, timeout: float = 30.0) -> None:
-        """Move to a posture and wait until the arm is there.
+        """Move to a posture and wait for the end of the motion.
 
         Args:
             position: Joint positions (n,) [rad].
-            timeout: Longest time for the movement [s].
+            timeout: Longest time for the motion [s].
 
         Raises:
-            KortexError: If the arm refuses or gives up the movement.
+            KortexError: If the arm refuses or aborts the motion.
             ReplyTimeout: If it does not end in time; it is stopped then.
         """
         action = message("Action", name="move")
@@ -267,10 +262,10 @@ class KortexClient:
         self._carry_out("Base.ExecuteAction", action, timeout)
 
     def move_home(self, timeout: float = 30.0) -> None:
-        """Carry out the arm's own action named Home and wait for its end.
+        """Run the arm's action named Home and wait for its end.
 
         Raises:
-            KortexError: If the arm has no such action, refuses it or gives it up.
+            KortexError: If the arm has no such action, refuses or aborts it.
         """
         wanted = message("RequestedActionType", action_type=ActionKind.REACH_JOINT_ANGLES)
         actions = self.stream.call("Base.ReadAllActions", wanted).action_list
@@ -281,7 +276,7 @@ class KortexClient:
         self._carry_out("Base.ExecuteActionFromReference", home.handle, timeout)
 
     def _carry_out(self, method: str, request: Any, timeout: float) -> None:
-        """Start an action and wait for its end; subscribed first, or the end may be missed."""
+        """Start an action and wait for its end; subscribe first, or the end may be missed."""
         ended = threading.Event()
         last: list[Any] = []
 
@@ -294,7 +289,7 @@ class KortexClient:
             try:
                 self.stream.call(method, request)
             except ReplyTimeout:
-                # It may have begun all the same.
+                # It may have started although its answer was lost.
                 self.stop()
                 raise
             if not ended.wait(timeout):
@@ -326,7 +321,7 @@ class KortexClient:
             connection_inactivity_timeout=int(CONNECTION_TIMEOUT * 1000),
         )
         if isinstance(channel, Datagrams):
-            # Each attempt begins another session: the arm gets time to answer the first.
+            # Each attempt starts another session: the arm gets time to answer the first.
             channel.call("Session.CreateSession", info, attempts=3)
         else:
             channel.call("Session.CreateSession", info)
@@ -344,19 +339,12 @@ class KortexClient:
         for channel in reversed(self._opened):
             if channel.session:
                 with contextlib.suppress(KortexError):
-                    if isinstance(channel, Datagrams):
-                        channel.call("Session.CloseSession", timeout=0.6)
-                    else:
-                        channel.call("Session.CloseSession", timeout=0.5)
+                    timeout = 0.6 if isinstance(channel, Datagrams) else 0.5
+                    channel.call("Session.CloseSession", timeout=timeout)
             channel.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

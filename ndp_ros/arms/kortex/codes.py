@@ -1,4 +1,4 @@
-"""What the numbers in Kortex messages stand for: errors, devices, modes, events and faults."""
+"""Enumerations of the Kortex messages: errors, devices, modes, events and faults."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum, IntFlag
 
 
 class ErrorCode(IntEnum):
-    """Who refused: the first part of an error."""
+    """Origin of a refusal, the first part of an error."""
 
     NONE = 0
     PROTOCOL_SERVER = 1
@@ -16,7 +16,7 @@ class ErrorCode(IntEnum):
 
 
 class SubCode(IntEnum):
-    """Why it was refused: the second part of an error."""
+    """Reason of a refusal, the second part of an error."""
 
     NONE = 0
     METHOD_FAILED = 1
@@ -56,7 +56,7 @@ class SubCode(IntEnum):
 
 
 class DeviceKind(IntEnum):
-    """What a device of the arm is."""
+    """Kinds of devices."""
 
     UNSPECIFIED = 0
     BASE = 1
@@ -80,7 +80,7 @@ ACTUATOR_KINDS = frozenset(
 
 
 class ServoingMode(IntEnum):
-    """Who closes the position loop: the base, or the client cycle by cycle."""
+    """Whether the base or the client, cycle by cycle, closes the position loop."""
 
     UNSPECIFIED = 0
     SINGLE_LEVEL = 2
@@ -89,7 +89,7 @@ class ServoingMode(IntEnum):
 
 
 class ArmState(IntEnum):
-    """State of the arm as a whole."""
+    """States of the whole arm."""
 
     UNSPECIFIED = 0
     BASE_INITIALIZATION = 1
@@ -104,7 +104,7 @@ class ArmState(IntEnum):
 
 
 class ControlMode(IntEnum):
-    """What an actuator follows in low-level servoing."""
+    """Control modes of an actuator in low-level servoing."""
 
     NONE = 0
     POSITION = 1
@@ -116,7 +116,7 @@ class ControlMode(IntEnum):
 
 
 class ActionKind(IntEnum):
-    """Kinds of actions that this package knows."""
+    """Kinds of actions that this package uses."""
 
     UNSPECIFIED = 0
     REACH_JOINT_ANGLES = 7
@@ -127,7 +127,7 @@ class ActionKind(IntEnum):
 
 
 class ActionEvent(IntEnum):
-    """What happened to an action."""
+    """Events of an action."""
 
     UNSPECIFIED = 0
     END = 1
@@ -137,7 +137,7 @@ class ActionEvent(IntEnum):
 
 
 class RobotEvent(IntEnum):
-    """What was connected or disconnected."""
+    """Connections and disconnections."""
 
     UNSPECIFIED = 0
     ARM_CONNECTED = 1
@@ -147,7 +147,7 @@ class RobotEvent(IntEnum):
 
 
 class GripperMode(IntEnum):
-    """What a high-level gripper command sets."""
+    """Quantities that a high-level gripper command sets."""
 
     UNSPECIFIED = 0
     FORCE = 1

@@ -1,4 +1,4 @@
-"""Who logs in, from arguments, a file or the environment; never from a log."""
+"""User name and password of a Kortex arm, from arguments, a file or the environment."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ FACTORY = "admin"
 """User name and password of an arm as it leaves the factory."""
 
 _LARGEST = 65536
-"""A file of credentials is no larger [bytes]."""
+"""Size limit of a credentials file [bytes]."""
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """A user name and a password that no representation shows."""
+    """A user name, and a password that ``repr`` does not show."""
 
     username: str = field(default=FACTORY)
     password: str = field(default=FACTORY, repr=False)
 
     @classmethod
     def find(cls, username: str = "", password: str = "", file: str | Path = "") -> Self:
-        """Return the credentials: what is given first, then the file, then the environment.
+        """Return the credentials given as arguments, else in the file, else in the environment.
 
         Args:
             username: User name; empty to look further.
@@ -38,8 +38,7 @@ class Credentials:
             file: YAML file with ``username`` and ``password``; empty for none.
 
         Raises:
-            ConfigError: If the file cannot be read, holds something else, or can be
-                read by others.
+            ConfigError: If the file cannot be read, is readable by others, or is malformed.
         """
         stored = _read(Path(file).expanduser()) if file else {}
         return cls(
@@ -49,13 +48,13 @@ class Credentials:
 
 
 def _read(path: Path) -> dict[str, str]:
-    """Return what a file of credentials holds. No message shows any of it.
+    """Read a credentials file; no error message shows any of it.
 
     Raises:
-        ConfigError: If it cannot be read, can be read by others, or holds something else.
+        ConfigError: If it cannot be read, is readable by others, or is malformed.
     """
     try:
-        # Nothing is waited for: the name may be that of a pipe.
+        # Do not block: the name may be that of a pipe.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):

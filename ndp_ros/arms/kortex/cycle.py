@@ -1,8 +1,7 @@
-"""The cyclic exchange with a Kortex arm: commands in its units out, measurements in ours back.
+"""The cyclic exchange with a Kortex arm: commands in its units, measurements in SI units.
 
-In position mode the command is a position. In torque mode it is a torque and, beside
-it, the position just measured: the actuators watch their following error in every
-mode, and would trip on an old one.
+In position mode the command is a position. In torque mode it is a torque and the position just
+measured, because the actuators check their following error in every mode.
 """
 
 from __future__ import annotations
@@ -12,46 +11,38 @@ import time
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ndp_ros.arms.arm import ArmInfo, Command, JointState
 from ndp_ros.arms.kortex.client import KortexClient, faults_of
 from ndp_ros.arms.kortex.codes import CommandFlag
 from ndp_ros.arms.kortex.config import KortexConfig
 from ndp_ros.arms.kortex.errors import KortexError, RobotInFault, Unreachable, WrongServoingMode
 from ndp_ros.arms.kortex.units import DEGREE, GRIPPER_CLOSED, from_degrees, to_degrees
 from ndp_ros.arms.kortex.wire import CyclicRequest
+from ndp_ros.control.arm import ArmInfo, Array, Command, JointState
 from ndp_ros.control.measurement import AGREEING, Confirmer
-
-Array = NDArray[np.float64]
 
 _GRIPPER_CHANGE = 1e-3
 """Change of the gripper's command after which it is sent [rad]."""
 
 
 class Cycle:
-    """What goes to n actuators and comes back.
+    """Commands to n actuators and their feedback.
 
     Feedback counts once it is confirmed (``control.measurement``); until then the last
     confirmed one stands, with its age.
 
     Attributes:
-        mode: Command mode in which the arm is driven, empty while it is not: also once it
-            has left low-level servoing by itself.
+        mode: Command mode of a driven arm; empty while it is not driven, and once it has left
+            low-level servoing by itself.
         measured: The last confirmed feedback (dof,). Efforts have the sign of commanded
-            torques; ``time`` is when the command was sent that it answers.
+            torques; ``time`` is that of the command that it answers.
         grip_rate: Speed of the gripper [rad/s], estimated.
-        grip_at_start: What the gripper was commanded when the arm was taken [rad]; NaN
-            without one, infinite once it is commanded anew.
+        grip_at_start: Setpoint of the gripper when the arm was taken [rad]; NaN without a
+            gripper, infinite once the gripper is commanded.
     """
 
     def __init__(self, client: KortexClient, settings: KortexConfig, info: ArmInfo) -> None:
         """Measure for the first time.
-
-        Args:
-            client: The sessions.
-            settings: How long to wait, and how to drive the gripper.
-            info: The arm.
 
         Raises:
             RobotInFault: If the arm is in fault.
@@ -64,12 +55,13 @@ class Cycle:
         for request in (self._request, self._plain_request):
             request.flags[:] = CommandFlag.SERVO_ENABLE
         self.mode = ""
-        self._confirmer = Confirmer(info)
+        # In lockstep the arm lives by the number of commands and not by the clock.
+        self._confirmer = Confirmer(info, velocities=not settings.lockstep)
         self.measured = self._confirmer.state
         self._reading = JointState.zeros(info.dof)
         self._torque = np.zeros(n)
         self._odd = ""
-        self._patience = settings.feedback_timeout
+        self._patience = settings.unreachable_after
         self.grip_rate = 0.0
         self.grip_at_start = math.nan
         self._sent_at = [0.0] * 1024
@@ -96,18 +88,28 @@ class Cycle:
         return float(self.measured.position[-1]) if self._gripper else 0.0
 
     @property
+    def grip_measured_at(self) -> float:
+        """Time of the last confirmed reading of the gripper [s]."""
+        return self._confirmer.gripper_time
+
+    @property
     def measured_at(self) -> float:
         """When the command was sent that the last confirmed feedback answers [s]."""
         return self.measured.time
 
     def never_give_up(self) -> None:
-        """Go on without feedback from now on: the arm is braked as far as it still listens."""
+        """Continue without feedback from now on, so that an unreachable arm is still braked."""
         self._patience = math.inf
 
     @property
     def rejected(self) -> int:
         """Feedback so far that was not confirmed."""
         return self._confirmer.rejected
+
+    @property
+    def unconfirmed(self) -> str:
+        """Why the newest feedback was not confirmed; empty if it was."""
+        return self._confirmer.reason
 
     # Out.
 
@@ -116,8 +118,8 @@ class Cycle:
         n, request = self._n, self._plain_request
         if self._gripper and len(self._request.gripper):
             wanted = float(command.position[n])
-            # Until it is told something new the gripper keeps what it was told before: a
-            # grip is a setpoint beyond what is measured, and must not end at a take-over.
+            # The gripper keeps its last command until its setpoint changes: a grip is a setpoint
+            # beyond the measured position, and must survive a hand-over.
             if abs(wanted - self.grip_at_start) > _GRIPPER_CHANGE:
                 self.grip_at_start = math.inf
                 request = self._request
@@ -142,10 +144,9 @@ class Cycle:
         self._plain_request.torque[:] = 0.0
 
     def hold(self) -> None:
-        """Prepare what holds the arm as it is: its position, and torque against it.
+        """Prepare the command that holds the arm: its position, and a torque.
 
-        An arm that is driven by torque gets its last torque; one that is not gets what it holds
-        against now.
+        An arm driven by torque gets its last torque, any other the torque that it measures.
         """
         torque = self._torque if self.mode == "torque" else self.effort
         for request in (self._request, self._plain_request):
@@ -154,7 +155,7 @@ class Cycle:
             request.torque[:] = torque
 
     def repeat(self) -> None:
-        """Send what was prepared, or the last command without the gripper's."""
+        """Send the prepared command, or the last one without the gripper's part."""
         self._send(self._plain_request)
 
     def _send(self, request: CyclicRequest) -> None:
@@ -169,7 +170,7 @@ class Cycle:
     # Back.
 
     def receive(self, wait: float) -> bool:
-        """Take the feedback that there is; whether it is new.
+        """Receive feedback; return whether it is new.
 
         Args:
             wait: Longest wait for it [s].
@@ -177,7 +178,7 @@ class Cycle:
         Raises:
             WrongServoingMode: If the arm left low-level servoing; the message says why.
             RobotInFault: If a fault tripped.
-            Unreachable: If nothing came for ``feedback_timeout``.
+            Unreachable: If nothing came for ``unreachable_after``.
         """
         datagrams = self._client.datagrams
         try:
@@ -193,24 +194,24 @@ class Cycle:
         return True
 
     def look(self, wait: float) -> None:
-        """Ask for the state alone; a lost answer leaves the last one, with its age.
+        """Request the state without a command; after a lost answer the last state stands.
 
         Raises:
             RobotInFault: If a fault tripped.
-            Unreachable: If nothing came for ``feedback_timeout``.
+            Unreachable: If nothing came for ``unreachable_after``.
         """
         try:
             feedback = self._client.datagrams.call(
                 "BaseCyclic.RefreshFeedback", timeout=wait, attempts=1
             )
         except Unreachable:
-            if time.monotonic() - self.measured_at > self._settings.feedback_timeout:
+            if time.monotonic() - self.measured_at > self._settings.unreachable_after:
                 raise
             return
         self._take(feedback, time.monotonic())
 
     def measure(self) -> None:
-        """Ask for the state alone, until answers agree with each other.
+        """Request the state without a command until answers agree with each other.
 
         Raises:
             RobotInFault: If a fault tripped.
@@ -226,11 +227,11 @@ class Cycle:
         )
 
     def _take(self, feedback: Any, at: float) -> bool:
-        """Take one feedback over; whether it is confirmed.
+        """Process one feedback message; return whether it is confirmed.
 
         Raises:
             RobotInFault: If it carries a fault.
-            Unreachable: If none has been confirmed for ``feedback_timeout``.
+            Unreachable: If none has been confirmed for ``unreachable_after``.
         """
         actuators = feedback.actuators
         if len(actuators) != self._n:
@@ -243,7 +244,7 @@ class Cycle:
         n, reading = self._n, self._reading
         rows = [(actuator.position, actuator.velocity, actuator.torque) for actuator in actuators]
         columns = np.array(rows).T
-        with np.errstate(invalid="ignore"):  # what is no number is not confirmed below
+        with np.errstate(invalid="ignore"):  # NaN is not confirmed below
             reading.position[:n] = from_degrees(columns[0])
         np.multiply(columns[1], DEGREE, out=reading.velocity[:n])
         # Measured against the direction in which torque is commanded.
@@ -262,7 +263,7 @@ class Cycle:
         return confirmed
 
     def _take_gripper(self, feedback: Any, at: float) -> bool:
-        """Take feedback over with the gripper's part; whether the arm's joints are confirmed."""
+        """Process feedback with a gripper; return whether the arm's joints are confirmed."""
         confirmer, reading = self._confirmer, self._reading
         before, since = self.grip, confirmer.gripper_time
         motors = feedback.interconnect.gripper_feedback.motor
@@ -272,7 +273,7 @@ class Cycle:
         confirmed = confirmer.confirm(reading)
         elapsed = confirmer.gripper_time - since
         if 0.0 < elapsed < 0.1:
-            # The arm reports the size of the speed alone.
+            # The arm reports only the magnitude of the speed.
             self.grip_rate += 0.1 * ((self.grip - before) / elapsed - self.grip_rate)
         silent = at - confirmer.gripper_time
         if silent > self._patience and confirmer.complete:

@@ -1,7 +1,7 @@
-"""UDP to an arm, for the cycle.
+"""The UDP session with an arm, for the cycle.
 
-:class:`DatagramChannel` has no thread: the loop that sends a command receives its
-feedback itself, within a bound on the time.
+:class:`DatagramChannel` has no thread: the loop that sends a command receives its feedback
+itself, within a time limit.
 """
 
 from __future__ import annotations
@@ -25,35 +25,34 @@ from ndp_ros.arms.kortex.wire import (
 )
 
 _NO_REQUEST = 0
-"""Message number of keep-alives over UDP: nobody waits for their answers."""
+"""Message number of keep-alives over UDP, whose answers are ignored."""
 _CYCLES = 32768
 """Message numbers of cycles run from 1 to this; those of other calls lie above."""
 _CALLS = 65535 - _CYCLES
 _SURE, _DOUBT = 100, 10
-"""Answers in a row that repeat our number until one that does not is taken for damaged, and
-what each such answer takes away again: an arm may number its cycles in its own way."""
+"""Echoed cycle numbers in a row after which an answer with another number counts as damaged, and
+the loss of trust by each such answer: an arm may number its cycles in its own way."""
 _LONGEST = 8192
-"""More than any answer that this client asks for over UDP [bytes]."""
+"""Size limit of an answer over UDP [bytes]."""
 
 
 class DatagramChannel:
-    """A Kortex session over UDP, for the cycle alone. One thread uses it at a time.
+    """A Kortex session over UDP for the cycle. One thread uses it at a time.
 
-    Cycles are numbered. An answer counts if it belongs to a later cycle than the
-    newest answer so far, so neither a late datagram nor one that was overtaken can
-    bring back the past, and an arm that answers one cycle late is as good as another.
+    Cycles are numbered. An answer counts if it belongs to a later cycle than the newest answer
+    so far: late and reordered datagrams are dropped, and an arm may answer one cycle late.
 
     Attributes:
-        session: Identifier of the session; the arm gives it.
+        session: Identifier of the session, assigned by the arm.
         cycles: Commands sent.
         answered: Number of the cycle that the newest feedback belongs to.
-        stale: Datagrams that came too late to be of use.
-        missed: Times that :meth:`receive` came back empty-handed.
-        sent: When something was last sent, on the monotonic clock [s].
+        stale: Datagrams that arrived too late.
+        missed: Calls of :meth:`receive` without new feedback.
+        sent: Time of the last datagram sent, on the monotonic clock [s].
     """
 
     def __init__(self, host: str, port: int, timeout: float = 3.0) -> None:
-        """Open the socket; nothing is sent yet.
+        """Open the socket without sending.
 
         Args:
             host: Address of the arm.
@@ -61,7 +60,7 @@ class DatagramChannel:
             timeout: Time for the answer of a procedure outside the cycle [s].
 
         Raises:
-            Unreachable: If the address means nothing.
+            Unreachable: If the address is invalid.
         """
         self.session = 0
         self.cycles = 0
@@ -98,13 +97,13 @@ class DatagramChannel:
         Args:
             method: Name in ``METHODS``.
             request: Its message; an empty one unless given.
-            device: Device to ask, 0 for the base.
-            timeout: Time for the answer, all attempts together [s].
-            attempts: How often it is asked within that time.
+            device: Device that answers, 0 for the base.
+            timeout: Time limit of all attempts together [s].
+            attempts: Number of requests within that time.
 
         Raises:
-            KortexError: What the arm refuses, by cause.
-            Unreachable: If no answer comes, however often it is asked.
+            KortexError: If the arm refuses; the class names the cause.
+            Unreachable: If no attempt is answered.
         """
         payload = b"" if request is None else request.SerializeToString()
         limit = (self._timeout if timeout is None else timeout) / attempts
@@ -142,14 +141,13 @@ class DatagramChannel:
     def receive(self, timeout: float) -> Any | None:
         """Return the newest feedback that has not been returned yet, or None without one.
 
-        Waits for the answer to the last command, and takes what it finds of earlier
-        ones if that does not come.
+        Waits for the answer to the last command, and returns an earlier one if that is missing.
 
         Args:
-            timeout: Longest wait [s]; it holds whatever else arrives meanwhile.
+            timeout: Longest wait [s], whatever else arrives.
 
         Raises:
-            KortexError: What the arm answers instead, by cause.
+            KortexError: If the arm refuses; the class names the cause.
         """
         cycles = self.cycles
         newest: Any = None
@@ -182,7 +180,7 @@ class DatagramChannel:
         return self.receive(timeout)
 
     def keep_alive(self) -> None:
-        """Keep an idle session alive, without waiting for an answer. Any thread may call it."""
+        """Keep an idle session alive without waiting for an answer; callable from any thread."""
         if self.session and time.monotonic() - self.sent > KEEP_ALIVE:
             header = Header(
                 FrameType.REQUEST, METHODS["Session.KeepAlive"].uid, _NO_REQUEST, self.session
@@ -198,19 +196,19 @@ class DatagramChannel:
         try:  # noqa: SIM105  (the usual way out of it costs a microsecond)
             self._socket.send(data)
         except OSError:
-            pass  # a full buffer or no route: one lost datagram; silence tells the rest
+            pass  # a full buffer or no route counts as one lost datagram
 
     def _wait(self, timeout: float) -> bytes:
-        """Return the next datagram; nothing if none came in time."""
+        """Return the next datagram; empty without one in time."""
         if not select.select(self._fd, (), (), timeout)[0]:
             return b""
         try:
             return self._socket.recv(_LONGEST)
-        except OSError:  # the arm's port is closed: as silent as a cut cable
+        except OSError:  # a closed port counts as silence
             return b""
 
     def _cycle_of(self, message: int) -> int:
-        """Return the cycle that a message number belongs to; 0 for one that is not newer."""
+        """Return the cycle of a message number; 0 if it is not newer than the last answer."""
         if not 0 < message <= _CYCLES:
             return 0
         age = (self.cycles % _CYCLES + 1 - message) % _CYCLES
@@ -218,7 +216,7 @@ class DatagramChannel:
         return cycle if cycle > self.answered else 0
 
     def _newer(self, message: int, datagram: bytes) -> Any | None:
-        """Return the feedback in a datagram if it is newer than any before."""
+        """Decode the feedback in a datagram if it is newer than all before."""
         cycle = self._cycle_of(message)
         if cycle == 0:
             return None
@@ -237,7 +235,7 @@ class DatagramChannel:
         return feedback
 
     def _special(self, datagram: bytes) -> None:
-        """Look at a datagram that is not a plain answer."""
+        """Handle a datagram that is not a plain answer, such as an error frame."""
         try:
             header, payload = decode_frame(datagram)
         except ProtocolError:

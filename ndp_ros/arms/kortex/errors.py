@@ -1,6 +1,6 @@
-"""What can go wrong with a Kortex arm: one class per cause, each with what to do about it."""
+"""Errors of a Kortex arm: one class per cause, each with advice."""
 
-# ruff: noqa: N818  (the names are what happened; ``Error`` adds nothing to ``RobotInFault``)
+# ruff: noqa: N818  (``Error`` adds nothing to a name such as ``RobotInFault``)
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ndp_ros.errors import ArmError
 
 
 class KortexError(ArmError):
-    """An arm refused a request, or could not be asked.
+    """A request that an arm refused or did not receive.
 
     Attributes:
-        code: Who refused, ``ErrorCode``; 0 where no error frame came.
-        sub_code: Why, ``SubCode``.
+        code: ``ErrorCode`` of the error frame; 0 without one.
+        sub_code: Its ``SubCode``.
     """
 
     advice: ClassVar[str] = ""
-    """What to do, as one sentence."""
+    """Advice in one sentence."""
 
     def __init__(self, what: str, code: int = 0, sub_code: int = 0) -> None:
         self.what = what
@@ -29,37 +29,37 @@ class KortexError(ArmError):
 
 
 class Unreachable(KortexError):
-    """Nothing answers, or it stopped to answer."""
+    """An arm that does not answer, or no longer."""
 
     advice = "check that the arm is on, the cable, the address and your own address in its subnet"
 
 
 class ProtocolError(KortexError):
-    """Bytes came that are not Kortex."""
+    """Received bytes that are not Kortex."""
 
     advice = "check that the address and port are those of a Kortex arm"
 
 
 class ReplyTimeout(KortexError):
-    """One reply did not come in time."""
+    """A reply that did not arrive in time."""
 
     advice = "the network drops or delays frames; use a cable, and no switch that others share"
 
 
 class InvalidPassword(KortexError):
-    """User name or password were refused."""
+    """A refused user name or password."""
 
     advice = "check username and password; a new arm has admin and admin"
 
 
 class SessionLost(KortexError):
-    """The arm no longer knows the session."""
+    """A session that the arm no longer knows."""
 
     advice = "it was idle for too long or closed by another client; connect again"
 
 
 class NotInControl(KortexError):
-    """Another session has control of the arm."""
+    """An arm controlled by another session."""
 
     advice = "end the other client or release the joystick, wait 8 s and connect again"
 
@@ -71,25 +71,25 @@ class WrongServoingMode(KortexError):
 
 
 class RobotInFault(KortexError):
-    """The arm is in fault."""
+    """An arm in fault."""
 
     advice = "make sure that the arm is safe, clear its faults (clear_faults:=true), connect again"
 
 
 class EmergencyStopped(RobotInFault):
-    """The emergency stop is active."""
+    """An active emergency stop."""
 
     advice = "release the emergency stop, clear the faults (clear_faults:=true), connect again"
 
 
 class RobotNotReady(KortexError):
-    """The arm is starting, updating or in maintenance."""
+    """An arm that is starting, updating or in maintenance."""
 
     advice = "wait until its light is green, then connect again"
 
 
 class Unsupported(KortexError):
-    """A device has no such service."""
+    """A service that the device does not have."""
 
     advice = "the arm's firmware or its devices differ from what this client expects"
 
@@ -116,7 +116,7 @@ _BY_SUB_CODE: dict[int, type[KortexError]] = {
 
 
 def name_of(enumeration: type[ErrorCode] | type[SubCode], value: int) -> str:
-    """Return a code's name, or its number where it has none here."""
+    """Return the name of a code, or its number without one."""
     try:
         return enumeration(value).name
     except ValueError:
@@ -124,13 +124,13 @@ def name_of(enumeration: type[ErrorCode] | type[SubCode], value: int) -> str:
 
 
 def error_from(method: str, code: int, sub_code: int, text: str) -> KortexError:
-    """Return the exception for an error frame.
+    """Build the exception for an error frame.
 
     Args:
         method: Procedure that was called, such as ``"Base.GetArmState"``.
         code: Error code of the frame.
         sub_code: Sub-code of the frame.
-        text: What the arm says.
+        text: Text of the arm.
     """
     kind = _BY_SUB_CODE.get(sub_code, KortexError)
     codes = f"{name_of(ErrorCode, code)}/{name_of(SubCode, sub_code)}"

@@ -1,10 +1,9 @@
 """The Kortex messages and remote procedures, from their field numbers.
 
-The tables below state what is on the wire: for each message its fields as
-``name=number:type`` (``*`` marks a repeated field), for each procedure its number and
-what it takes and gives. They are loaded into a descriptor pool of their own, so
-nothing here can collide with the vendor's package, and any protobuf from 4.21 on
-serves, whatever its backend. Enumerations travel as the integers they are: see codes.py.
+The tables list the fields of each message as ``name=number:type`` (``*`` marks a repeated field),
+and the number, request and response of each procedure. They are loaded into a separate descriptor
+pool, which cannot collide with the vendor's package and works with any protobuf from 4.21 on.
+Enumerations are transmitted as integers; ``codes`` names them.
 """
 
 from __future__ import annotations
@@ -195,7 +194,7 @@ TOPICS = {
     "Base.ServoingModeTopic": "ServoingModeNotification",
     "Base.ArmStateTopic": "ArmStateNotification",
 }
-"""Message that each subscription delivers."""
+"""Message of each subscription."""
 
 _SCALARS = {
     kind: getattr(descriptor_pb2.FieldDescriptorProto, f"TYPE_{kind.upper()}")
@@ -204,7 +203,7 @@ _SCALARS = {
 
 
 def _load() -> dict[str, Any]:
-    """Return one message class per row of the table."""
+    """Build one message class per row of the table."""
     file = descriptor_pb2.FileDescriptorProto(
         name=f"{_PACKAGE}.proto", package=_PACKAGE, syntax="proto3"
     )
@@ -224,7 +223,7 @@ def _load() -> dict[str, Any]:
                 field.type_name = f".{_PACKAGE}.{kind}"
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
-    # GetMessageClass came with 4.22; what it replaced left with 5.
+    # GetMessageClass was added in 4.22; its predecessor was removed in 5.
     make = getattr(message_factory, "GetMessageClass", None)
     if make is None:
         make = message_factory.MessageFactory(pool).GetPrototype  # type: ignore[attr-defined]
@@ -247,7 +246,7 @@ class Method:
 
     @property
     def uid(self) -> int:
-        """Service and function as they stand in the low 28 bits of ``service_info``."""
+        """Service and function as in the low 28 bits of ``service_info``."""
         return self.service << 16 | self.function
 
 
@@ -261,5 +260,5 @@ METHODS_BY_UID: dict[int, Method] = {method.uid: method for method in METHODS.va
 
 
 def message(kind: str, /, **fields: Any) -> Any:
-    """Return a new message of a kind in ``MESSAGES``, with its fields set."""
+    """Build a message of a kind in ``MESSAGES`` with its fields set."""
     return MESSAGES[kind](**fields)

@@ -1,14 +1,13 @@
-"""Kinova's own Python client in the place of this package's: ``driver:=vendor``.
+"""Kinova's Python client, ``kortex_api``, instead of this package's: ``driver:=vendor``.
 
-:class:`VendorStream` and :class:`VendorDatagrams` do what ``StreamChannel`` and
-``DatagramChannel`` do, with the sockets, frames, sessions and keep-alives of
-``kortex_api``. It is no dependency: Kinova hands the package out itself, and it is
-looked for only when asked for. Its stubs do no more with a request than serialise it,
-so that messages of this package's schema go through them unchanged.
+:class:`VendorStream` and :class:`VendorDatagrams` replace ``StreamChannel`` and
+``DatagramChannel`` by the sockets, frames, sessions and keep-alives of ``kortex_api``. The package
+is not a dependency: Kinova distributes it, and it is imported on request. Its stubs only serialise
+a request, so messages of this package's schema pass unchanged.
 
-What its threads do badly is kept from the loop here: callbacks that raise would end
-its receiving, a connection that the arm closed keeps a thread busy for ever, and the
-list of subscribers is one for all arms of a process.
+Three weaknesses of its threads are handled here: a callback that raises ends the receiving
+thread, a connection closed by the arm keeps a thread busy for ever, and all arms of a process
+share one list of subscribers.
 """
 
 from __future__ import annotations
@@ -36,30 +35,33 @@ log = logging.getLogger(__name__)
 
 PACKAGE = "kortex_api"
 PROTOBUF_VARIABLE = "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"
-"""What chooses protobuf's backend, once for a process."""
+"""Variable that selects the backend of protobuf for a process."""
 _IN_FLIGHT = 64
-"""Cycles whose answers are still waited for."""
+"""Cycles whose answers are still expected."""
 _PROBE = "from ndp_ros.arms.kortex import vendor; vendor.load()"
 
 
 def environment() -> dict[str, str]:
-    """Return the variables that a process needs to import the package.
+    """Return the environment variables with which a process can import the package.
 
-    Its generated messages are too old for the compiled backends of protobuf from 4 on.
+    Its generated messages are too old for the compiled backends of protobuf 4 and later.
     """
     return {PROTOBUF_VARIABLE: os.environ.get(PROTOBUF_VARIABLE, "python")}
 
 
 def require(variables: Mapping[str, str]) -> None:
-    """See whether another process with these variables can import the package.
+    """Check that another process with these variables can import the package.
 
     Raises:
         ConfigError: If it cannot; the message says what to do.
     """
     probe = subprocess.run(
-        [sys.executable, "-c", _PROBE], env={**os.environ, **variables},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", _PROBE],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if probe.returncode:
         last = probe.stderr.strip().splitlines()[-1:] or [f"{PACKAGE} cannot be imported"]
         raise ConfigError(last[0].removeprefix("ndp_ros.errors.ConfigError: "))
@@ -85,7 +87,7 @@ def load() -> SimpleNamespace:
             f"driver:=vendor needs Kinova's Python package, and {error.name} is not installed: "
             f"install {PACKAGE} from Kinova's wheel with what it needs, or leave driver out"
         ) from error
-    except Exception as error:  # each protobuf that is too new or too old fails in its own way
+    except Exception as error:  # protobuf raises different errors when it is too new or too old
         first = f"{error}".strip().split("\n")[0].rstrip(".:")
         raise ConfigError(
             f"Kinova's Python package {PACKAGE} cannot be imported ({first}): set "
@@ -108,16 +110,16 @@ def load() -> SimpleNamespace:
 
 
 def _refusal(method: str, error: Any) -> KortexError:
-    """Return what an error frame says, as this package's exception."""
+    """Convert the error of an error frame to this package's exception."""
     said = error.error
     return error_from(method, said.error_code, said.error_sub_code, said.error_sub_string)
 
 
 class _Channel:
-    """What both transports have in common: a router, a session, the stubs.
+    """A transport with its router, session and stubs.
 
     Attributes:
-        session: Identifier of the session; the arm gives it.
+        session: Identifier of the session, assigned by the arm.
     """
 
     def __init__(self, transport: Any, host: str, port: int, timeout: float) -> None:
@@ -127,7 +129,7 @@ class _Channel:
         self._router = package.RouterClient(
             transport, lambda error: log.debug("%s: %s", self._where, error)
         )
-        # The class has one list of subscribers for every router of the process.
+        # All routers of a process share the class's list of subscribers.
         self._router.notificationService = {}
         try:
             transport.connect(host, port)
@@ -153,7 +155,7 @@ class _Channel:
         """Call a procedure once.
 
         Raises:
-            KortexError: What the arm refuses, by cause.
+            KortexError: If the arm refuses; the class names the cause.
             ReplyTimeout: If no answer comes in time.
             Unreachable: If nothing can be sent.
         """
@@ -165,7 +167,7 @@ class _Channel:
             arguments = [request]
         elif METHODS[method].request is not MESSAGES["Empty"]:
             arguments = [METHODS[method].request()]
-        # The session's manager knows no devices.
+        # The session manager has no device argument.
         where = {} if service == "Session" else {"deviceId": device}
         try:
             return getattr(self._stub(service), function)(*arguments, options=options, **where)
@@ -175,14 +177,14 @@ class _Channel:
             raise ReplyTimeout(f"{self._where} did not answer {method} in {timeout:g} s") from error
         except self._package.AnyError as error:
             if method == "Session.CreateSession":
-                # So it takes silence on a port that is not the factory's.
+                # The package raises this for silence on a port other than the default.
                 raise ReplyTimeout(f"{self._where} did not answer {method}") from error
             raise KortexError(f"{method} failed ({error})") from error
         except OSError as error:
             raise Unreachable(f"{self._where} is gone ({error.strerror or error})") from error
 
     def _stop_threads(self) -> None:
-        """Tell the package's threads to end; they would go on with a dead connection."""
+        """End the package's threads, which would continue with a dead connection."""
         self._manager.event.set()
         self._transport.event.set()
 
@@ -212,17 +214,17 @@ class VendorStream(_Channel):
         """
         package = load()
         try:
-            # The package would wait for minutes: see first whether somebody answers.
+            # The package would wait for minutes: check first that the port is open.
             socket.create_connection((host, port), timeout).close()
         except OSError as error:
             raise Unreachable(f"no arm at {host}:{port} ({error.strerror or error})") from error
         super().__init__(package.TCPTransport(), host, port, timeout)
         self.when_idle: Callable[[], None] = lambda: None
-        """Not called: each of the package's sessions keeps itself alive."""
+        """Not called: the package keeps its sessions alive."""
 
     @property
     def dead(self) -> Unreachable | None:
-        """Why the connection is gone, or None while it stands; the package does not say."""
+        """Why the connection is closed; None while it is open."""
         try:
             gone = not self._transport.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -244,7 +246,7 @@ class VendorStream(_Channel):
         return self._ask(method, request, device, self._timeout if timeout is None else timeout)
 
     def subscribe(self, topic: str, callback: Callable[[Any], None]) -> int:
-        """Have a function called with every notification; as ``StreamChannel.subscribe``."""
+        """Call a function with every notification; as ``StreamChannel.subscribe``."""
 
         def hear(note: Any) -> None:
             try:
@@ -274,16 +276,16 @@ class VendorDatagrams(_Channel):
     Attributes:
         cycles: Commands sent.
         answered: Number of the cycle that the newest feedback belongs to.
-        missed: Times that :meth:`receive` came back empty-handed.
-        sent: When a command was last sent, on the monotonic clock [s].
+        missed: Calls of :meth:`receive` without new feedback.
+        sent: Time of the last command, on the monotonic clock [s].
     """
 
     def __init__(self, host: str, port: int, timeout: float = 3.0) -> None:
-        """Open the socket; nothing is sent yet.
+        """Open the socket without sending.
 
         Raises:
             ConfigError: If the package cannot be imported.
-            Unreachable: If the address means nothing.
+            Unreachable: If the address is invalid.
         """
         super().__init__(load().UDPTransport(), host, port, timeout)
         self.cycles = self.answered = self.missed = 0
@@ -311,12 +313,12 @@ class VendorDatagrams(_Channel):
         if not self._keeps_pace:
             self._keep_pace()
         self.cycles = cycle = self.cycles + 1
-        # Session and number of the request are the router's business.
+        # The router sets session and number of the request.
         request.stamp(0, 0, cycle & 0xFFFF)
         self.sent = time.monotonic()
         try:
             answer = self._router.send(request.payload, 1, self._package.refresh, 0)
-        except OSError:  # a full buffer or no route: one lost datagram; silence tells the rest
+        except OSError:  # a full buffer or no route counts as one lost datagram
             return
         self._in_flight.append((cycle, answer))
 
@@ -327,7 +329,7 @@ class VendorDatagrams(_Channel):
             timeout: Longest wait for the answer to the last command [s].
 
         Raises:
-            KortexError: What the arm answers instead, by cause.
+            KortexError: If the arm refuses; the class names the cause.
         """
         waiting = self._in_flight
         if waiting:
@@ -338,7 +340,7 @@ class VendorDatagrams(_Channel):
             if not answer.done():
                 continue
             for _ in range(place + 1):
-                waiting.popleft()  # and what is older is of no use any more
+                waiting.popleft()  # older answers are outdated
             self.answered = cycle
             try:
                 return self._package.Feedback.FromString(answer.result().payload)
@@ -352,8 +354,7 @@ class VendorDatagrams(_Channel):
     def _keep_pace(self) -> None:
         """Give the receiving thread the caller's priority, which a loop gets after connecting.
 
-        A loop that nothing keeps off the processor would else wait for a thread that
-        everything does.
+        A real-time loop would otherwise wait for a thread without priority.
         """
         self._keeps_pace = True
         receiver = self._transport.udp_transport_thread.native_id
@@ -366,4 +367,4 @@ class VendorDatagrams(_Channel):
         return self.receive(timeout)
 
     def keep_alive(self) -> None:
-        """Do nothing: the package's session keeps itself alive."""
+        """Do nothing: the package keeps its session alive."""

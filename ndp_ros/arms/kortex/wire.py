@@ -1,9 +1,8 @@
-"""Kortex on the wire: frames, the TCP delimiter, and the cyclic command as a fixed layout.
+"""The Kortex wire format: frames, the TCP delimiter, and the cyclic command as a fixed layout.
 
-A frame is a header of four words and a payload. Over UDP one datagram is one frame;
-over TCP each frame follows a 12-byte delimiter. The cyclic command always has the
-same fields, so :class:`CyclicRequest` lays the whole datagram out once and lets the
-loop write numbers into it.
+A frame is a header of four words and a payload. Over UDP one datagram is one frame; over TCP each
+frame follows a 12-byte delimiter. The cyclic command always has the same fields, so
+:class:`CyclicRequest` lays out the datagram once and the loop writes numbers into it.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ VERSION = 1
 MAGIC = b"\x07xEtRoK\x07"
 DELIMITER_SIZE = len(MAGIC) + 4
 MAX_FRAME = 1024 * 1024
-"""Largest frame over TCP that is waited for [bytes]; every answer of an arm is far smaller."""
+"""Size limit of a frame over TCP [bytes]; every answer of an arm is far smaller."""
 FRAME_TIMEOUT = 1.0
-"""Longest time that the rest of a frame may take to arrive [s]."""
+"""Longest wait for the rest of a frame [s]."""
 MAX_DATAGRAM = 65507
 
 _HEADER = struct.Struct("<BBBIBIBIBI")
@@ -48,7 +47,7 @@ class FrameType(IntEnum):
 
 
 class Header(NamedTuple):
-    """A frame's header, its bit fields taken apart."""
+    """A frame's header, with its bit fields separated."""
 
     kind: int
     uid: int
@@ -64,7 +63,7 @@ class Header(NamedTuple):
 
 
 def encode_frame(header: Header, payload: bytes) -> bytes:
-    """Return a frame as bytes, all four header words present."""
+    """Encode a frame with all four header words."""
     frame_info = (
         header.version << 28
         | header.kind << 24
@@ -73,17 +72,23 @@ def encode_frame(header: Header, payload: bytes) -> bytes:
         | header.error_sub_code
     )
     words = _HEADER.pack(
-        *_PREFIX, frame_info, 0x15, header.session << 16 | header.message,
-        0x1D, VERSION << 28 | header.uid, 0x25, len(payload),
-    )  # fmt: skip
+        *_PREFIX,
+        frame_info,
+        0x15,
+        header.session << 16 | header.message,
+        0x1D,
+        VERSION << 28 | header.uid,
+        0x25,
+        len(payload),
+    )
     return b"".join((words, b"\x12", _varint(len(payload)), payload)) if payload else words
 
 
 def decode_frame(data: bytes) -> tuple[Header, bytes]:
-    """Take a frame apart; encoders may leave out header words that are zero.
+    """Decode a frame; encoders may omit header words that are zero.
 
     Raises:
-        ProtocolError: If the bytes are no frame.
+        ProtocolError: If the bytes are not a frame.
     """
     try:
         frame = _Frame.FromString(data)
@@ -110,24 +115,24 @@ def _header(frame_info: int, message_info: int, service_info: int) -> Header:
 
 
 def delimit(frame: bytes) -> bytes:
-    """Return a frame with the TCP delimiter in front, to be sent in one piece."""
+    """Return a frame after its TCP delimiter, to be sent in one piece."""
     return b"".join((MAGIC, _LENGTH.pack(len(frame)), frame))
 
 
 class StreamReader:
-    """Cuts a TCP byte stream into frames, whatever pieces it arrives in."""
+    """Splits a TCP byte stream into frames."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self.skipped = 0
-        """Bytes dropped because they belonged to no frame."""
+        """Bytes dropped because they were not part of a frame."""
         self._whole = 0
         """Frames so far."""
         self._begun = (0, 0.0)
-        """How many there were when the one that is incomplete was first seen, and when."""
+        """Number of frames when the incomplete one was first seen, and the time [s]."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Add received bytes and yield every frame that is complete.
+        """Add received bytes and yield every complete frame.
 
         Raises:
             ProtocolError: If a delimiter announces more than ``MAX_FRAME``.
@@ -136,7 +141,7 @@ class StreamReader:
         while True:
             start = self._buffer.find(MAGIC)
             if start < 0:
-                # The last bytes may be the beginning of a delimiter.
+                # The last bytes may be the start of a delimiter.
                 start = max(0, len(self._buffer) - len(MAGIC) + 1)
                 while start < len(self._buffer) and not MAGIC.startswith(self._buffer[start:]):
                     start += 1
@@ -155,13 +160,13 @@ class StreamReader:
             yield frame
 
     def expect_progress(self, now: float) -> None:
-        """Give up a frame whose rest does not come: all that follows would be taken for it.
+        """Reject a frame whose rest does not arrive: all later bytes would be taken for it.
 
         Args:
             now: Time on a monotonic clock [s].
 
         Raises:
-            ProtocolError: If the incomplete frame has been so for ``FRAME_TIMEOUT``.
+            ProtocolError: If the frame has been incomplete for ``FRAME_TIMEOUT``.
         """
         if len(self._buffer) < DELIMITER_SIZE:
             self._begun = (-1, now)
@@ -181,20 +186,20 @@ def _varint(value: int) -> bytes:
 
 
 def _field(number: int, body: bytes) -> bytes:
-    """Return a length-delimited field."""
+    """Encode a length-delimited field."""
     return bytes([number << 3 | 2]) + _varint(len(body)) + body
 
 
 def _fixed(*numbers: int) -> bytes:
-    """Return four-byte fields, all zero, in the order given."""
+    """Encode four-byte fields with value zero."""
     return b"".join(bytes([number << 3 | 5, 0, 0, 0, 0]) for number in numbers)
 
 
 class CyclicRequest:
     """A BaseCyclic.Refresh datagram for n actuators, written in place.
 
-    The arrays are views into the datagram: a loop assigns to them and sends
-    ``data``. Every field is four bytes wide and always present, so nothing moves.
+    The arrays are views into the datagram: a loop assigns to them and sends ``data``. Every field
+    is four bytes wide and always present, so the layout is fixed.
     """
 
     position: NDArray[np.float32]
@@ -264,8 +269,7 @@ class CyclicRequest:
 def fast_header(data: bytes) -> tuple[int, int, int] | None:
     """Return frame, message and service word of a frame whose header is complete.
 
-    This is the header that every known encoder writes; ``None`` means that
-    :func:`decode_frame` has to look at it.
+    Every known encoder writes this header; ``None`` means that :func:`decode_frame` is needed.
     """
     if len(data) < 22 or data[:3] != b"\x0a\x14\x0d":
         return None
@@ -276,7 +280,7 @@ def fast_header(data: bytes) -> tuple[int, int, int] | None:
 
 
 def fast_payload(data: bytes) -> bytes:
-    """Return the payload of a frame that :func:`fast_header` accepted.
+    """Return the payload of a frame accepted by :func:`fast_header`.
 
     Raises:
         ProtocolError: If the frame's length and its payload do not agree.

@@ -1,0 +1,129 @@
+"""Start the processes of a system without a launch system, watch them, and end them completely."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+from ndp_ros.bringup.process import ProcessSpec
+from ndp_ros.errors import StreamError
+from ndp_ros.processes import bound_to_this_process, remove_stale_shared_memory
+
+_GRACE = 12.0
+"""Time that a process may take to exit after SIGTERM [s]."""
+_RESPAWN_DELAY = 1.0
+_MAX_RESPAWNS = 5
+_STANDARD_ERROR = 2
+
+
+def print_line(text: str) -> None:
+    """Print a line on standard error."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+class Supervisor:
+    """Processes that are started, watched, restarted, and all ended."""
+
+    def __init__(
+        self,
+        specs: Sequence[ProcessSpec],
+        quiet: bool = False,
+        verbose: bool = False,
+        say: Callable[[str], None] = print_line,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            specs: The processes, in the order in which they are started.
+            quiet: Send the processes' standard output to standard error.
+            verbose: Let the nodes log more than warnings.
+            say: Prints a line for the user.
+        """
+        self._say = say
+        self._specs = list(specs)
+        self._quiet = quiet
+        self._verbose = verbose
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._respawns = 0
+        self._signal = 0
+
+    def run(self) -> int:
+        """Run until a process exits that ends the system, and return its exit status.
+
+        Raises:
+            StreamError: If any other process exits.
+        """
+        handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            for spec in self._specs:
+                self._start(spec)
+            while not self._signal:
+                for spec in self._specs:
+                    status = self._processes[spec.name].poll()
+                    if status is None or spec.optional:
+                        continue
+                    if spec.ends_system:
+                        return status if status >= 0 else 1
+                    self._lost(spec, status)
+                time.sleep(0.05)
+            return 128 + self._signal
+        finally:
+            self._end()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._signal = number
+
+    def _start(self, spec: ProcessSpec) -> None:
+        quiet = not (self._verbose or spec.log_level)
+        logs = ["--log-level", "warn"] if quiet else []
+        self._processes[spec.name] = subprocess.Popen(
+            [*spec.command, *logs],
+            env={
+                **os.environ,
+                **spec.environment,
+                **bound_to_this_process(),
+                "RCUTILS_CONSOLE_OUTPUT_FORMAT": "{name}: {severity}: {message}",
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=_STANDARD_ERROR if self._quiet else None,
+            # Ctrl-C then reaches only this process, which ends the others in order.
+            start_new_session=True,
+        )
+
+    def _lost(self, spec: ProcessSpec, status: int) -> None:
+        """Start a process again that has exited, or give up."""
+        how = f"signal {-status}" if status < 0 else f"status {status}"
+        # Status 2 is a refusal, which a second try would repeat.
+        if spec.respawn and status != 2 and self._respawns < _MAX_RESPAWNS:
+            self._respawns += 1
+            self._say(f"{spec.name} has ended ({how}); it is started again")
+            time.sleep(_RESPAWN_DELAY)
+            self._start(spec)
+            return
+        raise StreamError(f"{spec.name} has ended ({how})")
+
+    def _end(self) -> None:
+        """End all processes in reverse order, and wait for them."""
+        order = list(reversed(self._processes.values()))
+        for process in order:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+        deadline = time.monotonic() + _GRACE
+        for process in order:
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                # The whole session: a node may have a streamer as its child.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        remove_stale_shared_memory()

@@ -1,0 +1,34 @@
+"""Make the simulated task that a checkpoint was trained on.
+
+The episode node judges and draws by it, the viewer node shows its scene.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ndp_ros.checkpoint import Checkpoint
+from ndp_ros.tasks.choice import TaskChoice, over_options
+from ndp_ros.tasks.contract import SimulatedTask, require_simulated
+
+__all__ = ["over_options", "task_of"]
+
+
+def task_of(saved: Checkpoint, options: Sequence[str] = (), **changes: Any) -> SimulatedTask:
+    """Return the task that a checkpoint was trained on.
+
+    Args:
+        saved: The checkpoint.
+        options: ``name=value`` each, over those of the training.
+        **changes: Further arguments of the task, such as ``render_mode``.
+
+    Raises:
+        NdpError: If there is no such task here, or it has no simulated arm.
+    """
+    record = saved.trained_on()
+    under = list(record.task_options)
+    choice = TaskChoice(
+        record.task, saved.spec.k, record.preset, tuple(over_options(under, list(options)))
+    )
+    return require_simulated(choice.make(**changes), record.task)

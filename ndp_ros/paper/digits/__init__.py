@@ -1,0 +1,1 @@
+"""Write digits (section 5.1): the data set, the networks that draw it and their training."""

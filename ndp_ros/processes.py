@@ -1,0 +1,192 @@
+"""Tie child processes to their parent, limit their threads, lock files, clean up after DDS nodes.
+
+**Children.** A parent puts :func:`bound_to_this_process` into the environment of a child, and the
+child calls :func:`terminate_with_parent`. Children of ``ros2 run`` and ``ros2 launch`` are bound
+without it, because those leave their children running when SIGTERM ends them. A node that was
+started in the background of a shell is not bound and survives the shell.
+
+**Shared memory.** Within one machine (``ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST``) Fast DDS
+communicates through files in ``/dev/shm``. A process that exits removes its own; those of a killed
+process stay until the next boot. Each file has a lock file, ``..._el``, which its owner holds while
+it lives, even if it runs in another container. Ports that other processes opened to write to a
+killed process have no lock; they are stale if no process maps them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import signal
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ndp_ros.errors import LockedError
+
+SINGLE_THREADED = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
+"""Environment of a process whose matrix products are too small to be split between threads."""
+
+SHARED_MEMORY = Path("/dev/shm")
+_LOCK = "_el"
+_PREFIXES = ("fastdds_", "fastrtps_")
+"""File names of Fast DDS version 3 and of version 2 (Jazzy)."""
+_MINIMUM_AGE = 2.0
+"""Age from which a file that nobody has locked or mapped is stale [s]."""
+_PARENT = "NDP_ENDS_WITH"
+_PR_SET_PDEATHSIG = 1
+
+
+@contextlib.contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for a while, for children started by ``multiprocessing``."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def lock_file(path: Path, mode: int) -> int:
+    """Lock a file for this process and write the number of the process into it.
+
+    The kernel releases the lock when the process exits.
+
+    Args:
+        path: The file; it is created if it is missing.
+        mode: Permissions of a new file.
+
+    Returns:
+        The file descriptor, which holds the lock while it is open.
+
+    Raises:
+        LockedError: If another process holds the lock.
+        OSError: If the file cannot be opened.
+    """
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(lock, 20, 0).decode(errors="replace").strip() or "unknown"
+        os.close(lock)
+        raise LockedError(path, holder) from None
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock
+
+
+def bound_to_this_process() -> dict[str, str]:
+    """Return the environment of a child that must not outlive this process."""
+    return {_PARENT: str(os.getpid())}
+
+
+def terminate_with_parent() -> bool:
+    """Ask the kernel for SIGTERM when the parent exits, if this process is bound to it.
+
+    Returns:
+        Whether the parent has already exited.
+    """
+    parent = os.environ.pop(_PARENT, "")
+    if not parent and _is_ros2(os.getppid()):
+        parent = str(os.getppid())
+    if not parent:
+        return False
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    return str(os.getppid()) != parent
+
+
+def _is_ros2(pid: int) -> bool:
+    """Whether a process is ``ros2 run`` or ``ros2 launch``."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+    except OSError:
+        return False
+    # The interpreter comes first if ros2 is a script, and its options may come between.
+    names = [Path(word).name for word in words[:4]]
+    return "ros2" in names and ("run" in names or "launch" in names)
+
+
+def remove_stale_shared_memory(folder: Path = SHARED_MEMORY) -> list[str]:
+    """Remove the shared-memory files of this user's dead Fast DDS participants.
+
+    Returns:
+        Names of the removed files. Files that cannot be removed are skipped.
+    """
+    removed: list[str] = []
+    for lock in sorted(path for prefix in _PREFIXES for path in folder.glob(f"{prefix}*{_LOCK}")):
+        with contextlib.suppress(OSError), _opened(lock) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            removed += _remove(folder, lock.name.removesuffix(_LOCK))
+    ports = sorted(
+        path
+        for prefix in _PREFIXES
+        for path in folder.glob(f"{prefix}port*")
+        if not path.name.endswith(_LOCK)
+        and not path.with_name(path.name + _LOCK).exists()
+        and _is_old(path)
+    )
+    mapped = _mapped(folder) if ports else set()
+    for port in ports:
+        if port.name not in mapped:
+            removed += _remove(folder, port.name)
+    return removed
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """Open an old file of this user without blocking.
+
+    Raises:
+        OSError: If it is anything else, such as a pipe or another user's file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not _is_ours_and_old(os.fstat(descriptor)):
+            raise OSError(errno.EPERM, "not this user's, or in use", str(path))
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return _is_ours_and_old(path.lstat())
+    except OSError:
+        return False
+
+
+def _is_ours_and_old(status: os.stat_result) -> bool:
+    # The age is negative after the clock was set back; such a file is left for later.
+    age = time.time() - status.st_mtime
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and age >= _MINIMUM_AGE
+
+
+def _remove(folder: Path, name: str) -> list[str]:
+    """Remove a file with its mutex and its lock; return the names of the removed ones."""
+    removed = []
+    for file in (folder / name, folder / f"sem.{name}_mutex", folder / (name + _LOCK)):
+        with contextlib.suppress(OSError):
+            if file.lstat().st_uid == os.geteuid():
+                file.unlink()
+                removed.append(file.name)
+    return removed
+
+
+def _mapped(folder: Path) -> set[str]:
+    """Return the names of the files of a folder that any process has mapped."""
+    names: set[str] = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with contextlib.suppress(OSError):
+            for line in maps.read_text().splitlines():
+                path = Path(f"/{line.partition('/')[2]}")
+                if path.parent == folder:
+                    names.add(path.name)
+    return names

@@ -1,0 +1,1 @@
+"""Change what an action means: impedance gains, embedded sequences, wrapped environments."""

@@ -1,0 +1,1 @@
+"""Wrap Meta-World's environments as tasks whose actions are joint or hand positions."""
