@@ -64,6 +64,7 @@ EXTRAS = {
         "mcap-ros2-support",
         "moviepy",
         "pytest",
+        "pytest-rerunfailures",
         "pytest-timeout",
         "pytest-xdist",
         "hypothesis",

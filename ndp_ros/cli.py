@@ -22,7 +22,7 @@ from types import FrameType
 from ndp_ros import __version__
 from ndp_ros.commands.arguments import OneLineParser, did_you_mean
 from ndp_ros.errors import NdpError, describe
-from ndp_ros.processes import SINGLE_THREADED
+from ndp_ros.processes import SINGLE_THREADED, interrupts_blocked
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as in shells."""
@@ -131,7 +131,10 @@ def _dispatch(arguments: list[str]) -> int:
         parser = OneLineParser(f"ndp {name}", description)
         command.configure(parser)
         given = parser.parse_args(arguments[1:])
-        return int(importlib.import_module(command.module).main(given))
+        # The first import of MuJoCo runs a child process that prints its own traceback at Ctrl-C.
+        with interrupts_blocked():
+            module = importlib.import_module(command.module)
+        return int(module.main(given))
     except NdpError as error:
         return _fail(name, str(error))
     except KeyboardInterrupt as error:

@@ -21,6 +21,7 @@ import fcntl
 import os
 import signal
 import stat
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -53,6 +54,26 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Hold back SIGINT, so that Ctrl-C reaches this process later and children not at all."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    # The mask is this thread's and its children's; threads of libraries still take the signal.
+    came: list[int] = []
+    handled = threading.current_thread() is threading.main_thread()
+    handler = (
+        signal.signal(signal.SIGINT, lambda number, _: came.append(number)) if handled else None
+    )
+    try:
+        yield
+    finally:
+        if handled:
+            signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def lock_file(path: Path, mode: int) -> int:

@@ -12,6 +12,8 @@ from ndp_ros.errors import StreamError
 from ndp_ros.streaming.layout import PHASES, MailboxLayout
 from ndp_ros.streaming.mailbox import Mailbox
 
+pytestmark = pytest.mark.live
+
 DOF = 3
 
 

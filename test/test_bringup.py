@@ -31,6 +31,8 @@ from ndp_ros.observation import arm_observation
 from ndp_ros.streaming.backends import make as make_arm
 from ndp_ros.streaming.config import StreamSpec
 
+pytestmark = pytest.mark.live
+
 JACO = ArmConfig.named("jaco")
 
 

@@ -22,6 +22,8 @@ from ndp_ros.nodes import qos
 from ndp_ros.nodes.chunks import Chunk, Plans, chunk_from_message, within
 from ndp_ros.nodes.messages import duration_of, seconds, stamp_of
 
+pytestmark = pytest.mark.live
+
 ARM = ArmConfig.named("jaco")
 HOME, LIMIT = np.array(ARM.home), np.array(ARM.max_acceleration)
 RATE = 500.0

@@ -14,6 +14,8 @@ from ndp_ros.errors import ConfigError
 from ndp_ros.streaming import clock as clock_module
 from ndp_ros.streaming.clock import BINS, Clock, Histogram, bin_edges, quantile, worst_of
 
+pytestmark = pytest.mark.live
+
 
 class FakeTime:
     """Time that passes by sleeping, by reading it, and on request."""

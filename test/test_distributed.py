@@ -11,6 +11,8 @@ from test_training import TOY, assert_same_run, toy
 from ndp_ros import cli
 from ndp_ros.training.run import train
 
+pytestmark = pytest.mark.live
+
 HERE = Path(__file__).parent
 TORCHRUN = [
     sys.executable,

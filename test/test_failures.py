@@ -18,6 +18,8 @@ from ndp_ros.errors import CheckpointError, ConfigError, TrainingError, describe
 from ndp_ros.paths import find_checkpoint
 from ndp_ros.training.directory import hold
 
+pytestmark = pytest.mark.live
+
 COMMANDS = [
     ["eval"],
     ["check"],
@@ -297,10 +299,12 @@ def test_an_interrupt_at_any_moment_is_one_line_and_leaves_nothing(seconds, tmp_
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         raise
-    if process.returncode == -signal.SIGINT or said.startswith("Fatal Python error: init_"):
+    by_signal = process.returncode == -signal.SIGINT
+    if (by_signal and "ndp train" not in said) or said.startswith("Fatal Python error: init_"):
         assert seconds < 2.0, "only before the command has begun"
         return
-    assert process.returncode == 130
+    # Python ends by the signal if it came in exec() of a string (dataclasses); a shell says 130.
+    assert by_signal or process.returncode == 130
     assert "Traceback" not in said
     assert "interrupted" in said.splitlines()[-1]
     deadline = time.monotonic() + 30.0

@@ -34,6 +34,8 @@ from ndp_ros.nodes.surroundings import Surroundings
 from ndp_ros.streaming.config import RuntimeConfig, StreamSpec
 from ndp_ros.tasks.throw import ThrowConfig
 
+pytestmark = pytest.mark.live
+
 __all__ = ["emulator", "shared_emulator"]
 
 

@@ -46,6 +46,8 @@ from ndp_ros.control.arm import Arm, Command, JointState
 from ndp_ros.emulator.process import EmulatorProcess
 from ndp_ros.errors import ArmError, ConfigError
 
+pytestmark = pytest.mark.live
+
 __all__ = ["emulator", "shared_emulator"]
 
 

@@ -35,6 +35,8 @@ from ndp_ros.control.arm import JointState
 from ndp_ros.emulator.process import EmulatorProcess
 from ndp_ros.errors import ConfigError
 
+pytestmark = pytest.mark.live
+
 __all__ = ["emulator", "shared_emulator"]
 
 

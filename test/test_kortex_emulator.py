@@ -53,6 +53,8 @@ from ndp_ros.emulator.request import CyclicCommand
 from ndp_ros.emulator.robot import Robot
 from ndp_ros.errors import ArmError
 
+pytestmark = pytest.mark.live
+
 __all__ = ["emulator", "shared_emulator"]
 
 

@@ -38,6 +38,8 @@ from ndp_ros.streaming.mailbox import Mailbox, MailboxLayout
 from ndp_ros.streaming.process import start
 from ndp_ros.streaming.streamer import DONE, FAILED, NOT_STARTED
 
+pytestmark = pytest.mark.live
+
 __all__ = ["emulator", "shared_emulator"]
 
 DOF, RATE, DURATION = 7, 500.0, 0.4

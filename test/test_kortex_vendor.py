@@ -17,6 +17,8 @@ from ndp_ros.emulator.config import EmulatorConfig
 from ndp_ros.emulator.process import EmulatorProcess
 from ndp_ros.errors import ConfigError
 
+pytestmark = pytest.mark.live
+
 HERE = Path(__file__).parent
 needs_the_package = pytest.mark.skipif(
     importlib.util.find_spec(vendor.PACKAGE) is None,

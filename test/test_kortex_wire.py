@@ -25,6 +25,8 @@ from ndp_ros.arms.kortex.wire import (
     fast_payload,
 )
 
+pytestmark = pytest.mark.live
+
 REFRESH = METHODS["BaseCyclic.Refresh"].uid
 
 headers = st.builds(

@@ -14,6 +14,8 @@ from ndp_ros.errors import StreamError
 from ndp_ros.streaming.layout import GUARD_NAMES, PHASES, REQUESTS, RESPONSES, MailboxLayout
 from ndp_ros.streaming.mailbox import Mailbox
 
+pytestmark = pytest.mark.live
+
 LAYOUT = MailboxLayout(dof=7, objects=("cube", "bin"), max_basis=8, max_rows=50, samples=64)
 
 

@@ -30,6 +30,8 @@ from ndp_ros.nodes.messages import Parameters
 from ndp_ros.nodes.source import PATIENCE, Source
 from ndp_ros.streaming.config import StreamSpec
 
+pytestmark = pytest.mark.live
+
 
 class Shifted:
     """Stands in for ``time``, with a system clock that can be set."""

@@ -19,6 +19,8 @@ from ndp_ros.processes import (
     terminate_with_parent,
 )
 
+pytestmark = pytest.mark.live
+
 PATIENCE = 30.0
 CHILD = (
     "import sys, time; from ndp_ros.processes import terminate_with_parent; "

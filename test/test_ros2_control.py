@@ -563,7 +563,8 @@ def test_streamer_drives_the_controllers_and_no_bridge_outlives_it(controllers, 
         def until(condition: Callable[[], Any]) -> None:
             end = time.monotonic() + PATIENCE
             while not condition():
-                assert time.monotonic() < end and process.poll() is None, box.report()
+                if time.monotonic() > end or process.poll() is not None:
+                    raise AssertionError(f"status {process.poll()}: {box.report()}")
                 box.beat()
                 time.sleep(0.01)
 

@@ -30,6 +30,8 @@ from ndp_ros.streaming.mailbox import Mailbox
 from ndp_ros.streaming.process import start
 from ndp_ros.streaming.streamer import DONE, FAILED, NOT_STARTED, ORPHANED
 
+pytestmark = pytest.mark.live
+
 JACO = ArmConfig.named("jaco")
 DOF = len(JACO.joint_names)
 HOME = np.array(JACO.home)

@@ -33,6 +33,8 @@ from ndp_ros.training.run import train
 from ndp_ros.training.trainer import Trainer
 from ndp_ros.training.warm_start import start_tensors
 
+pytestmark = pytest.mark.live
+
 TOY = "toy_task:Toy-v0"
 HERE = Path(__file__).parent
 

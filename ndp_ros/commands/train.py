@@ -11,6 +11,7 @@ from ndp_ros.config import add_arguments, fields_of, from_mapping, nest
 from ndp_ros.errors import TrainingError
 from ndp_ros.files import read_yaml
 from ndp_ros.policies.spec import PolicyShape
+from ndp_ros.processes import interrupts_blocked
 from ndp_ros.training.config import RunConfig
 from ndp_ros.training.experiments import (
     Layer,
@@ -118,9 +119,11 @@ def _as_one_of_many(args: argparse.Namespace, config: RunConfig, command: str) -
 
 
 def _train(args: argparse.Namespace, config: RunConfig, command: str) -> int:
-    from ndp_ros.training.directory import interrupted
-    from ndp_ros.training.run import train
-    from ndp_ros.training.tracking import watched
+    # The first import of MuJoCo runs a child process that prints its own traceback at Ctrl-C.
+    with interrupts_blocked():
+        from ndp_ros.training.directory import interrupted
+        from ndp_ros.training.run import train
+        from ndp_ros.training.tracking import watched
 
     folder = args.out or Path("runs") / config.name
     try:

@@ -11,7 +11,7 @@ import contextlib
 import multiprocessing
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -21,7 +21,7 @@ import numpy as np
 
 from ndp_ros.errors import TrainingError
 from ndp_ros.policies.array_policy import ArrayPolicy
-from ndp_ros.processes import SINGLE_THREADED, environment
+from ndp_ros.processes import SINGLE_THREADED, environment, interrupts_blocked
 from ndp_ros.training.evaluation import Episode
 from ndp_ros.training.worker import Block, Plan, work
 
@@ -53,7 +53,9 @@ class Rollouts:
         self._pipes: list[Connection] = []
         context = multiprocessing.get_context("spawn")
         try:
-            with environment(SINGLE_THREADED), _interrupts_blocked():
+            # Starting the resource tracker unblocks the signal, so it is started first.
+            resource_tracker.ensure_running()
+            with environment(SINGLE_THREADED), interrupts_blocked():
                 for index in range(plan.workers) if mine is None else mine:
                     ours, theirs = context.Pipe()
                     process = context.Process(
@@ -159,18 +161,6 @@ class Rollouts:
             raise TrainingError(content)
         episodes: list[Episode] = content
         return episodes
-
-
-@contextlib.contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Start child processes with SIGINT blocked, so that Ctrl-C reaches only this process."""
-    # Starting the resource tracker unblocks the signal, so it is started first.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _exit_reason(process: BaseProcess) -> str:
