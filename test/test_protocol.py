@@ -1,9 +1,13 @@
 """The protocol of comparisons: seeds in groups, one error probability for all claims and looks."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from ndp_ros.errors import TrainingError
+from ndp_ros.paper import segments
+from ndp_ros.paper.panels import draw_by_k
 from ndp_ros.paper.protocol import (
     Contrast,
     Protocol,
@@ -122,3 +126,16 @@ def test_rows_of_a_comparison_at_one_k_differ_in_method_and_tuned_values_only():
         a, b = (SEGMENTS.config(f"throw-{kind}-k{k}", "short") for kind in ("segment", "multi"))
         assert (a.k, a.samples, a.environments) == (b.k, b.samples, b.environments)
         assert (a.method, a.noise, b.method, b.noise) == ("ndp", "segment", "ppo-multi", "action")
+
+
+def test_the_picture_over_k_has_a_panel_for_each_task_with_more_than_one_k(tmp_path) -> None:
+    areas = {"throw-segment-k5": 0.8, "throw-segment-k20": 0.6, "push-segment-k10": 0.5}
+    rows = [{"row": row, "auc_samples": [area, None]} for row, area in areas.items()]
+    drawn: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segments, "draw_by_k", lambda panels, label, path: drawn.append(panels))
+        paths = SEGMENTS.pictures({"rows": rows, "runs": [], "scale": "short"}, tmp_path)
+    assert [path.name for path in paths] == ["segments.png", "segments_by_k.png"]
+    assert drawn == [{"Throw": {"NDP, segment noise": {5: [0.8], 20: [0.6]}}}]
+    draw_by_k(drawn[0], "area", tmp_path / "by_k.png")
+    assert (tmp_path / "by_k.png").stat().st_size > 10_000

@@ -1,4 +1,4 @@
-"""Draw learning curves of a study, a panel for each group of rows."""
+"""Draw the panels of a study: learning curves, and figures by the length of a decision."""
 
 from __future__ import annotations
 
@@ -52,6 +52,39 @@ def draw_panels(
         for ax in axes[:, 0]:
             ax.set_ylabel(AXES["eval_success"])
         figure.supxlabel("in brackets: number of seeds", fontsize=8, color="0.4")
+
+
+def draw_by_k(
+    panels: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]], label: str, path: Path
+) -> None:
+    """Draw a figure of each method over k: points for the seeds, a line through their means.
+
+    Args:
+        panels: Values by title, method and k, one a seed.
+        label: Name of the figure, for the vertical axis.
+        path: The picture.
+    """
+    everywhere = looks([method for methods in panels.values() for method in methods])
+    with picture(path, _WIDTHS[1] * len(panels), 3.5) as figure:
+        axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+        for ax, (title, methods) in zip(axes, panels.items(), strict=True):
+            lengths = sorted({k for values in methods.values() for k in values})
+            for method, values in methods.items():
+                look = everywhere[method]
+                means = [(k, float(np.mean(values[k]))) for k in sorted(values)]
+                ax.plot(*zip(*means, strict=True), look.line, color=look.colour)
+                ax.plot([], [], look.line + look.marker, color=look.colour, ms=3.5, label=method)
+                seeds = [(k, value) for k in values for value in values[k]]
+                ax.plot(
+                    *zip(*seeds, strict=True), look.marker, color=look.colour, ms=3.5, alpha=0.6
+                )
+            ax.set(
+                title=title, xlabel="k, control steps a decision", xscale="log", ylim=(-0.02, 1.02)
+            )
+            ax.set_xticks(lengths, [str(k) for k in lengths])
+            ax.minorticks_off()
+        axes[0].set_ylabel(label)
+        axes[-1].legend()
 
 
 def _draw_panel(

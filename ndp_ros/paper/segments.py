@@ -15,6 +15,7 @@ from typing import Any
 
 from ndp_ros.files import merged
 from ndp_ros.paper.comparison import Comparison
+from ndp_ros.paper.panels import draw_by_k
 from ndp_ros.paper.protocol import (
     Contrast,
     Protocol,
@@ -137,6 +138,28 @@ class Judged(Segments):
     def claims_lines(self, record: Record) -> list[str]:
         """Return the table of the claims."""
         return verdict_table(record["claims"])
+
+    def pictures(self, record: Record, out: Path) -> list[Path]:
+        """Draw the curves, and the areas over k of the tasks with more than one k."""
+        panels: dict[str, dict[str, dict[int, list[float]]]] = {}
+        for row in record["rows"]:
+            values = [value for value in row.get("auc_samples", ()) if value is not None]
+            if values:
+                here = self.rows[row["row"]]
+                methods = panels.setdefault(here.panel, {})
+                methods.setdefault(here.legend.partition(", k =")[0], {})[here.changes["k"]] = (
+                    values
+                )
+        panels = {
+            title: methods
+            for title, methods in panels.items()
+            if len({k for by_k in methods.values() for k in by_k}) > 1
+        }
+        paths = super().pictures(record, out)
+        if panels:
+            paths.append(out / f"{self.name}_by_k.png")
+            draw_by_k(panels, "area under the curve of success", paths[-1])
+        return paths
 
     def _figures(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[int, float]]]:
         return {
