@@ -281,7 +281,7 @@ def test_training_into_a_locked_run_is_one_line(way, tmp_path, capsys, monkeypat
     assert [path.name for path in Path("run").iterdir()] == [".lock"]
 
 
-@pytest.mark.parametrize("seconds", [0.4, 1.2, 2.5])
+@pytest.mark.parametrize("seconds", [0.4, 1.2, 2.5, 4.0])
 def test_an_interrupt_at_any_moment_is_one_line_and_leaves_nothing(seconds, tmp_path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "ndp_ros.cli", "train", "throw", "--workers", "2", "--out", "run"],
@@ -301,7 +301,7 @@ def test_an_interrupt_at_any_moment_is_one_line_and_leaves_nothing(seconds, tmp_
         raise
     by_signal = process.returncode == -signal.SIGINT
     if (by_signal and "ndp train" not in said) or said.startswith("Fatal Python error: init_"):
-        assert seconds < 2.0, "only before the command has begun"
+        assert seconds < 4.0, "only before the command has begun"
         return
     # Python ends by the signal if it came in exec() of a string (dataclasses); a shell says 130.
     assert by_signal or process.returncode == 130

@@ -71,8 +71,19 @@ def assert_same_run(a: Path, b: Path) -> None:
         np.testing.assert_array_equal(value, tensors(b)[name], err_msg=name)
 
 
+_EARLIER: set[int] = set()
+"""Processes that this one had started before the test."""
+
+
+@pytest.fixture(autouse=True)
+def earlier_children() -> None:
+    _EARLIER.clear()
+    _EARLIER.update(child.pid for child in psutil.Process().children())
+
+
 def no_children() -> bool:
-    return not [p for p in psutil.Process().children() if "tracker" not in " ".join(p.cmdline())]
+    new = [child for child in psutil.Process().children() if child.pid not in _EARLIER]
+    return not [child for child in new if "tracker" not in " ".join(child.cmdline())]
 
 
 @pytest.mark.parametrize(
