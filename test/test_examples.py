@@ -16,8 +16,8 @@ RUNS = {
     "demonstration": ((), r"fit: 1\.\d+ mrad rms(?s:.*)goal \[1\.6 0\.2\]: ends 0\.\d mrad"),
     "own_task": (("--samples", "1280"), r"success \d\.\d\d, return \d+\.\d\d"),
     "own_environment": (("--samples", "1280"), r"success \d\.\d\d, return -\d+\.\d\d"),
-    "roll_out": (("--episodes", "1"), r"seed 0: success after 170 ticks"),
-    "read_recording": ((), r"171 samples over 1\.70 s, success(?s:.*)17 segments(?s:.*)cube: from"),
+    "roll_out": (("--episodes", "1"), r"seed 0: success after 160 ticks"),
+    "read_recording": ((), r"161 samples over 1\.60 s, success(?s:.*)8 segments(?s:.*)cube: from"),
     "lerobot_chunks": ((), r"largest steps: \d\.\de.\d\d rad/s"),
     "sb3_ppo": (("--segments", "512"), r"mean return of the last \d+ episodes"),
 }
