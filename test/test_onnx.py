@@ -36,7 +36,7 @@ def export_once(programs, monkeypatch):
     monkeypatch.setattr(torch.onnx, "export", once)
 
 
-@pytest.mark.parametrize("name", ["jaco_throw", "jaco_throw_ppo"])
+@pytest.mark.parametrize("name", ["jaco_throw", "jaco_throw_action", "jaco_throw_ppo"])
 def test_a_policy_runs_without_this_package(name):
     saved = checkpoint.load(find_checkpoint(name))
     session = onnxruntime.InferenceSession(export.to_onnx(saved.spec, saved.tensors))
@@ -64,6 +64,6 @@ def test_a_graph_that_differs_from_the_policy_is_refused():
 
 
 def test_an_ablation_with_a_learned_alpha_is_not_exported():
-    saved = checkpoint.load(find_checkpoint("jaco_throw"))
+    saved = checkpoint.load(find_checkpoint("jaco_throw_action"))
     with pytest.raises(ConfigError, match="learned its alpha"):
         export.to_onnx(dataclasses.replace(saved.spec, learned_alpha=True), saved.tensors)

@@ -17,7 +17,7 @@ lerobot:FOLDER is a LeRobot data set of the task --task: joints measured and com
 examples:
   ndp collect models/checkpoints/jaco_throw --episodes 200 -o throws.safetensors
   ndp collect models/checkpoints/jaco_throw --noise 0.5 -o throws.safetensors
-  ndp train throw --method bc-ndp --demonstrations throws.safetensors
+  ndp train throw --method bc-ndp --k 10 --demonstrations throws.safetensors
   ndp collect lerobot:datasets/lift --task pick --columns object/cube=observation.cube -o lift.st
   ndp collect script:push --k 5 --every 1 --noise 0.3 --task-options horizon=250 -o push.safetensors
   ndp collect script:reach --arm my_arm.yaml --k 5 --every 1 --noise 0.3 -o reach.safetensors

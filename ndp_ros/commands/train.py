@@ -32,7 +32,7 @@ examples:
   ndp train throw --method ndp --seed 0 --resume                # the flags must be unchanged
   ndp train throw --config runs/throw-ndp-0/config.yaml --resume   # or use the run's own file
   ndp train throw --method ppo --seeds 0 1 2 --out runs/throw-ppo
-  ndp train throw --method bc-ndp --demonstrations throws.safetensors
+  ndp train throw --method bc-ndp --k 10 --demonstrations throws.safetensors
   ndp train throw --config my.yaml --learning-rate 1e-4 --task-options moving_bin=true
   ndp train throw --task-options latency=0       # in place of the shipped 0.02
   WANDB_MODE=offline ndp train throw --track wandb --film-every 10
