@@ -173,7 +173,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_names(capsys) -> None:
 def shipped(tmp_path) -> Path:
     """Return a copy of a checkpoint that ships."""
     folder = tmp_path / "copy"
-    saved = checkpoint.load(find_checkpoint("jaco_throw"))
+    saved = checkpoint.load(find_checkpoint("jaco_throw_action"))
     return checkpoint.save(folder, saved.spec, saved.tensors, saved.provenance)
 
 
