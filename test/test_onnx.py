@@ -28,10 +28,11 @@ def export_once(programs, monkeypatch):
     """Let torch make a program for each kind of policy once."""
     made = torch.onnx.export
 
-    def once(graph, *args, **options):
-        if graph.names not in programs:
-            programs[graph.names] = made(graph, *args, **options)
-        return programs[graph.names]
+    def once(graph, example, **options):
+        kind = (graph.names, graph(*example)[0].shape)
+        if kind not in programs:
+            programs[kind] = made(graph, example, **options)
+        return programs[kind]
 
     monkeypatch.setattr(torch.onnx, "export", once)
 
