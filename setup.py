@@ -45,9 +45,10 @@ EXTRAS = {
     # Recordings of `record:=mcap`.
     "bag": ["rosbags~=0.11.9"],
     "docs": ["sphinx~=9.0", "myst-parser~=5.2", "furo", "sphinx-copybutton", "latex2mathml~=3.81"],
-    # Contestants of `ndp bench train` and `ndp bench dmp`; those that are missing are left out.
-    # movement-primitives imports pytransform3d and does not say so.
+    # For the memory of `ndp bench train`, and contestants of it and of `ndp bench dmp`; of these
+    # the missing ones are left out. movement-primitives needs pytransform3d and does not say so.
     "bench": [
+        "psutil",
         "stable-baselines3~=2.9",
         "mp-pytorch~=0.1",
         "movement-primitives~=0.9",

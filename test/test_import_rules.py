@@ -3,11 +3,14 @@
 import ast
 import functools
 import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from ndp_ros.errors import describe
 
 ROOT = Path(__file__).resolve().parent.parent / "ndp_ros"
 MODULES = sorted(ROOT.rglob("*.py"))
@@ -202,3 +205,40 @@ def test_importing_the_package_needs_neither_ros_nor_torch_nor_mujoco():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+OTHER_NAMES = {
+    "google": "protobuf",
+    "imageio_ffmpeg": "imageio-ffmpeg",
+    "movement_primitives": "movement-primitives",
+    "mp_pytorch": "mp-pytorch",
+    "OpenGL": "PyOpenGL",
+    "pinocchio": "pin",
+    "stable_baselines3": "stable-baselines3",
+}
+"""Packages as pip calls them, by module, where that is another name."""
+ALWAYS = {"numpy", "rich", "setuptools", "shtab", "yaml", "PIL"}  # Pillow comes with imageio
+LAUNCH = {"launch", "launch_ros", "builtin_interfaces"}
+
+
+def extras() -> dict[str, list[str]]:
+    """Return the packages of each extra of ``setup.py``."""
+    tree = ast.parse((ROOT.parent / "setup.py").read_text())
+    (found,) = (
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "EXTRAS"
+    )
+    made: dict[str, list[str]] = ast.literal_eval(found)
+    return made
+
+
+def test_each_package_that_is_imported_comes_with_an_extra_that_an_error_names() -> None:
+    used = {name.partition(".")[0] for path in MODULES for name in imports(path)}
+    for module in used - set(sys.stdlib_module_names) - {"ndp_ros"} - ALWAYS - LAUNCH:
+        text = describe(ModuleNotFoundError(name=module))
+        named = re.search(r"ndp_ros\[(\w+)\]", text)
+        assert named, f"{module}: {text}"
+        if named[1] != "wheels":  # of ROS, which is installed by other means too
+            packages = {re.split(r"[~><=;! ]", package)[0] for package in extras()[named[1]]}
+            assert OTHER_NAMES.get(module, module) in packages, f"{module}: {text}"

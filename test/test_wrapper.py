@@ -1,5 +1,6 @@
 """Any gymnasium environment as a task: contract, trackers, dictionaries, training by name."""
 
+import json
 import warnings
 
 import gymnasium
@@ -7,11 +8,14 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from ndp_ros import cli
 from ndp_ros.errors import TaskError
 from ndp_ros.tasks.choice import TaskChoice, make
 from ndp_ros.tasks.metaworld.environment import MetaWorld
 from ndp_ros.tasks.wrapper import NdpWrapper
 from ndp_ros.training.config import RunConfig
+from ndp_ros.training.evaluation import EPISODE_FIGURES
+from ndp_ros.training.logs import read_progress
 from ndp_ros.training.run import train
 
 pytest.importorskip("mujoco", reason="needs MuJoCo")
@@ -102,7 +106,7 @@ def test_entries_of_a_dictionary_are_fields_and_positions_are_the_actions():
     np.testing.assert_allclose(env.unwrapped.actions, np.outer([0.1, 0.2, 0.3], [1, 1]), rtol=1e-6)
     assert reward == 3.0
     outcome = env.step(np.zeros((3, 2)))[4]["outcome"]
-    assert outcome["success"]
+    assert outcome == {"success": True}, "there are no joints to have figures of"
 
 
 @pytest.mark.parametrize(
@@ -139,3 +143,21 @@ def test_an_ndp_trains_on_an_environment_by_its_name(tmp_path):
     )
     last = train(config, tmp_path / "run", quiet=True)
     assert (last / "config.json").exists()
+
+
+def test_no_figure_of_joints_is_logged_printed_or_written_where_there_are_none(tmp_path, capsys):
+    config = RunConfig(
+        task="Pendulum-v1", samples=800, environments=2, workers=1, evaluation_episodes=1
+    )
+    run = train(config, tmp_path / "run", quiet=True).parents[1]
+    rows = read_progress(run)
+    of_joints = EPISODE_FIGURES[1:]
+    assert rows[-1]["return"] and rows[-1]["eval_return"]
+    assert not any(
+        row[prefix + name] for row in rows for name in of_joints for prefix in ("", "eval_")
+    )
+    assert cli.main(["eval", str(run), "--episodes", "1", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert "return" in report and not report.keys() & set(of_joints)
+    assert cli.main(["export", str(run), "-o", str(tmp_path / "out"), "--episodes", "1"]) == 0
+    assert "joint speed" not in (tmp_path / "out" / "README.md").read_text()

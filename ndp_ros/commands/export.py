@@ -125,11 +125,10 @@ def card(
         ),
     ]
     figures = _FIGURES_OF_A_HAND if spec.joint_names[:3] == ("x", "y", "z") else _FIGURES
-    no_joints = spec.joint_names[0] == "action_0"  # but actions of any environment
     rows += [
         (title, form.format(scale * report[key]))
         for key, title, scale, form in figures
-        if report.get(key) is not None and not no_joints
+        if report.get(key) is not None
     ]
     lines = [f"# {folder.name}", ""]
     arm = "" if spec.task.endswith(spec.arm) else f" on the {spec.arm}"

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ndp_ros.errors import TrainingError
 from ndp_ros.paper import STUDIES, load_study
 from ndp_ros.paper.queue import EXECUTORS, SCALES, Outcome, Queue, outcomes, print_line, select
 from ndp_ros.paper.study import read_record
+from ndp_ros.policies.devices import DEVICES, torch_device
 from ndp_ros.training.provenance import as_typed
 
 RESULTS = Path("results")
@@ -45,6 +47,7 @@ _HELP = {
     "--runs": "folder of all runs, in EXPERIMENT/SCALE/ROW-SEED (default: runs)",
     "--out": "tables, data and pictures, in EXPERIMENT (default: results; smoke: in the runs)",
     "--processes": "runs at a time (default: one per core)",
+    "--device": "where torch learns the digits of table2 (default: cpu; auto: cuda, if any)",
     "--executor": "workers: processes here (default), Slurm through submitit, or submitit here",
     "--executor-options": "parameters of submitit's executor",
     "--report-only": "start no run, report what is there",
@@ -69,6 +72,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--runs", type=Path, default=Path("runs"), metavar="DIR")
     add("--out", type=Path, metavar="DIR")
     add("--processes", type=int, default=0, metavar="N")
+    add("--device", choices=DEVICES)
     add("--executor", choices=EXECUTORS, default="local")
     add("--executor-options", nargs="+", default=(), metavar="NAME=VALUE")
     add("--report-only", action="store_true")
@@ -82,6 +86,8 @@ def main(args: argparse.Namespace) -> int:
     names = list(STUDIES) if args.experiment == "all" else [args.experiment]
     if len(names) > 1 and args.only:
         raise TrainingError("--only is for one experiment, not for all")
+    if args.device:
+        _check_device(args.device, names)
     summary = {name: _reproduce(name, args) for name in names}
     if args.json:
         sys.stdout.write(json.dumps({"scale": args.scale, "experiments": summary}) + "\n")
@@ -89,6 +95,22 @@ def main(args: argparse.Namespace) -> int:
         return 0
     bad = sum(s["failed"] + s["missing"] for s in summary.values())
     return 1 if bad else 0
+
+
+def _check_device(device: str, names: Sequence[str]) -> None:
+    """Check that an experiment learns on a device, and that this torch has it.
+
+    Raises:
+        TrainingError: If none does.
+        ConfigError: If torch does not have the device.
+    """
+    if not any(load_study(name).learns_on_a_device for name in names):
+        able = [name for name in STUDIES if load_study(name).learns_on_a_device]
+        raise TrainingError(
+            f"--device is {device}, but {names[0]} leaves no choice of it: leave it out; the "
+            f"choice is for {', '.join(able)}"
+        )
+    torch_device(device)
 
 
 def _reproduce(name: str, args: argparse.Namespace) -> dict[str, Any]:
@@ -106,6 +128,8 @@ def _reproduce(name: str, args: argparse.Namespace) -> dict[str, Any]:
         return _counts(found, known)
     study.require_same_scale(scale, out)
     print_line(f"{name}, {scale}: {study.texts[scale]}")
+    if args.device and study.learns_on_a_device:
+        jobs = [replace(job, config=replace(job.config, device=args.device)) for job in jobs]
     queue = Queue(name, tuple(jobs), root, as_typed(sys.argv[1:]))
     try:
         root.mkdir(parents=True, exist_ok=True)

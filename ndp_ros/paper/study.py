@@ -41,12 +41,15 @@ class Study(ABC):
         columns: Headers of the Markdown table, after label and seeds.
         run_columns: Columns of ``runs.csv`` with their paths in a run's record.
         curve_columns: Columns of ``curves.csv`` after row and seed.
+        learns_on_a_device: Whether the configuration of every run has a ``device``, which may be
+            another one when the run goes on.
     """
 
     origin: ClassVar[str] = "run/provenance.json"
     columns: tuple[str, ...]
     run_columns: ClassVar[Mapping[str, str]]
     curve_columns: ClassVar[tuple[str, ...]]
+    learns_on_a_device: ClassVar[bool] = False
 
     def __init__(self, name: str, texts: Mapping[str, str], claims: Sequence[Claim] = ()) -> None:
         if set(texts) != set(SCALES):

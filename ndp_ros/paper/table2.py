@@ -81,6 +81,7 @@ class Digits(Study):
         "commit": "origin.commit",
     }
     curve_columns = ("epoch", "test_px2")
+    learns_on_a_device = True
 
     def labels(self) -> Mapping[str, str]:
         """Return the label of each row."""

@@ -44,7 +44,9 @@ class NdpWrapper(
     their shape (:mod:`ndp_ros.tasks.spaces`). An episode ends as the environment
     says, and ``info["outcome"]`` then has ``success``: the environment's flag (``success`` or
     ``is_success``), set at any control step, or a return of at least ``success_return``, by default
-    the ``reward_threshold`` under which the environment is registered.
+    the ``reward_threshold`` under which the environment is registered. Where joints are driven it
+    also has ``saturation`` (part of the commands at a limit), ``max_joint_speed`` [rad/s] and
+    ``tracking_rms`` [rad].
 
     Attributes: those of :class:`ndp_ros.tasks.contract.TaskEnvironment`, and
         control: Way from a setpoint to an action, a name of ``CONTROLS``.
@@ -215,11 +217,13 @@ class NdpWrapper(
         )
 
     def _outcome(self) -> dict[str, Any]:
-        """Return the figures of an episode."""
+        """Return the figures of an episode: success and, where joints are driven, their own."""
         values = self._steps * len(self.joint_names)
         reached = self._success_return is not None and self._return >= self._success_return
-        return {
-            "success": self._succeeded or reached,
+        success = {"success": self._succeeded or reached}
+        if self._joints is None:
+            return success
+        return success | {
             "saturation": self._saturated / values,
             "max_joint_speed": self._max_speed,
             "tracking_rms": math.sqrt(self._squared_error / values),

@@ -28,7 +28,7 @@ EVALUATION_SEED = 1 << 30
 """First seed of evaluations; training draws other seeds with near certainty."""
 
 EPISODE_FIGURES = ("return", "saturation", "max_joint_speed", "tracking_rms")
-"""Figures that every task reports of an episode, besides its success."""
+"""Figures of an episode besides its success; all but the return need joints."""
 
 _Z95 = 1.959963984540054
 

@@ -238,8 +238,8 @@ class CnnDmpWriter(Writer):
 
     def loss(self, images: Tensor, demonstrations: Tensor) -> Tensor:
         """Return the mean squared error of the standardised parameters."""
-        fitted = torch.from_numpy(self.fit(demonstrations.numpy())).float().flatten(1)
-        error = self.outputs(images) - (fitted - self.mean) / self.deviation
+        fitted = torch.from_numpy(self.fit(demonstrations.cpu().numpy())).float().flatten(1)
+        error = self.outputs(images) - (fitted.to(self.mean.device) - self.mean) / self.deviation
         skip = DOF if self.spec.start == "given" else 0  # the start is an input then
         return torch.mean(error[:, skip:] ** 2)
 

@@ -37,6 +37,7 @@ from ndp_ros.files import atomic_write
 from ndp_ros.paper.digits.data import CLASSES, DigitsConfig, DigitSet, generate
 from ndp_ros.paper.digits.networks import CnnDmpWriter, DmpFit, Writer, WriterSpec, make_writer
 from ndp_ros.paper.queue import Log
+from ndp_ros.policies.devices import DEVICES, torch_device
 from ndp_ros.training.provenance import provenance
 
 RUN, CURVE, MODEL, STATE, RESULT = (
@@ -51,7 +52,7 @@ _COLUMNS = ("epoch", "loss", "test_px2", "test_spread", "cpu_seconds")
 
 @dataclass(frozen=True)
 class DigitsRun:
-    """A training run on the digit set; with its seed it decides every number of the result."""
+    """A training run on the digit set; but for the device it decides every number of the result."""
 
     writer: WriterSpec = param(WriterSpec(), doc="The model.")
     data: DigitsConfig = param(DigitsConfig(), doc="The digit set.")
@@ -64,6 +65,7 @@ class DigitsRun:
         doc="Step size over the run: falling to zero as a half cosine, or constant.",
         choices=("cosine", "constant"),
     )
+    device: str = param("cpu", doc="Where torch learns; auto: cuda, if any.", choices=DEVICES)
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,12 @@ def score(predicted: NDArray[Any], truth: DigitSet) -> Score:
 def predict(writer: Writer, digits: DigitSet) -> NDArray[np.float32]:
     """Return the writer's trajectories (n, 301, 2) [px] for a set."""
     images, y0 = torch.from_numpy(digits.images), torch.from_numpy(digits.trajectories[:, 0])
+    place = writer.resize.device
     with torch.inference_mode():
-        parts = [writer(i, s) for i, s in zip(images.split(500), y0.split(500), strict=True)]
+        parts = [
+            writer(i.to(place), s.to(place)).cpu()
+            for i, s in zip(images.split(500), y0.split(500), strict=True)
+        ]
     return np.asarray(torch.cat(parts).numpy())
 
 
@@ -145,12 +151,13 @@ def train(config: DigitsRun, folder: Path, command: str = "", log: Log | None = 
     """Train a writer in a run directory, from wherever an earlier attempt stopped.
 
     Args:
-        config: The run; it must equal that of an earlier attempt in the folder.
+        config: The run; but for the device it must equal that of an earlier attempt in the folder.
         folder: The run directory.
         command: Command of the user, for the record.
         log: Called with one line an epoch.
 
     Raises:
+        ConfigError: If this torch does not have the device.
         TrainingError: If the folder belongs to another run or the loss is not finite.
     """
     torch.set_num_threads(1)
@@ -158,22 +165,20 @@ def train(config: DigitsRun, folder: Path, command: str = "", log: Log | None = 
     if (folder / RESULT).exists():
         _begin(config, folder, command)
         return
+    place = torch_device(config.device)
     training, held_out = data_set(config.data)
     _begin(config, folder, command)
-    torch.manual_seed(config.seed)
-    writer = make_writer(config.writer)
-    if isinstance(writer, CnnDmpWriter):
-        writer.standardise(training.trajectories)
+    writer = _new_writer(config, training).to(place)
     optimiser = torch.optim.Adam(writer.parameters(), config.learning_rate)
     curve = _resume(folder, writer, optimiser)
-    images = torch.from_numpy(training.images)
-    trajectories = torch.from_numpy(training.trajectories)
+    images = torch.from_numpy(training.images).to(place)
+    trajectories = torch.from_numpy(training.trajectories).to(place)
     spent = float(curve[-1]["cpu_seconds"]) if curve else 0.0
 
     for epoch in range(len(curve), config.epochs):
         start = time.process_time()
         order = np.random.default_rng([config.seed, epoch]).permutation(len(training))
-        batches = torch.from_numpy(order).split(config.batch)
+        batches = torch.from_numpy(order).to(place).split(config.batch)
         total = 0.0
         for number, rows in enumerate(batches):
             done = (epoch + number / len(batches)) / config.epochs
@@ -194,6 +199,15 @@ def train(config: DigitsRun, folder: Path, command: str = "", log: Log | None = 
         if log is not None:
             log(f"epoch {epoch + 1}/{config.epochs}  test {now.px2:.3f} px^2  {spent:.0f} s")
     _finish(folder, config, writer, curve, training, held_out, spent)
+
+
+def _new_writer(config: DigitsRun, training: DigitSet) -> Writer:
+    """Return a run's writer before its first step; it does not depend on the device."""
+    torch.manual_seed(config.seed)
+    writer = make_writer(config.writer)
+    if isinstance(writer, CnnDmpWriter):
+        writer.standardise(training.trajectories)
+    return writer
 
 
 def load_writer(folder: Path) -> Writer:
@@ -246,7 +260,9 @@ def _begin(config: DigitsRun, folder: Path, command: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / RUN).exists():
-            if json.loads((folder / RUN).read_text())["config"] != asked:
+            # Records made before there was a choice of device name none.
+            then = {**json.loads((folder / RUN).read_text())["config"], "device": config.device}
+            if then != asked:
                 raise TrainingError(f"{folder} belongs to a run with another configuration")
             return
         sets = {
@@ -263,7 +279,7 @@ def _resume(folder: Path, writer: Writer, optimiser: torch.optim.Optimizer) -> l
     if not (folder / STATE).exists():
         return []
     try:
-        state = torch.load(folder / STATE, weights_only=True)
+        state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
         writer.load_state_dict(state["writer"])
         optimiser.load_state_dict(state["adam"])
     except (OSError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
@@ -308,7 +324,7 @@ def _finish(
         "test": score(on_test, held_out).plain(),
         "test_curve": [float(row["test_px2"]) for row in curve],
     }
-    tensors = {name: tensor.contiguous() for name, tensor in writer.state_dict().items()}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in writer.state_dict().items()}
     atomic_write(folder / MODEL, safetensors.torch.save(tensors))
     atomic_write(folder / RESULT, (json.dumps(result, indent=1) + "\n").encode())
     (folder / STATE).unlink(missing_ok=True)
