@@ -89,10 +89,10 @@ def test_the_readme_fits_on_three_screens() -> None:
 
 
 def first_cells(page: Path, heading: str) -> list[str]:
-    """Return the words in backticks of the first cells of the table below a heading."""
+    """Return the names in backticks of the first cells of the table below a heading."""
     _, _, below = page.read_text(encoding="utf-8").partition(f"\n{heading}\n")
     rows = re.findall(r"^\| (`.*?) \|", below.partition("\n#")[0], re.MULTILINE)
-    return re.findall(r"`(\S+)`", " ".join(rows))
+    return re.findall(r"`(\w[^`]*)`", " ".join(rows))
 
 
 def test_the_page_on_training_defines_every_column_of_a_run_and_no_other() -> None:
