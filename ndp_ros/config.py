@@ -79,15 +79,19 @@ class Field:
         notes = [f"[{self.unit}]"] if self.unit else []
         if self.choices is not None:
             notes.append("one of " + ", ".join(map(str, self.choices)))
-        if self.minimum is not None or self.maximum is not None:
-            low = "-inf" if self.minimum is None else _number(self.minimum)
-            high = "inf" if self.maximum is None else _number(self.maximum)
-            notes.append(f"{low} to {high}")
+        if self.minimum is not None and self.maximum is not None:
+            notes.append(f"{_number(self.minimum)} to {_number(self.maximum)}")
+        elif self.minimum is not None:
+            notes.append(f"at least {_number(self.minimum)}")
+        elif self.maximum is not None:
+            notes.append(f"at most {_number(self.maximum)}")
         return " ".join([self.doc, *([f"({', '.join(notes)})"] if notes else [])])
 
 
 def _number(bound: float) -> str:
-    """Return a bound as text; a whole number keeps all its digits."""
+    """Return a bound as text; a whole number keeps all its digits, but for 2^n - 1."""
+    if isinstance(bound, int) and bound > 2**31 and (bound + 1).bit_count() == 1:
+        return f"2^{bound.bit_length()} - 1"
     return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
@@ -228,19 +232,20 @@ def load_named(
 def add_arguments(parser: argparse.ArgumentParser, cls: type, skip: Sequence[str] = ()) -> None:
     """Add one ``--flag`` per parameter of a configuration class, in one group for each class.
 
-    Flags that are not given stay out of the namespace, so that :func:`from_arguments` can tell
-    them from a YAML file's values.
+    The groups of nested classes are named as their sections in YAML. Flags that are not given stay
+    out of the namespace, so that :func:`from_arguments` can tell them from a YAML file's values.
     """
-    _add_group(parser, cls, set(skip))
+    title = cls.__name__.removesuffix("Config").removesuffix("Shape").lower()
+    _add_group(parser, cls, title, set(skip))
 
 
-def _add_group(parser: argparse.ArgumentParser, cls: type, taken: set[str]) -> None:
+def _add_group(parser: argparse.ArgumentParser, cls: type, title: str, taken: set[str]) -> None:
     """Add the flags of a class whose names are not taken yet, then those of nested classes."""
-    group = parser.add_argument_group(f"{cls.__name__} options")
+    group = parser.add_argument_group(f"{title} options")
     fields = [p for p in fields_of(cls) if p.name not in taken]
     for p in (p for p in fields if not is_config(p.type)):
         taken.add(p.name)
-        shown = "" if p.required else f" (default: {p.default})"
+        shown = "" if p.required else f" (default: {_as_typed(p.default)})"
         flag = "--" + p.name.replace("_", "-")
         help_text = (p.describe() + shown).replace("%", "%%")
         if p.type is bool:
@@ -264,7 +269,16 @@ def _add_group(parser: argparse.ArgumentParser, cls: type, taken: set[str]) -> N
 
     for p in fields:
         if is_config(p.type):
-            _add_group(parser, p.type, taken)
+            _add_group(parser, p.type, p.name, taken)
+
+
+def _as_typed(default: Any) -> str:
+    """Return a default as one would type it."""
+    if isinstance(default, tuple):
+        return " ".join(map(_as_typed, default)) or "none"
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    return "none" if default is None or default == "" else str(default)
 
 
 def from_arguments(

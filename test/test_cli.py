@@ -420,6 +420,14 @@ def test_eval_ends_with_one_json_object(run: Path, capsys: pytest.CaptureFixture
     assert seeds == [7, 8, 9]
 
 
+def test_eval_prints_figures_with_their_units(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ndp("eval", toy_checkpoint(tmp_path / "c"), "--episodes", 1) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"max_joint_speed \S+ rad/s  tracking_rms \S+ rad  return", out), out
+
+
 def test_eval_is_deterministic(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reports = []
     for _ in range(2):

@@ -1,12 +1,22 @@
 """Configuration: one dataclass gives YAML, flags and documentation, and says what is wrong."""
 
 import argparse
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
-from ndp_ros.config import add_arguments, from_arguments, from_mapping, load, param, to_mapping
+from ndp_ros import cli
+from ndp_ros.config import (
+    add_arguments,
+    fields_of,
+    from_arguments,
+    from_mapping,
+    load,
+    param,
+    to_mapping,
+)
 from ndp_ros.control.arm import ArmConfig
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.errors import ConfigError
@@ -81,6 +91,30 @@ def test_help_shows_unit_bounds_and_default():
     add_arguments(parser, Example)
     text = " ".join(parser.format_help().split())
     assert "Loop rate. ([Hz], 500 to 5000) (default: 1000)" in text
+
+
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [
+        ({"minimum": 1}, "at least 1"),
+        ({"maximum": 0.5}, "at most 0.5"),
+        ({"minimum": 0, "maximum": 2**63 - 1}, "0 to 2^63 - 1"),
+    ],
+)
+def test_help_names_the_bounds_that_there_are(bounds, words):
+    made = dataclasses.make_dataclass("Made", [("n", int, param(1, doc="A count.", **bounds))])
+    (found,) = fields_of(made)
+    assert found.describe() == f"A count. ({words})"
+
+
+def test_help_names_groups_as_their_sections_and_defaults_as_they_are_typed(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help-all"])
+    text = " ".join(capsys.readouterr().out.split())
+    for group in ("run options:", "ppo options:", "policy options:", "dmp options:"):
+        assert group in text
+    assert "(default: )" not in text and "(default: ()" not in text and " inf)" not in text
+    assert "Further options of the task, name=value. (default: none)" in text
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1\n", ""])

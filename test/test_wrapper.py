@@ -1,6 +1,7 @@
 """Any gymnasium environment as a task: contract, trackers, dictionaries, training by name."""
 
 import json
+import re
 import warnings
 
 import gymnasium
@@ -159,5 +160,7 @@ def test_no_figure_of_joints_is_logged_printed_or_written_where_there_are_none(t
     assert cli.main(["eval", str(run), "--episodes", "1", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert "return" in report and not report.keys() & set(of_joints)
+    assert cli.main(["eval", str(run), "--episodes", "1"]) == 0
+    assert re.search(r"1 episodes\)  return -\d+\.?\d*\n", capsys.readouterr().out)
     assert cli.main(["export", str(run), "-o", str(tmp_path / "out"), "--episodes", "1"]) == 0
     assert "joint speed" not in (tmp_path / "out" / "README.md").read_text()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from ndp_ros import checkpoint
 from ndp_ros.commands.arguments import take_arm
@@ -43,7 +45,7 @@ def main(args: argparse.Namespace) -> int:
         sys.stdout.write(
             f"success {report['success_rate']:.3f} (95 % interval {low:.3f} to {high:.3f}, "
             f"{report['episodes']} episodes)  "
-            + "  ".join(f"{n} {v:.4g}" for n, v in report.items() if n in _SHOWN and v is not None)
+            + "  ".join(_figures(report, of_hand=saved.spec.joint_names[:3] == HAND))
             + "\n"
         )
     sys.stdout.flush()  # before the files, which may fail
@@ -56,7 +58,19 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-_SHOWN = ("saturation", "max_joint_speed", "tracking_rms", "jerk", "return")
+HAND = ("x", "y", "z")
+"""First names of the joints of a policy whose y is the position of the hand [m]."""
+
+_UNITS = {"max_joint_speed": " rad/s", "tracking_rms": " rad", "jerk": " rad/s^3"}
+_SHOWN = ("saturation", *_UNITS, "return")
+
+
+def _figures(report: Mapping[str, Any], of_hand: bool) -> Iterator[str]:
+    """Yield name, value and unit of each figure for people that a report has."""
+    units = {**_UNITS, "tracking_rms": " m"} if of_hand else _UNITS
+    for name, value in report.items():
+        if name in _SHOWN and value is not None:
+            yield f"{name} {value:.4g}{units.get(name, '')}"
 
 
 def write_lines(path: Path, episodes: list[Episode]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from ndp_ros import checkpoint
-from ndp_ros.commands.evaluate import write_lines
+from ndp_ros.commands.evaluate import HAND, write_lines
 from ndp_ros.errors import TrainingError
 from ndp_ros.files import read_yaml, require_folder, write_output
 from ndp_ros.tasks.contract import plain
@@ -124,7 +124,7 @@ def card(
             f"(95 % interval {low:.3f} to {high:.3f})",
         ),
     ]
-    figures = _FIGURES_OF_A_HAND if spec.joint_names[:3] == ("x", "y", "z") else _FIGURES
+    figures = _FIGURES_OF_A_HAND if spec.joint_names[:3] == HAND else _FIGURES
     rows += [
         (title, form.format(scale * report[key]))
         for key, title, scale, form in figures
