@@ -24,7 +24,7 @@ Array = NDArray[np.float32]
 
 
 class Pen(gymnasium.Env[Array, Array]):
-    """A slow pen on a table has to be at a mark after two seconds."""
+    """A slow pen on a table has to reach a mark within two seconds."""
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
 

@@ -121,6 +121,19 @@ def test_an_arm_anywhere_in_a_model_is_read_and_driven_in_its_own_order(crane: P
     assert sorted(arm.objects()) == ["ball"]
 
 
+SKY = '<asset><texture type="skybox" builtin="flat" width="8" height="8"/></asset>'
+
+
+@pytest.mark.parametrize("own", ["", SKY])
+def test_an_arm_stands_on_tiles_under_one_sky_its_own_if_it_has_one(crane: Path, own: str) -> None:
+    file = crane.parent / "parts" / "crane.xml"
+    file.write_text(CRANE.replace("<worldbody>", f"{own}<worldbody>"))
+    model = MujocoArm(ArmConfig.named(str(crane)), Scene(str(crane))).model
+    assert (model.tex_type == mujoco.mjtTexture.mjTEXTURE_SKYBOX).sum() == 1
+    (floor,) = np.flatnonzero(model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE)
+    assert model.mat_texid[model.geom_matid[floor]].max() >= 0
+
+
 def test_poses_are_given_in_the_frame_of_the_base_wherever_it_is(crane: Path) -> None:
     arm = MujocoArm(ArmConfig.named(str(crane)), Scene(str(crane)))
     joints = ArmJoints(arm.model, arm.config)

@@ -1,10 +1,11 @@
 """A throw that was heard over ROS is judged, drawn and filmed by the task's own scene."""
 
+import itertools
 import os
 import subprocess
 import sys
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -259,14 +260,43 @@ def test_joints_and_the_path_of_the_hand_are_drawn(draw, swung: Recording, tmp_p
     assert Image.open(tmp_path / "out" / "throw.png").width > 1500
 
 
-def test_the_error_has_axes_of_its_own_and_segments_are_marked(
-    swung: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Return the list of the figures that are written from now on."""
     seen: list[Figure] = []
     save = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda f, *a, **k: (save(f, *a, **k), seen.append(f)))
+    return seen
+
+
+def test_long_names_of_joints_stay_beside_their_own_rows(
+    swung: Recording, tmp_path: Path, drawn: list[Figure]
+) -> None:
+    names = tuple(f"shoulder_lift_joint_{n}" for n in range(7))
+    draw_joints(replace(swung, joint_names=names), tmp_path / "throw.png")
+    labels = [axes.yaxis.label for axes in drawn[0].axes[::2]]
+    assert [label.get_text().replace("\n", "") for label in labels] == [f"{n}[rad]" for n in names]
+    drawn[0].canvas.draw()
+    boxes = [label.get_window_extent() for label in labels]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+def test_objects_differ_in_a_picture_and_the_hand_is_none_of_them(
+    swung: Recording, tmp_path: Path, drawn: list[Figure]
+) -> None:
+    poses = [{"goal": p["bin"], "grip": p["bin"], "bin": p["bin"]} for p in swung.poses]
+    draw_hand(replace(swung, poses=poses), tmp_path / "reach.png")
+    handles, labels = drawn[0].axes[0].get_legend_handles_labels()
+    looks = {text: line.get_marker() for line, text in zip(handles, labels, strict=True)}
+    assert looks["goal"] != looks["bin"]
+    assert "grip" not in looks
+
+
+def test_the_error_has_axes_of_its_own_and_segments_are_marked(
+    swung: Recording, tmp_path: Path, drawn: list[Figure]
+) -> None:
     draw_joints(swung, tmp_path / "throw.png")
-    (figure,) = seen
+    (figure,) = drawn
     assert len(figure.axes) == 2 * len(swung.joint_names)
     error = figure.axes[1].lines[1].get_ydata()
     both = np.array(swung.position)[:, 0] - np.array(swung.setpoint)[:, 0]

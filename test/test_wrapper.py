@@ -161,6 +161,6 @@ def test_no_figure_of_joints_is_logged_printed_or_written_where_there_are_none(t
     report = json.loads(capsys.readouterr().out)
     assert "return" in report and not report.keys() & set(of_joints)
     assert cli.main(["eval", str(run), "--episodes", "1"]) == 0
-    assert re.search(r"1 episodes\)  return -\d+\.?\d*\n", capsys.readouterr().out)
+    assert re.search(r"1 episode\)  return -\d+\.?\d*\n", capsys.readouterr().out)
     assert cli.main(["export", str(run), "-o", str(tmp_path / "out"), "--episodes", "1"]) == 0
     assert "joint speed" not in (tmp_path / "out" / "README.md").read_text()

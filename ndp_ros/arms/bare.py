@@ -19,6 +19,9 @@ _CAMERAS = {"side": (0.0, -2.2, 0.7), "near": (1.3, -1.3, 0.9)}
 _MIDDLE = np.array([0.2, 0.0, 0.45])
 """Point that they look at [m]."""
 
+_SKY, _FLOOR = "ndp_ros/sky", "ndp_ros/floor"
+"""Names of what an arm's own file hardly names so."""
+
 
 def surround(spec: mujoco.MjSpec, goal: str = "") -> None:
     """Add surroundings that touch nothing to the model of an arm.
@@ -34,13 +37,7 @@ def surround(spec: mujoco.MjSpec, goal: str = "") -> None:
     # The names are those of the scenes that ship; an arm's own file may have them already.
     cameras, bodies = {c.name for c in spec.cameras}, {b.name for b in spec.bodies}
     world.add_light(pos=[0.2, -1.6, 2.6], dir=[0.2, 0.6, -0.9], directional=True)
-    world.add_geom(
-        type=mujoco.mjtGeom.mjGEOM_PLANE,
-        size=[4.0, 4.0, 0.1],
-        rgba=[0.8, 0.81, 0.82, 1.0],
-        contype=0,
-        conaffinity=0,
-    )
+    _add_sky_and_floor(spec)
     for name, place in _CAMERAS.items():
         if name not in cameras:
             world.add_camera(
@@ -52,6 +49,38 @@ def surround(spec: mujoco.MjSpec, goal: str = "") -> None:
         # The site as a body, whose pose is observed as that of an object.
         site = next(site for site in spec.sites if site.name == GRIP)
         site.parent.add_body(name=GRIP, pos=site.pos, quat=site.quat)
+
+
+def _add_sky_and_floor(spec: mujoco.MjSpec) -> None:
+    """Add a bright sky, unless the arm's file has one, and a floor with tiles."""
+    if all(texture.type != mujoco.mjtTexture.mjTEXTURE_SKYBOX for texture in spec.textures):
+        spec.add_texture(
+            name=_SKY,
+            type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
+            builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
+            rgb1=[0.86, 0.89, 0.93],
+            rgb2=[0.45, 0.55, 0.68],
+            width=256,
+            height=512,
+        )
+    spec.add_texture(
+        name=_FLOOR,
+        type=mujoco.mjtTexture.mjTEXTURE_2D,
+        builtin=mujoco.mjtBuiltin.mjBUILTIN_CHECKER,
+        rgb1=[0.80, 0.81, 0.82],
+        rgb2=[0.74, 0.75, 0.77],
+        width=256,
+        height=256,
+    )
+    tiles = spec.add_material(name=_FLOOR, texrepeat=[4, 4], texuniform=True, specular=0.1)
+    tiles.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = _FLOOR
+    spec.worldbody.add_geom(
+        type=mujoco.mjtGeom.mjGEOM_PLANE,
+        size=[4.0, 4.0, 0.1],
+        material=_FLOOR,
+        contype=0,
+        conaffinity=0,
+    )
 
 
 def _add_goal(world: mujoco.MjsBody, name: str) -> None:

@@ -44,7 +44,7 @@ def main(args: argparse.Namespace) -> int:
         low, high = report["ci95"]
         sys.stdout.write(
             f"success {report['success_rate']:.3f} (95 % interval {low:.3f} to {high:.3f}, "
-            f"{report['episodes']} episodes)  "
+            f"{report['episodes']} episode{'s' if report['episodes'] != 1 else ''})  "
             + "  ".join(_figures(report, of_hand=saved.spec.joint_names[:3] == HAND))
             + "\n"
         )

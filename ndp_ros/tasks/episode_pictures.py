@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ndp_ros.control.arm_model import GRIP
 from ndp_ros.errors import TaskError
 from ndp_ros.pictures.style import ERROR, GOAL, MEASURED, OBJECT, PLANNED, picture
 from ndp_ros.tasks.recording import Recording
 
 _WIDE = 0.2
 """Least half-width of the view from above [m]."""
+_LONG = 1.0
+"""Length from which on an axis in space has fewer numbers [m]."""
+_LONGEST = 13
+"""Letters of a line of a joint's name beside its row."""
+_MARKERS = "PDv^*"
+"""Markers of objects, in their order."""
 _MARGIN = 0.12
 """Free space around what is drawn in space [m]."""
 
@@ -44,7 +53,7 @@ def draw_joints(recording: Recording, path: Path, title: str = "") -> None:
             error = 1e3 * (measured[:, joint] - planned[:, joint])
             off.axhline(0.0, color="0.75", lw=0.8)
             off.plot(times, error, color=ERROR, lw=1.0)
-            ax.set_ylabel(f"{recording.joint_names[joint]}\n[rad]", fontsize=8)
+            ax.set_ylabel(f"{_wrapped(recording.joint_names[joint])}\n[rad]", fontsize=8)
             note = f"rms {np.sqrt(np.mean(error**2)):.1f}, most {np.abs(error).max():.1f} mrad"
             off.text(0.99, 0.98, note, transform=off.transAxes, **plate)
             off.margins(y=0.3)
@@ -92,7 +101,8 @@ def draw_hand(recording: Recording, path: Path, title: str = "") -> None:
         low, high = above.get_ylim()
         above.set_ylim(min(low, -_WIDE), max(high, _WIDE))
         handles, labels = space.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(7, len(labels)))
+        rows = 1 + len(labels) // 8
+        figure.legend(handles, labels, loc="outside lower center", ncols=-(-len(labels) // rows))
         figure.suptitle(title or _title(recording))
 
 
@@ -106,20 +116,25 @@ def _draw_paths(ax: Any, recording: Recording, axes: tuple[int, ...]) -> None:
     ax.plot(*at.T, ls="", marker="o", ms=2.5, color=MEASURED, label="new segment")
     ax.plot(*([0.0],) * len(axes), ls="", marker="s", ms=6, color="0.5", label="base")
     flight = recording.flight()
-    for name in recording.objects:
+    if flight is not None:
+        name, release, landing = flight
         way = recording.path_of(name)[:, axes]
-        if flight is not None and name == flight[0]:
-            _, release, landing = flight
-            ax.plot(*way[release : landing + 1].T, color=OBJECT, ls="--", label=f"{name} in flight")
-            ax.plot(*way[[release]].T, ls="", marker="o", ms=6, color=ERROR, label="release")
-            ax.plot(*way[[landing]].T, ls="", marker="X", ms=7, color=OBJECT, label="landing")
-        else:
-            ax.plot(*way.T, color=GOAL, lw=1.2)
-            ax.plot(*way[[-1]].T, ls="", marker="P", ms=7, color=GOAL, label=name)
+        ax.plot(*way[release : landing + 1].T, color=OBJECT, ls="--", label=f"{name} in flight")
+        ax.plot(*way[[release]].T, ls="", marker="o", ms=6, color=ERROR, label="release")
+        ax.plot(*way[[landing]].T, ls="", marker="X", ms=7, color=OBJECT, label="landing")
+    # The hand has a path of its own, and what flies has one already.
+    drawn = {GRIP, flight[0] if flight is not None else GRIP}
+    others = (name for name in recording.objects if name not in drawn)
+    for name, marker in zip(others, itertools.cycle(_MARKERS)):
+        way = recording.path_of(name)[:, axes]
+        ax.plot(*way.T, color=GOAL, lw=1.2)
+        ax.plot(*way[[-1]].T, ls="", marker=marker, ms=7, color=GOAL, label=name)
 
 
 def _frame(ax: Any, recording: Recording) -> None:
     """Give the three axes one scale, with room for all that is drawn."""
+    from matplotlib.ticker import MultipleLocator
+
     every = [np.array(recording.hand), np.array(recording.hand_setpoint), np.zeros((1, 3))]
     every += [recording.path_of(name) for name in recording.objects]
     points = np.concatenate(every)
@@ -127,19 +142,11 @@ def _frame(ax: Any, recording: Recording) -> None:
     ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), zlim=(low[2], high[2]))
     ax.set_box_aspect(high - low, zoom=0.88)
     ax.set(xlabel="x [m]", ylabel="y [m]", zlabel="z [m]")
-    for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
-        axis.labelpad = 0
     ax.view_init(elev=22, azim=-62)
     for axis, span in zip((ax.xaxis, ax.yaxis, ax.zaxis), high - low, strict=True):
         axis.set_pane_color((1.0, 1.0, 1.0, 0.0))
-        axis.set_major_locator(_every(span))
-
-
-def _every(span: float) -> Any:
-    """Return ticks in steps that leave room between them: a short axis has few."""
-    from matplotlib.ticker import MultipleLocator
-
-    return MultipleLocator(0.5 if span > 1.0 else 0.25)
+        axis.labelpad = 0 if span > _LONG else 5  # there the numbers have one digit more
+        axis.set_major_locator(MultipleLocator(0.5 if span > _LONG else 0.25))
 
 
 def _mark_segments(ax: Any, recording: Recording) -> None:
@@ -150,6 +157,16 @@ def _mark_segments(ax: Any, recording: Recording) -> None:
     flight = recording.flight()
     if flight is not None:
         ax.axvline(recording.times[flight[1]], color=OBJECT, lw=1.2, label="release", zorder=1)
+
+
+def _wrapped(name: str) -> str:
+    """Return a name in lines that are no longer than a row of joints is high."""
+    lines = [""]
+    for part in re.findall(r"[^_/.-]*[_/.-]?", name):
+        if len(lines[-1]) + len(part) > _LONGEST and lines[-1]:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def _title(recording: Recording) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ndp_ros.control.arm_model import GRIP
 from ndp_ros.errors import TaskError
 from ndp_ros.pictures.paper import Paper, rgb
 from ndp_ros.pictures.style import ERROR, GOAL, OBJECT, PLANNED
@@ -176,6 +177,8 @@ class _Scene:
         base = self._project([np.zeros(3)], paper.size)
         paper.label(base[0], f"arm ({self._replay.task.arm})", "#ffffff")
         for name in recording.objects:
+            if name == GRIP:  # the hand, whose path is labelled
+                continue
             if self._flight is None or name != self._flight[0]:
                 at = self._project([recording.poses[sample][name][:3]], paper.size)
                 paper.label(at[0], name, "#ffffff")
