@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 
 import mujoco
@@ -243,6 +245,25 @@ def test_a_mistake_in_an_arm_file_is_one_line_that_says_what_to_do(
     assert cli.main(["check", str(crane)]) == 2
     said = capsys.readouterr().err
     assert words in said and len(said.splitlines()) == 1
+
+
+def test_the_arm_file_of_the_page_is_sound_and_check_says_what_the_page_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (UR5E.parents[2] / "docs" / "own_arm.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", page, re.S | re.M)
+    folder = tmp_path / "my_arm"
+    folder.mkdir()
+    (folder / "arm.yaml").write_text(block)
+    shutil.copy(UR5E.parent / "ur5e.xml", folder)
+    monkeypatch.chdir(folder)
+    assert cli.main(["check", "arm.yaml"]) == 0
+    said = capsys.readouterr().out
+    shown = page.partition("    arm.yaml: sound arm\n")[2].partition("\n\n")[0].splitlines()
+    assert len(shown) > 4
+    for line in shown:
+        parts = re.split(r"\.\.\.|7e-14", line.strip())  # rounding differs between machines
+        assert re.search(".*".join(map(re.escape, parts)), said), line
 
 
 def test_an_arm_that_does_not_exist_is_refused_with_those_there_are(tmp_path: Path) -> None:
