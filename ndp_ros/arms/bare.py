@@ -36,8 +36,8 @@ def surround(spec: mujoco.MjSpec, goal: str = "") -> None:
     world = spec.worldbody
     # The names are those of the scenes that ship; an arm's own file may have them already.
     cameras, bodies = {c.name for c in spec.cameras}, {b.name for b in spec.bodies}
-    world.add_light(pos=[0.2, -1.6, 2.6], dir=[0.2, 0.6, -0.9], directional=True)
     _add_sky_and_floor(spec)
+    _add_lights(spec)
     for name, place in _CAMERAS.items():
         if name not in cameras:
             world.add_camera(
@@ -81,6 +81,26 @@ def _add_sky_and_floor(spec: mujoco.MjSpec) -> None:
         contype=0,
         conaffinity=0,
     )
+
+
+def _add_lights(spec: mujoco.MjSpec) -> None:
+    """Add the lights of the scenes that ship: one with shadows, one opposite, and the camera's."""
+    spec.worldbody.add_light(
+        directional=True,
+        pos=[0.2, -1.6, 2.6],
+        dir=[0.2, 0.6, -0.9],
+        diffuse=[0.55, 0.55, 0.52],
+        specular=[0.25, 0.25, 0.25],
+    )
+    spec.worldbody.add_light(
+        directional=True,
+        pos=[1.5, 2.0, 2.0],
+        dir=[-0.4, -0.6, -0.7],
+        diffuse=[0.18, 0.20, 0.24],
+        castshadow=False,
+    )
+    head = spec.visual.headlight
+    head.ambient, head.diffuse, head.specular = [0.35] * 3, [0.35] * 3, [0.1] * 3
 
 
 def _add_goal(world: mujoco.MjsBody, name: str) -> None:
