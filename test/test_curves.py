@@ -19,7 +19,7 @@ from ndp_ros.errors import TrainingError
 from ndp_ros.paper.figures import FIG8
 from ndp_ros.pictures.style import METHOD_COLOURS, Look, looks
 from ndp_ros.training.config import PpoConfig, RunConfig
-from ndp_ros.training.curve_pictures import draw_band
+from ndp_ros.training.curve_pictures import draw, draw_band
 from ndp_ros.training.curves import (
     Curve,
     area,
@@ -206,6 +206,18 @@ def test_a_study_of_runs_with_one_evaluation_has_markers(
     run = {"row": "throw-base", "seed": 0, "status": "done", "curve": [point]}
     FIG8.pictures({"runs": [run]}, tmp_path)
     assert all(axes.containers for axes in seen if axes.axison)
+
+
+def test_a_tracking_error_is_drawn_in_thousandths_without_a_power_of_ten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Axes] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: seen.extend(self.axes))
+    x = np.array([0.0, 1.0])
+    group = band([Curve("a", 0, x, np.array([0.0004, 0.0008]))])
+    draw([group], "eval_tracking_rms", "samples", tmp_path / "tracking.png")
+    assert "[mrad" in seen[0].get_ylabel()
+    assert seen[0].yaxis.get_major_formatter()(0.0005, 0) == "0.5"
 
 
 def test_a_long_title_is_broken_into_lines_that_fit(tmp_path: Path) -> None:

@@ -281,6 +281,14 @@ def test_long_names_of_joints_stay_beside_their_own_rows(
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
+def test_a_policy_that_decides_at_every_step_is_drawn_without_a_line_for_each(
+    swung: Recording, tmp_path: Path, drawn: list[Figure]
+) -> None:
+    draw_joints(replace(swung, segments=list(swung.times[::2])), tmp_path / "ppo.png")
+    assert len(swung.times) > 80
+    assert len(drawn[0].axes[0].lines) == 3  # planned, measured and the release
+
+
 def test_objects_differ_in_a_picture_and_the_hand_is_none_of_them(
     swung: Recording, tmp_path: Path, drawn: list[Figure]
 ) -> None:

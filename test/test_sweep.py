@@ -10,6 +10,7 @@ from ndp_ros.cli import main
 from ndp_ros.commands.sweep import STUDY, Dimension, dimension
 from ndp_ros.errors import TrainingError
 from ndp_ros.files import read_yaml
+from ndp_ros.training.logs import read_progress
 
 SMALL = [
     "toy_task:Toy-v0",
@@ -73,4 +74,15 @@ def test_a_figure_that_the_log_lacks_is_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.syspath_prepend("test")
     words = ("--over", "k=2,5", "--figure", "glory", "--out", str(tmp_path / "s"))
     assert main(["sweep", *SMALL, *words]) == 2
-    assert "--figure: 'glory' is not one of" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--figure: 'glory' is not one of" in line
+    assert not (tmp_path / "s").exists()
+
+
+def test_batches_between_evaluations_are_no_part_of_the_search(tmp_path, capsys, monkeypatch):
+    monkeypatch.syspath_prepend("test")
+    words = ("--over", "k=2,5", "--trials", "1", "--out", str(tmp_path / "s"))
+    assert main(["sweep", *SMALL, "--checkpoint-every", "2", *words]) == 0
+    rows = read_progress(tmp_path / "s" / "trial-0000")
+    assert [row["eval_success"] != "" for row in rows] == [False, True]
+    assert "Traceback" not in capsys.readouterr().err

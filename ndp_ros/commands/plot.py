@@ -96,7 +96,7 @@ def _draw_curves(args: argparse.Namespace, folders: Sequence[Path]) -> int:
     for row in rows:
         low, high = row["ci95"]
         sys.stdout.write(
-            f"{row['label']}: {args.figure} {row['iqm']:.3f} ({low:.3f} to {high:.3f}, "
+            f"{row['label']}: {args.figure} {row['iqm']:.4g} ({low:.4g} to {high:.4g}, "
             f"{row['seeds']} seed{'s' * (row['seeds'] != 1)}) at {row['at']:.0f} {args.against}\n"
         )
     return 0

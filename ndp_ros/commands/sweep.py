@@ -18,6 +18,7 @@ from ndp_ros.errors import TrainingError
 from ndp_ros.files import require_folder
 from ndp_ros.training.config import RunConfig
 from ndp_ros.training.experiments import Layer, combined
+from ndp_ros.training.logs import COLUMNS
 from ndp_ros.training.provenance import as_typed
 
 if TYPE_CHECKING:
@@ -58,12 +59,14 @@ def main(args: argparse.Namespace) -> int:
     layers = read_layers(args)
     fixed = from_mapping(RunConfig, combined(layers))
     dimensions = [dimension(text) for text in args.over]
+    if args.figure not in COLUMNS:
+        raise TrainingError.choice("--figure", args.figure, COLUMNS)
     folder = args.out or Path("runs") / f"{fixed.name.rpartition('-')[0]}-sweep"
     require_folder(folder, "--out")
     folder.mkdir(parents=True, exist_ok=True)
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # an error is one line, and ours
     study = optuna.create_study(
         storage=f"sqlite:///{folder / STUDY}",
         study_name=f"{fixed.task} {fixed.method} {args.figure}",
@@ -79,7 +82,7 @@ def main(args: argparse.Namespace) -> int:
         return _run(trial, config, _folder(folder, trial), args.figure)
 
     def tell(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-        text = "ended early" if trial.value is None else f"{trial.value:.3f}"
+        text = "ended early" if trial.value is None else f"{trial.value:.4g}"
         sys.stderr.write(f"trial {trial.number}: {text}  {trial.params}\n")
 
     ended = optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED
@@ -87,7 +90,7 @@ def main(args: argparse.Namespace) -> int:
     if len(study.get_trials(deepcopy=False, states=ended)) < args.trials:
         study.optimize(objective, callbacks=[tell, stop])
     for trial in _ranked(study)[:5]:
-        sys.stdout.write(f"{trial.value:.3f}  {_folder(folder, trial)}  {trial.params}\n")
+        sys.stdout.write(f"{trial.value:.4g}  {_folder(folder, trial)}  {trial.params}\n")
     return 0
 
 
@@ -147,9 +150,7 @@ def _run(trial: optuna.Trial, config: RunConfig, folder: Path, figure: str) -> f
     values: list[float] = []
 
     def watch(row: Mapping[str, Any]) -> None:
-        if figure not in row:
-            raise TrainingError.choice("--figure", figure, row)
-        if row.get("eval_success") is not None and row[figure] is not None:
+        if row.get("eval_success") is not None and row.get(figure) is not None:
             values.append(float(row[figure]))
             trial.report(values[-1], int(row["samples"]))
             if trial.should_prune():
@@ -157,7 +158,7 @@ def _run(trial: optuna.Trial, config: RunConfig, folder: Path, figure: str) -> f
 
     train(config, folder, command=as_typed(sys.argv[1:]), quiet=True, watch=watch)
     if not values:
-        raise TrainingError(f"{folder} was never evaluated: set evaluation_episodes")
+        raise TrainingError(f"{folder} has no {figure} at an evaluation: set evaluation_episodes")
     return values[-1]
 
 

@@ -20,6 +20,8 @@ _LONG = 1.0
 """Length from which on an axis in space has fewer numbers [m]."""
 _LONGEST = 13
 """Letters of a line of a joint's name beside its row."""
+_MARKED = 40
+"""Most borders of segments that are marked; more would hide the curves."""
 _MARKERS = "PDv^*"
 """Markers of objects, in their order."""
 _MARGIN = 0.12
@@ -150,8 +152,8 @@ def _frame(ax: Any, recording: Recording) -> None:
 
 
 def _mark_segments(ax: Any, recording: Recording) -> None:
-    """Mark where the policy gave a new segment, and the release."""
-    for number, at in enumerate(recording.segments):
+    """Mark where the policy gave a new segment, if there are not too many, and the release."""
+    for number, at in enumerate(recording.segments if len(recording.segments) <= _MARKED else ()):
         label = "new segment" if number == 0 else "_"
         ax.axvline(at, color="0.6", lw=0.7, ls=(0, (2, 2)), label=label, zorder=1)
     flight = recording.flight()

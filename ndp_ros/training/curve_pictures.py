@@ -26,12 +26,14 @@ AXES = {
     "success": "success while training",
     "eval_return": "return, deterministic evaluation",
     "return": "return while training",
-    "tracking_rms": "tracking error, rms [rad]",
-    "eval_tracking_rms": "tracking error in evaluation, rms [rad]",
+    "tracking_rms": "tracking error, rms [mrad; of a hand mm]",
+    "eval_tracking_rms": "tracking error in evaluation, rms [mrad; of a hand mm]",
     "max_joint_speed": "fastest joint [rad/s]",
     "eval_max_joint_speed": "fastest joint in evaluation [rad/s]",
 }
 """Names of columns of a run's log on an axis, with units."""
+_THOUSANDTHS = ("tracking_rms", "eval_tracking_rms")
+"""Columns that are drawn in thousandths of the log's unit."""
 
 
 def draw_band(axes: Any, group: Band, label: str, look: Look) -> None:
@@ -90,6 +92,8 @@ def draw(groups: Sequence[Band], figure: str, against: str, path: Path, title: s
             draw_band(axes, group, label, found[group.label])
         axes.set(xlabel=AXES.get(against, against), ylabel=AXES.get(figure, figure))
         thousands(axes.xaxis)
+        if figure in _THOUSANDTHS:
+            axes.yaxis.set_major_formatter(lambda value, _: f"{1e3 * value:.6g}")
         if "success" in figure:
             axes.set_ylim(-0.02, 1.02)
         axes.set_title(textwrap.fill(title, _WIDTH))
