@@ -48,6 +48,8 @@ TypeAliasForwardRef.__repr__ = lambda self: self.name  # as it is shown inside o
 autodoc_type_aliases = {name: name for name in ("Array", "ArrayLike", "Observation", "Tensors")}
 napoleon_use_rtype = False
 
+highlight_language = "bash"  # of a block that names none
+
 html_theme = "furo"
 html_title = "ndp_ros"
 html_static_path = ["static"]
@@ -119,6 +121,18 @@ def _link_sources(app: Any, doctree: Any) -> None:
             node.replace_self(nodes.reference("", "", *node.children, refuri=uri, internal=True))
 
 
+def _name_pages(app: Any, doctree: Any, page: str) -> None:
+    """Show the title of a page where a link shows the name of its file."""
+    from docutils import nodes
+
+    for node in doctree.findall(nodes.reference):
+        if node.get("internal") and node.astext().endswith(".md") and "refuri" in node:
+            path = Path(page).parent / node["refuri"].partition("#")[0]
+            title = app.env.titles.get(os.path.normpath(path).removesuffix(".html"))
+            if title is not None:
+                node.children = [nodes.inline("", title.astext())]
+
+
 def _source_pages(app: Any) -> Iterator[tuple[str, dict[str, str], str]]:
     """Yield a page for each source file that others link to."""
     for name in sorted(_linked):
@@ -160,6 +174,7 @@ def setup(app: Any) -> None:
     """Write formulas as MathML, which browsers show without a script; add pages and links."""
     app.connect("source-read", _complete)
     app.connect("doctree-read", _link_sources, priority=100)  # before downloads are collected
+    app.connect("doctree-resolved", _name_pages)
     app.connect("html-collect-pages", _source_pages)
     app.add_html_math_renderer(
         "mathml", (_skip_node(_inline), _nothing), (_skip_node(_block), _nothing)
