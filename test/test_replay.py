@@ -289,6 +289,17 @@ def test_a_policy_that_decides_at_every_step_is_drawn_without_a_line_for_each(
     assert len(drawn[0].axes[0].lines) == 3  # planned, measured and the release
 
 
+def test_time_counts_from_the_first_segment_where_it_is_known_only(
+    swung: Recording, tmp_path: Path, drawn: list[Figure]
+) -> None:
+    for segments in (swung.segments, []):  # a bag has none
+        draw_joints(replace(swung, segments=segments), tmp_path / "throw.png")
+    assert [figure.axes[-1].get_xlabel() for figure in drawn] == [
+        "time from the first segment [s]",
+        "time [s]",
+    ]
+
+
 def test_objects_differ_in_a_picture_and_the_hand_is_none_of_them(
     swung: Recording, tmp_path: Path, drawn: list[Figure]
 ) -> None:

@@ -65,8 +65,9 @@ def draw_joints(recording: Recording, path: Path, title: str = "") -> None:
                 one.set_xlim(times[0], times[-1])
         grid[0, 0].set_title("joint angle")
         grid[0, 1].set_title("measured − planned [mrad]")
+        since = "time from the first segment [s]" if recording.segments else "time [s]"
         for ax in grid[-1]:
-            ax.set_xlabel("time from the first segment [s]")
+            ax.set_xlabel(since)
         lines = dict(zip(*grid[0, 0].get_legend_handles_labels()[::-1], strict=True))
         figure.legend(
             list(lines.values()), list(lines), loc="outside lower center", ncols=len(lines)
