@@ -175,6 +175,20 @@ def test_phi_rests_while_a_topic_is_silent_and_diagnostics_name_it(system: Syste
     system.next_segments(1)
 
 
+def test_a_node_without_any_first_message_waits_a_while_before_it_warns(tmp_path: Path) -> None:
+    with ros_system(tmp_path) as ros:
+        seen = ros.listen(DiagnosticArray, "/diagnostics")
+        ros.start_node("policy_node", checkpoint=str(tiny_checkpoint(tmp_path / "tiny")))
+        ros.until(
+            lambda: (s := status(seen, "policy_node")) and "observation incomplete" in s.message,
+            "a warning",
+        )
+        reports = [s for message in seen for s in message.status if s.name == "policy_node"]
+    assert reports[-1].level == DiagnosticStatus.WARN
+    waits = [s.level for s in reports if s.message.startswith("waiting for joint_states")]
+    assert waits and set(waits) == {DiagnosticStatus.OK}
+
+
 def test_stale_stamps_do_not_pass_as_fresh(system: System) -> None:
     """A replayed or hung driver sends on, but its stamps are old."""
     system.world.delay = 5.0

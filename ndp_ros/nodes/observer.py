@@ -31,6 +31,8 @@ from ndp_ros.observation import (
 Array = NDArray[np.float64]
 
 JOINT_STATES, SETPOINT = "joint_states", "ndp/setpoint"
+NOT_YET = "not received yet"
+"""Reason for which a topic without any message is missing."""
 _Reading = dict[str, Array] | str
 """Values by field, or the reason for which a message cannot be used."""
 
@@ -103,7 +105,7 @@ class Observer:
         self._sizes = {f.name: f.size for f in self.fields}
         self._values: dict[str, Array] = {}
         self._stamps: dict[str, float] = {}
-        self._problems = dict.fromkeys(self._topics.values(), "not received yet")
+        self._problems = dict.fromkeys(self._topics.values(), NOT_YET)
         self._companions = {JOINT_STATES} if {JOINT_STATES, SETPOINT} <= {*self.topics} else set()
         """Topics whose messages are expected to carry the stamp of a setpoint."""
         self._incomplete = 0

@@ -38,6 +38,7 @@ from ndp_ros.nodes.lifecycle import NdpNode
 from ndp_ros.nodes.messages import Parameters, parameters_to_message, seconds
 from ndp_ros.nodes.observer import (
     JOINT_STATES,
+    NOT_YET,
     SETPOINT,
     Observer,
     pose_topic,
@@ -49,6 +50,8 @@ NAME = "policy_node"
 
 _RECENT = 2.0
 """Time for which joint states of another publisher are worth a warning [s]."""
+_START = 5.0
+"""Time after the activation in which no first message is nothing to warn of [s]."""
 _SWITCH_INTERVAL = 2e-4
 """Time after which a thread gives the interpreter to another one that waits for it [s]."""
 
@@ -92,6 +95,7 @@ class PolicyNode(NdpNode):
         """Time at which the next segment is due on the arm's clock [s]."""
         self._arm_clock = self._ran = -math.inf
         self._trouble: list[str] = []
+        self._started = -math.inf
         self._config = PolicyNodeConfig(checkpoint="")
         self._clock_of_stamps = clock_of_stamps(self)
         self._foreign, self._foreign_at = 0, -math.inf
@@ -123,6 +127,7 @@ class PolicyNode(NdpNode):
         """Run Φ from the next setpoint on."""
         self._scheduler = scheduling.set_realtime_priority(self._config.node_priority)
         self._running, self._due = True, -math.inf
+        self._started = time.monotonic()
 
     def deactivate(self) -> None:
         """Stop running Φ."""
@@ -351,6 +356,9 @@ class PolicyNode(NdpNode):
         if missing:
             values["missing"] = "; ".join(missing)
             topics = ", ".join(phrase.split(" ")[0] for phrase in missing)
+            starting = time.monotonic() - self._started < _START
+            if starting and any(NOT_YET in phrase for phrase in missing):
+                return Health(diagnostics.OK, f"waiting for {topics}", values)
             return Health(diagnostics.WARN, f"observation incomplete: {topics}", values)
         foreign, now = self._observer.foreign if self._observer is not None else 0, time.monotonic()
         values["joint_states_without_setpoint"] = foreign
