@@ -6,6 +6,7 @@ Names relative to the share folder are the same in a source tree, after ``pip in
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from pathlib import Path
@@ -66,4 +67,8 @@ def find_checkpoint(name: str | Path) -> Path:
     listed = ", ".join(sorted(shipped)) or "none"
     if not str(name):
         raise ConfigError(f"checkpoint is '': name a folder, or one that ships ({listed})")
-    raise ConfigError(f"no checkpoint folder {name}, and none of that name ships (those: {listed})")
+    near = difflib.get_close_matches(str(name), shipped, 1)
+    meant = f": did you mean {near[0]}?" if near else ""
+    raise ConfigError(
+        f"no checkpoint folder {name}, and none of that name ships (those: {listed}){meant}"
+    )

@@ -656,13 +656,15 @@ def test_a_summary_has_means_and_the_largest_of_maxima() -> None:
     assert summary["miss"] == 0.5
 
 
-def test_a_misspelt_command_or_option_is_answered_by_the_nearest(
+def test_a_misspelt_command_option_or_checkpoint_is_answered_by_the_nearest(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert ndp("trian") == 2
     assert "'trian' is no command: did you mean train? (see ndp --help)" in one_line(capsys)
     assert ndp("train", "throw", "--sedd", "3") == 2
     assert "did you mean --seed or --seeds?" in one_line(capsys)
+    assert ndp("eval", "jaco_pik") == 2
+    assert one_line(capsys).endswith("did you mean jaco_pick?\n")
 
 
 def test_help_fits_on_a_screen_and_help_all_names_every_option(
