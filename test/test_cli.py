@@ -708,13 +708,16 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatc
 def test_the_doctor_says_what_is_broken_and_what_to_do(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    there = doctor.has_module
-    monkeypatch.setattr(doctor, "has_module", lambda name: name != "torch" and there(name))
+    there, absent = doctor.has_module, ("torch", "optuna")
+    monkeypatch.setattr(doctor, "has_module", lambda name: name not in absent and there(name))
     assert ndp("doctor", "--json") == 1
     report = json.loads(capsys.readouterr().out)
     assert report["broken"] == ["extra train"]
     found = {one["name"]: one for one in report["checks"]}
     assert found["extra train"]["advice"] == "pip install 'ndp_ros[train]'"
+    assert re.search(
+        r"pip install 'ndp_ros\[\.\.\.\]' for .*sweep", found["optional extras"]["text"]
+    )
     assert {"python", "drawing", "real time", "cores", "shared memory"} <= found.keys()
     assert all(one["advice"] for one in found.values() if one["state"] != doctor.OK)
 

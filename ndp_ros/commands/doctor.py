@@ -32,6 +32,17 @@ examples:
 OK, WARNING, BROKEN = "ok", "warning", "broken"
 _MARKS = {OK: ("✓", "green"), WARNING: ("!", "yellow"), BROKEN: ("✗", "red")}
 _PYTHON = ((3, 11), (3, 13))
+_OPTIONAL = {
+    "track": "wandb",
+    "sweep": "optuna",
+    "hub": "huggingface_hub",
+    "onnx": "onnxruntime",
+    "lerobot": "pyarrow",
+    "bag": "rosbags",
+    "bench": "stable_baselines3",
+    "cluster": "submitit",
+}
+"""A module of each extra that single commands need."""
 _LEAST_CORES, _LEAST_SHARED = 2, 64 << 20
 
 
@@ -111,6 +122,10 @@ def _packages() -> Iterator[Finding]:
         else:
             versions = ", ".join(_version(name) for name in modules[:2])
             yield Finding(f"extra {extra}", OK, versions)
+    there = [extra for extra, module in _OPTIONAL.items() if has_module(module)]
+    absent = [extra for extra in _OPTIONAL if extra not in there]
+    ways = f"; pip install 'ndp_ros[...]' for {', '.join(absent)}" if absent else ""
+    yield Finding("optional extras", OK, f"{', '.join(there) or 'none'}{ways}")
 
 
 def has_module(module: str) -> bool:
