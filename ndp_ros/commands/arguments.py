@@ -43,8 +43,9 @@ class OneLineParser(argparse.ArgumentParser):
             common: Names of the options, such as ``"seed"`` for ``--seed``.
         """
         self._common = {*common, "help", "help_all"}
-        names = [a.metavar or a.dest for a in self._actions if not a.option_strings]
-        self.usage = f"{self.prog} {' '.join(map(str, names))} [options]".replace("  ", " ")
+        names = [str(a.metavar or a.dest) for a in self._actions if not a.option_strings]
+        names += [f"{a.option_strings[0]} {a.metavar}" for a in self._actions if _must_be_given(a)]
+        self.usage = " ".join((self.prog, *names, "[options]"))
         self.add_argument("--help-all", action=_HelpAll, nargs=0, help="show every option and exit")
 
     def format_help(self) -> str:
@@ -86,6 +87,10 @@ class OneLineParser(argparse.ArgumentParser):
             message = _HEADING.sub(lambda found: paint(found[1], "bold", file), message)
         file.write(message)
         file.flush()
+
+
+def _must_be_given(action: argparse.Action) -> bool:
+    return bool(action.option_strings) and action.required
 
 
 class _HelpAll(argparse.Action):

@@ -8,6 +8,7 @@ import logging
 import sys
 from typing import Any
 
+from ndp_ros.commands.arguments import OneLineParser
 from ndp_ros.config import add_arguments, from_arguments
 from ndp_ros.emulator.config import EmulatorConfig
 
@@ -19,7 +20,14 @@ Then in another terminal: ros2 launch ndp_ros jaco_throw.launch.py robot_ip:=127
 """
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+COMMON = (
+    *("arm", "scene", "scene_seed", "host", "port", "udp_port", "control_port"),
+    *("username", "password", "watchdog", "loss", "delay", "jitter", "json"),
+)
+"""Options that ``--help`` shows; ``--help-all`` shows the others too."""
+
+
+def configure(parser: OneLineParser) -> None:
     """Add the arguments."""
     parser.epilog = _EPILOG
     parser.add_argument("protocol", choices=["kortex"], help="Protocol to speak.")
@@ -32,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="Exit at the end of standard input, and so with the parent process.",
     )
     add_arguments(parser, EmulatorConfig)
+    parser.abridge(COMMON)
 
 
 def main(args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ import os
 from ndp_ros.bringup.arm import HardwareConfig, notice, processes
 from ndp_ros.bringup.process import set_default_environment
 from ndp_ros.bringup.supervisor import Supervisor, print_line
+from ndp_ros.commands.arguments import OneLineParser
 from ndp_ros.config import add_arguments, from_arguments
 
 _EPILOG = """\
@@ -27,11 +28,19 @@ examples:
 """
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+COMMON = (
+    *("checkpoint", "arm", "hardware", "robot_ip", "credentials_file", "username", "dry_run"),
+    *("command_mode", "controller", "runtime", "rate", "objects", "follow_for", "out", "verbose"),
+)
+"""Options that ``--help`` shows; ``--help-all`` shows the others too."""
+
+
+def configure(parser: OneLineParser) -> None:
     """Add the arguments."""
     parser.epilog = _EPILOG
     add_arguments(parser, HardwareConfig)
     parser.add_argument("--verbose", action="store_true", help="show the logs of the nodes")
+    parser.abridge(COMMON)
 
 
 def main(args: argparse.Namespace) -> int:

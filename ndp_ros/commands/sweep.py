@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ndp_ros.commands.arguments import positive
-from ndp_ros.commands.train import add_config_arguments, read_layers
+from ndp_ros.commands.arguments import OneLineParser, positive
+from ndp_ros.commands.train import COMMON, add_config_arguments, read_layers
 from ndp_ros.config import Field, from_mapping, leaves, nest
 from ndp_ros.errors import TrainingError
 from ndp_ros.files import require_folder
@@ -38,7 +38,7 @@ examples:
 STUDY = "study.db"
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure(parser: OneLineParser) -> None:
     """Add the arguments."""
     parser.epilog = _EPILOG
     add_config_arguments(parser)
@@ -52,6 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder (default: runs/TASK-METHOD-sweep)"
     )
+    parser.abridge(("over", "trials", "figure", *COMMON))
 
 
 def main(args: argparse.Namespace) -> int:
