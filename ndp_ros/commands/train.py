@@ -75,7 +75,7 @@ def configure(parser: OneLineParser) -> None:
         metavar="N",
         help=f"film an episode at every N-th evaluation, into {FILMS}/ of the run",
     )
-    parser.abridge(COMMON)
+    parser.abridge((*COMMON, "film_every"))
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
