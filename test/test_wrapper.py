@@ -146,6 +146,17 @@ def test_an_ndp_trains_on_an_environment_by_its_name(tmp_path):
     assert (last / "config.json").exists()
 
 
+@pytest.mark.parametrize("method", ["ndp-td3", "dyn-e"])
+def test_off_policy_methods_learn_in_an_environment_by_its_name(method, tmp_path):
+    out = tmp_path / "run"
+    words = ["train", "Pendulum-v1", "--method", method, "--samples", "1600", "--out", str(out)]
+    words += ["--environments", "2", "--workers", "1", "--evaluation-episodes", "1"]
+    words += ["--random-steps", "400", "--embedding-steps", "20", "--decoder-steps", "20"]
+    assert cli.main([*words, "--warm-up", "400", "--quiet"]) == 0
+    assert read_progress(out)[-1]["eval_return"]
+    assert cli.main(["eval", str(out), "--episodes", "1"]) == 0
+
+
 def test_no_figure_of_joints_is_logged_printed_or_written_where_there_are_none(tmp_path, capsys):
     config = RunConfig(
         task="Pendulum-v1", samples=800, environments=2, workers=1, evaluation_episodes=1

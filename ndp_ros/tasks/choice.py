@@ -89,7 +89,7 @@ class TaskChoice:
                 from ndp_ros.tasks.actions.embedding import Decoder, EmbeddedActions
 
                 decoder = Decoder.load(self.embedding)
-                return cast(TaskEnvironment, EmbeddedActions(made.unwrapped, decoder))
+                return cast(TaskEnvironment, EmbeddedActions(_task_in(made), decoder))
         except NdpError:
             made.close()
             raise

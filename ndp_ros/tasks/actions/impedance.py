@@ -82,7 +82,10 @@ def with_impedance(
     """
     wrapper: type[VariableImpedance] | None = getattr(env, "impedance_wrapper", None)
     if wrapper is None:
-        raise TaskError(f"no impedance control of {env}")
+        raise TaskError(
+            f"no impedance control of {env}: the tasks of this package on an arm have it, and "
+            "Meta-World's; other methods than vices take any task"
+        )
     if space not in wrapper.spaces:
         raise TaskError.choice(f"impedance of {env.arm}", space, wrapper.spaces)
     given = {n: np.atleast_1d(v).tolist() if n != "ramp" else v for n, v in (options or {}).items()}

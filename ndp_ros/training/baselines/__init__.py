@@ -1,1 +1,1 @@
-"""The off-policy learners, which need torch: soft actor-critic, and Dyn-E (TD3 in an embedding)."""
+"""The off-policy learners, which need torch: TD3 over segments, and Dyn-E (TD3 in an embedding)."""
