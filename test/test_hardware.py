@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -26,6 +25,7 @@ from ndp_ros.bringup import checks
 from ndp_ros.bringup.arm import HardwareConfig
 from ndp_ros.bringup.process import ProcessSpec
 from ndp_ros.commands import run
+from ndp_ros.commands.arguments import OneLineParser
 from ndp_ros.config import from_arguments, from_mapping, nest
 from ndp_ros.control.arm import ArmConfig, JointState
 from ndp_ros.emulator.process import EmulatorProcess
@@ -195,7 +195,7 @@ def test_argument_that_does_not_fit_the_backend_is_refused_before_anything_start
 def test_flag_of_the_arm_reaches_the_arm_by_its_name_and_needs_no_other_declaration(
     gen3, free_domain, emulator
 ) -> None:
-    parser = argparse.ArgumentParser()
+    parser = OneLineParser()
     run.configure(parser)
     arguments = [
         "--robot-ip",
