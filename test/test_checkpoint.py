@@ -17,6 +17,8 @@ from ndp_ros.observation import arm_observation, field_slice, observation_size
 from ndp_ros.policies import PolicySpec, initial_tensors
 from ndp_ros.policies.layout import VARIANCE
 
+pytestmark = pytest.mark.live
+
 
 def make_spec(method: str = "ndp", **changes: object) -> PolicySpec:
     values = {

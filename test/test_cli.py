@@ -29,6 +29,8 @@ from ndp_ros.training.evaluation import summarise, wilson
 from ndp_ros.training.experiments import shipped
 from ndp_ros.training.rollouts import Rollouts
 
+pytestmark = pytest.mark.live
+
 TOY = "toy_task:Toy-v0"
 TRAIN = [
     "train",

@@ -30,7 +30,10 @@ from ndp_ros.streaming.mailbox import Mailbox
 from ndp_ros.streaming.recovery import Recovery
 from ndp_ros.streaming.streamer import Streamer
 
-pytestmark = pytest.mark.skipif(bool(compiled.MISSING), reason=compiled.MISSING)
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(bool(compiled.MISSING), reason=compiled.MISSING),
+]
 
 GEN3 = ArmConfig.named("gen3")
 GENTLE = ArmInfo.from_config(GEN3, ("position",))

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.live
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 RUNS = {
     "supervised_fit": (("--steps", "60"), r"step    59  held-out error 0\.\d+"),

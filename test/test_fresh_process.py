@@ -6,6 +6,8 @@ import textwrap
 
 import pytest
 
+pytestmark = pytest.mark.live
+
 DRAWS = ("libosmesa", "libegl", "libgl.so", "libllvm", "_dri.so", "libgallium")
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from ndp_ros.errors import describe
 
+pytestmark = pytest.mark.live
+
 ROOT = Path(__file__).resolve().parent.parent / "ndp_ros"
 MODULES = sorted(ROOT.rglob("*.py"))
 STREAMING_SIDE = (

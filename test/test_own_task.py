@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.live
+
 PAGE = Path(__file__).parents[1] / "docs" / "own_task.md"
 
 

@@ -14,6 +14,8 @@ from ndp_ros.bringup.process import ProcessSpec
 from ndp_ros.bringup.system import SimConfig
 from ndp_ros.errors import ConfigError
 
+pytestmark = pytest.mark.live
+
 HEAVY = ("torch", "safetensors", "mujoco", "pinocchio", "gymnasium", "numpy", "matplotlib")
 
 

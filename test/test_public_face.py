@@ -14,6 +14,8 @@ import ndp_ros
 from ndp_ros.errors import ConfigError
 from ndp_ros.paths import find_checkpoint
 
+pytestmark = pytest.mark.live
+
 NAMES = sorted(set(ndp_ros.__all__) - {"__version__"})
 ERRORS = [name for name in NAMES if name.endswith("Error")]
 

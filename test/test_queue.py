@@ -16,6 +16,8 @@ from ndp_ros.paper import load_study
 from ndp_ros.paper.queue import LOCK, outcomes, select
 from ndp_ros.paper.workers import run_in_processes
 
+pytestmark = pytest.mark.live
+
 
 def status(queue):
     return {o.job.seed: o.status for o in outcomes(queue.jobs, queue.root)}

@@ -31,6 +31,8 @@ from ndp_ros.tasks.replay import Recorder, Replay
 from ndp_ros.tasks.throw import Throw
 from ndp_ros.training import films
 
+pytestmark = pytest.mark.live
+
 
 class Heard(Throw):
     """A throw that writes down what ROS would tell of it."""

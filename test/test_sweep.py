@@ -12,6 +12,8 @@ from ndp_ros.errors import TrainingError
 from ndp_ros.files import read_yaml
 from ndp_ros.training.logs import read_progress
 
+pytestmark = pytest.mark.live
+
 SMALL = [
     "toy_task:Toy-v0",
     "--method",

@@ -7,6 +7,8 @@ import pytest
 
 from ndp_ros.cli import main
 
+pytestmark = pytest.mark.live
+
 SMALL = (
     "train toy_task:Toy-v0 --method ndp --samples 640 --batch-size 320 --minibatches 2 "
     "--environments 2 --workers 1 --checkpoint-every 1 --evaluation-episodes 1 --quiet"
