@@ -131,7 +131,6 @@ def _dispatch(arguments: list[str]) -> int:
         parser = OneLineParser(f"ndp {name}", description)
         command.configure(parser)
         given = parser.parse_args(arguments[1:])
-        # The first import of MuJoCo runs a child process that prints its own traceback at Ctrl-C.
         with interrupts_blocked():
             module = importlib.import_module(command.module)
         return int(module.main(given))

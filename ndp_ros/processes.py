@@ -58,7 +58,11 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """Hold back SIGINT, so that Ctrl-C reaches this process later and children not at all."""
+    """Delay SIGINT for this process, and block it for the children that it starts meanwhile.
+
+    For the start of workers and for imports: the first import of MuJoCo runs a child process that
+    prints its own traceback at Ctrl-C.
+    """
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     # The mask is this thread's and its children's; threads of libraries still take the signal.
     came: list[int] = []

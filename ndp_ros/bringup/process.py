@@ -51,7 +51,7 @@ class ProcessSpec:
 
     @property
     def ros_arguments(self) -> list[str]:
-        """What follows ``--ros-args`` on its command line, without the namespace."""
+        """Command-line arguments that follow ``--ros-args``, without the namespace."""
         arguments = [
             part
             for name, value in self.parameters.items()

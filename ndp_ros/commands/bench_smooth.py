@@ -102,7 +102,7 @@ def main(args: argparse.Namespace) -> int:
 
 @dataclass
 class _Track:
-    """What the arm was asked and did in one episode, tick by tick."""
+    """Commanded and measured motion of one episode, tick by tick."""
 
     commanded: list[Array] = field(default_factory=list)
     """Velocities (n_ticks, n_arm) behind the limiter [rad/s]."""

@@ -119,7 +119,6 @@ def _as_one_of_many(args: argparse.Namespace, config: RunConfig, command: str) -
 
 
 def _train(args: argparse.Namespace, config: RunConfig, command: str) -> int:
-    # The first import of MuJoCo runs a child process that prints its own traceback at Ctrl-C.
     with interrupts_blocked():
         from ndp_ros.training.directory import interrupted
         from ndp_ros.training.run import train

@@ -49,7 +49,7 @@ class Chunk:
 
 
 class Plans:
-    """What the newest chunk of each joint says, for chunks of the other joints.
+    """The newest chunk of each joint, to complete chunks of the other joints.
 
     Arm and gripper may have policies of their own, whose chunks come in turn.
     """

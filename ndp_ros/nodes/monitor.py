@@ -46,7 +46,7 @@ class Report:
 
 @dataclass
 class System:
-    """What one namespace has reported so far."""
+    """The reports received so far from one namespace."""
 
     namespace: str
     status: Status | None = None

@@ -48,7 +48,7 @@ class SimulationClock:
 
     @property
     def stands(self) -> bool:
-        """Whether the arm's clock stands still: it is paused, and no step is under way."""
+        """Whether the arm's clock is paused and no step is in progress."""
         return self.paused and self._step is None
 
     def open(self, stream: StreamerHandle) -> None:
