@@ -236,6 +236,7 @@ class Cycle:
         actuators = feedback.actuators
         if len(actuators) != self._n:
             self._odd = f"feedback of {len(actuators)} actuators, expected {self._n}"
+            self._require_sense(at)
             return False
         self._odd = ""
         if faults := faults_of(feedback):
@@ -254,13 +255,17 @@ class Cycle:
             confirmed = self._confirmer.confirm(reading)
         else:
             confirmed = self._take_gripper(feedback, at)
+        self._require_sense(at)
+        return confirmed
+
+    def _require_sense(self, at: float) -> None:
+        """Raise Unreachable if no feedback has been confirmed for ``unreachable_after``."""
         silent = at - self.measured.time
         if silent > self._patience and self._confirmer.complete:
             raise Unreachable(
                 f"no feedback from {self._client.host} that makes sense for {silent:.2f} s "
-                f"({self._confirmer.reason})"
+                f"({self._odd or self._confirmer.reason})"
             )
-        return confirmed
 
     def _take_gripper(self, feedback: Any, at: float) -> bool:
         """Process feedback with a gripper; return whether the arm's joints are confirmed."""
