@@ -379,6 +379,14 @@ def test_later_layers_win_and_only_listed_methods_have_shipped_values(tmp_path: 
     assert train_config(TOY, "--config", str(path), "--method", "ppo").samples == 600_000
 
 
+def test_a_task_without_an_experiment_file_has_the_values_for_any_task() -> None:
+    config = train_config("Reacher-v5")
+    assert (config.noise, config.init_log_std, config.ppo.clip) == ("segment", 0.0, 0.2)
+    assert config.ppo.schedule == "linear", "by the base of any.yaml"
+    assert train_config(TOY).noise == "segment"
+    assert train_config("Reacher-v5", "--method", "bc-nn").noise == RunConfig().noise
+
+
 def test_config_prints_each_value_in_force_and_its_source(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

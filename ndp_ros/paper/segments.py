@@ -140,7 +140,7 @@ class Judged(Segments):
         return verdict_table(record["claims"])
 
     def pictures(self, record: Record, out: Path) -> list[Path]:
-        """Draw the curves, and the areas over k of the tasks with more than one k."""
+        """Draw the curves, and the areas over k of tasks where a method has more than one."""
         panels: dict[str, dict[str, dict[int, list[float]]]] = {}
         for row in record["rows"]:
             values = [value for value in row.get("auc_samples", ()) if value is not None]
@@ -153,7 +153,7 @@ class Judged(Segments):
         panels = {
             title: methods
             for title, methods in panels.items()
-            if len({k for by_k in methods.values() for k in by_k}) > 1
+            if any(len(by_k) > 1 for by_k in methods.values())
         }
         paths = super().pictures(record, out)
         if panels:

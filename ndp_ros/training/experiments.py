@@ -25,6 +25,9 @@ _LEARNERS, _METHODS, _NOISES, _OPTIONS = "learners", "methods", "noises", "task_
 _SECTIONS: dict[str, Collection[str]] = {_LEARNERS: LEARNERS, _METHODS: METHODS, _NOISES: NOISES}
 """Sections of an experiment file, with the names that each of them may have."""
 
+_ANY = "any"
+"""Experiment file of the tasks without one."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -93,9 +96,9 @@ def noise_in(values: Mapping[str, Any], method: str) -> str:
 
 
 def shipped_layers(task: str, method: str, noise: str = "") -> list[Layer]:
-    """Return the values that ship for a task and a method, none if there are none."""
-    path = _shipped_file(task)
-    return [] if path is None else experiment_layers(path, method, noise)
+    """Return the values that ship for a task and a method, those for any task if it has no own."""
+    path = _shipped_file(task) or share(f"config/experiments/{_ANY}.yaml")
+    return experiment_layers(path, method, noise)
 
 
 def shipped(task: str, method: str, also: str = "", noise: str = "") -> RunConfig:
