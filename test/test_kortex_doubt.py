@@ -122,7 +122,7 @@ def test_answers_of_another_number_of_actuators_are_lost_ones(proxy):
     proxy.answer = feedback(once(lambda message: message.actuators.pop()))
     loop.run(0.1)
     proxy.answer = feedback(lambda message: message.actuators.pop())
-    with pytest.raises(Unreachable, match="no feedback|feedback of 5 actuators, expected 6"):
+    with pytest.raises(Unreachable, match=r"no feedback|feedback of 5 actuators, expected 6"):
         loop.run(3.0)
 
 

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_ros.control import travel
 from ndp_ros.control.arm import ArmInfo, Array, JointState
 from ndp_ros.control.memory import fields
-from ndp_ros.control.travel import CONSTANTS, Travel, VelocityCheck
+from ndp_ros.control.travel import Travel, VelocityCheck
 
 Mask = NDArray[np.bool_]
 
@@ -53,6 +54,9 @@ _FILTER = 0.01
 """Time constant of velocities estimated from positions [s]."""
 _FARTHEST = 1e3
 """Largest position of a joint [rad]."""
+
+CONSTANTS = {"sudden": _SUDDEN, **travel.CONSTANTS}
+"""Those that compiled code needs, by its names for them."""
 
 
 class Confirmer(ctypes.Structure):
@@ -124,11 +128,6 @@ class Confirmer(ctypes.Structure):
             "rates": self._rate,
             **self._motion.memory,
         }
-
-    @property
-    def constants(self) -> dict[str, float]:
-        """The constants that compiled code needs, by its names for them."""
-        return {"sudden": _SUDDEN, **CONSTANTS}
 
     def confirm(self, reading: JointState, now: float = math.inf) -> bool:
         """Check a reading and copy its confirmed part to ``state``.

@@ -42,6 +42,16 @@ class TickCore(Protocol):
         """Read the joints of a simulated arm."""
         ...
 
+    def confirm(
+        self,
+        position: NDArray[np.float64],
+        velocity: NDArray[np.float64],
+        effort: NDArray[np.float64],
+        time: float,
+    ) -> bool:
+        """Confirm a reading: three arrays (dof,), and its time [s]."""
+        ...
+
 
 @runtime_checkable
 class Shared(Protocol):

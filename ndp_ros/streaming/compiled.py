@@ -84,10 +84,6 @@ class Core(TickCore, Protocol):
         """Accept the command."""
         ...
 
-    def confirm(self, position: Array, velocity: Array, effort: Array, time: float) -> bool:
-        """Confirm a reading."""
-        ...
-
     def tracked(self, age: float) -> bool:
         """Accept the measurement of an age [s]."""
         ...
@@ -133,7 +129,9 @@ def make_core(
     for owner in (follower, recovery, mailbox, feedback):
         numbers |= owner.constants
     size = mailbox.samples.dtype.itemsize
-    core: Core = _core.Core(info.dof, info.n_arm, size, shared, numbers, signals, feedback.state)
+    # Readings are confirmed here, or in an arm that shares the memory of its own confirmer.
+    state = shared["confirmer"].state if "confirmer" in shared else feedback.state
+    core: Core = _core.Core(info.dof, info.n_arm, size, shared, numbers, signals, state)
     return core
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ndp_ros.control.arm import Arm, ArmInfo, JointState
-from ndp_ros.control.measurement import AGREEING, Confirmer
+from ndp_ros.control.measurement import AGREEING, CONSTANTS, Confirmer
 from ndp_ros.control.memory import Interpreted
 from ndp_ros.errors import ArmError
 from ndp_ros.streaming.compiled import Core
@@ -55,7 +55,7 @@ class Feedback:
     @property
     def constants(self) -> dict[str, float]:
         """The constants that compiled code needs, by its names for them."""
-        return self._confirmer.constants if self._confirmer is not None else {}
+        return CONSTANTS
 
     def read(self) -> bool:
         """Read the arm; return whether the measurement is new and confirmed."""

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import math
 import time
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from ndp_ros.arms.kortex.errors import (
 )
 from ndp_ros.arms.kortex.units import GRIPPER_CLOSED
 from ndp_ros.control.arm import COMMAND_MODES, ArmConfig, ArmInfo, Command, JointState
+from ndp_ros.control.memory import TickCore
 from ndp_ros.errors import ArmError
 
 log = logging.getLogger(__name__)
@@ -96,6 +98,15 @@ class KortexArm:
         self._connected = False
         self._awaiting = False
         self._command = np.zeros(n)
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """The arrays that compiled code shares, once connected."""
+        return self._cycle.memory
+
+    def use(self, core: TickCore) -> None:
+        """Leave usual readings of this connection to a core."""
+        self._cycle.use(core)
 
     # The arm protocol.
 
@@ -180,9 +191,9 @@ class KortexArm:
         if command.mode not in _CONTROL_MODES:
             raise ArmError.choice("command mode", command.mode, COMMAND_MODES)
         # A sum is finite only if all its terms are.
-        total = float(command.position.sum())
+        total = sum(command.position.tolist())
         if command.mode == "torque":
-            total += float(command.torque.sum())
+            total += sum(command.torque.tolist())
         if not math.isfinite(total):
             raise ArmError(
                 f"command is not finite: position {command.position}, torque {command.torque}"

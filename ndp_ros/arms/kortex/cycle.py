@@ -16,10 +16,12 @@ from ndp_ros.arms.kortex.client import KortexClient, faults_of
 from ndp_ros.arms.kortex.codes import CommandFlag
 from ndp_ros.arms.kortex.config import KortexConfig
 from ndp_ros.arms.kortex.errors import KortexError, RobotInFault, Unreachable, WrongServoingMode
-from ndp_ros.arms.kortex.units import DEGREE, GRIPPER_CLOSED, from_degrees, to_degrees
+from ndp_ros.arms.kortex.feedback import FeedbackReader, Measured
+from ndp_ros.arms.kortex.units import DEGREE, GRIPPER_CLOSED, degrees_of, radians_of, to_degrees
 from ndp_ros.arms.kortex.wire import CyclicRequest
 from ndp_ros.control.arm import ArmInfo, Array, Command, JointState
 from ndp_ros.control.measurement import AGREEING, Confirmer
+from ndp_ros.control.memory import Interpreted, TickCore
 
 _GRIPPER_CHANGE = 1e-3
 """Change of the gripper's command after which it is sent [rad]."""
@@ -58,6 +60,8 @@ class Cycle:
         # In lockstep the arm lives by the number of commands and not by the clock.
         self._confirmer = Confirmer(info, velocities=not settings.lockstep)
         self.measured = self._confirmer.state
+        self._core: TickCore = Interpreted()
+        self._reader = FeedbackReader(n)
         self._reading = JointState.zeros(info.dof)
         self._torque = np.zeros(n)
         self._odd = ""
@@ -66,6 +70,15 @@ class Cycle:
         self.grip_at_start = math.nan
         self._sent_at = [0.0] * 1024
         self.measure()
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """The arrays and numbers that compiled code shares."""
+        return self._confirmer.memory
+
+    def use(self, core: TickCore) -> None:
+        """Leave usual readings to a core on this memory."""
+        self._core = core
 
     @property
     def position(self) -> Array:
@@ -128,11 +141,11 @@ class Cycle:
                 request.gripper[1] = self._settings.gripper_speed
                 request.gripper[2] = self._settings.gripper_force
         if command.mode == "position":
-            request.position[:] = to_degrees(command.position[:n])
-            request.velocity[:] = command.velocity[:n] / DEGREE
+            request.position[:] = degrees_of(command.position.tolist()[:n])
+            request.velocity[:] = [speed / DEGREE for speed in command.velocity.tolist()[:n]]
             request.torque[:] = 0.0
         else:
-            request.position[:] = to_degrees(self.position)
+            request.position[:] = degrees_of(self.position.tolist())
             request.velocity[:] = 0.0
             request.torque[:] = self._torque = command.torque[:n].copy()
         self._send(request)
@@ -159,9 +172,7 @@ class Cycle:
         self._send(self._plain_request)
 
     def _send(self, request: CyclicRequest) -> None:
-        # A sum is finite only if all its terms are.
-        total = float(request.position.sum() + request.velocity.sum() + request.torque.sum())
-        if not math.isfinite(total):
+        if not request.finite:
             raise KortexError("a command that is not finite was not sent")
         datagrams = self._client.datagrams
         datagrams.send(request)
@@ -182,7 +193,7 @@ class Cycle:
         """
         datagrams = self._client.datagrams
         try:
-            feedback = datagrams.receive(wait)
+            feedback = datagrams.receive(wait, self._reader)
         except WrongServoingMode as error:
             raise self._why_it_left(error) from error
         if feedback is None:
@@ -227,36 +238,45 @@ class Cycle:
         )
 
     def _take(self, feedback: Any, at: float) -> bool:
-        """Process one feedback message; return whether it is confirmed.
+        """Process one feedback; return whether it is confirmed.
+
+        Args:
+            feedback: A message of protobuf, or what the reader has read: no fault, n actuators.
+            at: When the command was sent that it answers [s].
 
         Raises:
             RobotInFault: If it carries a fault.
             Unreachable: If none has been confirmed for ``unreachable_after``.
         """
-        actuators = feedback.actuators
-        if len(actuators) != self._n:
-            self._odd = f"feedback of {len(actuators)} actuators, expected {self._n}"
-            self._require_sense(at)
-            return False
-        self._odd = ""
-        if faults := faults_of(feedback):
-            self.mode = ""  # it brakes by itself and leaves low-level servoing
-            raise RobotInFault(f"the arm at {self._client.host} tripped ({'; '.join(faults)})")
         n, reading = self._n, self._reading
-        rows = [(actuator.position, actuator.velocity, actuator.torque) for actuator in actuators]
-        columns = np.array(rows).T
-        with np.errstate(invalid="ignore"):  # NaN is not confirmed below
-            reading.position[:n] = from_degrees(columns[0])
-        np.multiply(columns[1], DEGREE, out=reading.velocity[:n])
+        if not isinstance(feedback, Measured):
+            if len(feedback.actuators) != n:
+                self._odd = f"feedback of {len(feedback.actuators)} actuators, expected {n}"
+                self._require_sense(at)
+                return False
+            if faults := faults_of(feedback):
+                self.mode, self._odd = "", ""  # it brakes by itself and leaves low-level servoing
+                raise RobotInFault(f"the arm at {self._client.host} tripped ({'; '.join(faults)})")
+            feedback = Measured.of(feedback)
+        self._odd = ""
+        # Lists, which for a few joints are faster than arrays; NaN is not confirmed below.
+        reading.position[:n] = radians_of(feedback.position)
+        reading.velocity[:n] = [speed * DEGREE for speed in feedback.velocity]
         # Measured against the direction in which torque is commanded.
-        np.negative(columns[2], out=reading.effort[:n])
+        reading.effort[:n] = [-torque for torque in feedback.torque]
         reading.time = at
         if not self._gripper:
-            confirmed = self._confirmer.confirm(reading)
+            confirmed = self._confirm()
         else:
-            confirmed = self._take_gripper(feedback, at)
+            confirmed = self._take_gripper(feedback.gripper, at)
         self._require_sense(at)
         return confirmed
+
+    def _confirm(self) -> bool:
+        """Confirm the reading, by compiled code if it is a usual one."""
+        reading = self._reading
+        vectors = reading.position, reading.velocity, reading.effort
+        return self._core.confirm(*vectors, reading.time) or self._confirmer.confirm(reading)
 
     def _require_sense(self, at: float) -> None:
         """Raise Unreachable if no feedback has been confirmed for ``unreachable_after``."""
@@ -267,15 +287,13 @@ class Cycle:
                 f"({self._odd or self._confirmer.reason})"
             )
 
-    def _take_gripper(self, feedback: Any, at: float) -> bool:
+    def _take_gripper(self, percent: float, at: float) -> bool:
         """Process feedback with a gripper; return whether the arm's joints are confirmed."""
-        confirmer, reading = self._confirmer, self._reading
+        confirmer = self._confirmer
         before, since = self.grip, confirmer.gripper_time
-        motors = feedback.interconnect.gripper_feedback.motor
         if self._client.has_gripper:
-            share = motors[0].position / 100.0 if len(motors) else math.nan
-            reading.position[-1] = share * GRIPPER_CLOSED
-        confirmed = confirmer.confirm(reading)
+            self._reading.position[-1] = percent / 100.0 * GRIPPER_CLOSED
+        confirmed = self._confirm()
         elapsed = confirmer.gripper_time - since
         if 0.0 < elapsed < 0.1:
             # The arm reports only the magnitude of the speed.

@@ -13,6 +13,7 @@ from typing import Any
 
 from ndp_ros.arms.kortex.channel import KEEP_ALIVE, check, no_arm, parse
 from ndp_ros.arms.kortex.errors import ProtocolError, Unreachable
+from ndp_ros.arms.kortex.feedback import LONGEST, FeedbackReader
 from ndp_ros.arms.kortex.schema import MESSAGES, METHODS
 from ndp_ros.arms.kortex.wire import (
     CyclicRequest,
@@ -32,8 +33,6 @@ _CALLS = 65535 - _CYCLES
 _SURE, _DOUBT = 100, 10
 """Echoed cycle numbers in a row after which an answer with another number counts as damaged, and
 the loss of trust by each such answer: an arm may number its cycles in its own way."""
-_LONGEST = 8192
-"""Size limit of an answer over UDP [bytes]."""
 
 
 class DatagramChannel:
@@ -78,7 +77,7 @@ class DatagramChannel:
         except (OSError, UnicodeError) as error:
             raise no_arm(host, port, error) from error
         self._socket.setblocking(False)
-        self._fd = [self._socket.fileno()]
+        self._fd, self._buffer = [self._socket.fileno()], bytearray(LONGEST)
         self._calls = 0
         self._parse_feedback = MESSAGES["Feedback"].FromString
         self._echoed = 0
@@ -138,33 +137,36 @@ class DatagramChannel:
         request.stamp(self.session, cycle % _CYCLES + 1, cycle & 0xFFFF)
         self._transmit(request.data)
 
-    def receive(self, timeout: float) -> Any | None:
+    def receive(self, timeout: float, reader: FeedbackReader | None = None) -> Any | None:
         """Return the newest feedback that has not been returned yet, or None without one.
 
         Waits for the answer to the last command, and returns an earlier one if that is missing.
 
         Args:
             timeout: Longest wait [s], whatever else arrives.
+            reader: Reads answers in place where it can, and learns from the others.
+
+        Returns:
+            What the reader has read, or a message of protobuf.
 
         Raises:
             KortexError: If the arm refuses; the class names the cause.
         """
         cycles = self.cycles
         newest: Any = None
+        buffer = self._buffer if reader is None else reader.buffer
         wait, end = timeout, time.monotonic() + timeout
         while self.answered < cycles:
-            datagram = self._wait(wait)
-            if datagram:
-                words = fast_header(datagram)
-                # The usual case: an answer without an error.
-                if words is not None and words[0] & 0x0F00F000 == 0x03000000:
-                    feedback = self._newer(words[1] & 0xFFFF, datagram)
-                    if feedback is None:
-                        self.stale += 1
-                    else:
-                        newest = feedback
+            if size := self._wait_into(buffer, wait):
+                feedback: Any = None if reader is None else reader.read(size)
+                if feedback is None:
+                    feedback = self._parse(buffer, size, reader)
+                elif not self._is_newer(feedback.word, feedback.frame):
+                    feedback = None
+                if feedback is None:
+                    self.stale += 1
                 else:
-                    self._special(datagram)
+                    newest = feedback
             if self.answered == cycles:
                 return newest
             wait = end - time.monotonic()
@@ -200,12 +202,17 @@ class DatagramChannel:
 
     def _wait(self, timeout: float) -> bytes:
         """Return the next datagram; empty without one in time."""
+        return bytes(self._buffer[: self._wait_into(self._buffer, timeout)])
+
+    def _wait_into(self, buffer: bytearray, timeout: float) -> int:
+        """Receive the next datagram into a buffer; return its size, 0 without one in time."""
+        # A time limit of the socket itself would be rounded up to whole milliseconds or more.
         if not select.select(self._fd, (), (), timeout)[0]:
-            return b""
+            return 0
         try:
-            return self._socket.recv(_LONGEST)
+            return self._socket.recv_into(buffer)
         except OSError:  # a closed port counts as silence
-            return b""
+            return 0
 
     def _cycle_of(self, message: int) -> int:
         """Return the cycle of a message number; 0 if it is not newer than the last answer."""
@@ -215,34 +222,56 @@ class DatagramChannel:
         cycle = self.cycles - age
         return cycle if cycle > self.answered else 0
 
-    def _newer(self, message: int, datagram: bytes) -> Any | None:
-        """Decode the feedback in a datagram if it is newer than all before."""
-        cycle = self._cycle_of(message)
+    def _is_newer(self, word: int, frame: int) -> bool:
+        """Count a feedback as answered if it is newer than all before and not damaged.
+
+        Args:
+            word: The header's word with the request's number.
+            frame: Number of the cycle that the feedback states.
+        """
+        cycle = self._cycle_of(word & 0xFFFF)
         if cycle == 0:
+            return False
+        if frame == cycle & 0xFFFF:
+            self._echoed = min(self._echoed + 1, _SURE)
+        elif self._echoed > _SURE // 2:
+            self._echoed -= _DOUBT
+            return False
+        else:
+            self._echoed = 0
+        self.answered = cycle
+        return True
+
+    def _parse(self, buffer: bytearray, size: int, reader: FeedbackReader | None) -> Any | None:
+        """Decode the feedback in a buffer by protobuf if it is newer than all before."""
+        datagram = bytes(buffer[:size])
+        words = fast_header(datagram)
+        if words is None or words[0] & 0x0F00F000 != 0x03000000:
+            self._special(datagram)  # no answer, or an error
+            return None
+        if self._cycle_of(words[1] & 0xFFFF) == 0:
             return None
         try:
             feedback = self._parse_feedback(fast_payload(datagram))
         except Exception:  # damaged; the exception's class differs between protobuf backends
             return None
-        if feedback.frame_id == cycle & 0xFFFF:
-            self._echoed = min(self._echoed + 1, _SURE)
-        elif self._echoed > _SURE // 2:
-            self._echoed -= _DOUBT
+        if not self._is_newer(words[1], feedback.frame_id):
             return None
-        else:
-            self._echoed = 0
-        self.answered = cycle
+        if reader is not None:
+            reader.learn(size, feedback)
         return feedback
 
     def _special(self, datagram: bytes) -> None:
-        """Handle a datagram that is not a plain answer, such as an error frame."""
+        """Handle a datagram that is not a plain answer, such as an error frame.
+
+        Raises:
+            KortexError: If the arm refuses; the class names the cause.
+        """
         try:
             header, payload = decode_frame(datagram)
         except ProtocolError:
-            self.stale += 1
             return
         cycle = self._cycle_of(header.message) if header.kind == FrameType.RESPONSE else 0
         if cycle:
             self.answered = cycle
             check(header, payload, "BaseCyclic.Refresh")
-        self.stale += 1

@@ -6,6 +6,7 @@ The rest of the package uses radians; ``control.measurement`` unwraps continuous
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,6 +25,21 @@ def to_degrees(radians: Array) -> Array:
     # A tiny negative angle rounds up to the full turn, in double or in single precision.
     degrees[degrees.astype(np.float32) >= FULL_TURN] = 0.0
     return degrees
+
+
+_ROUNDS_UP = FULL_TURN - 2.0**-16
+"""Least number that is a full turn in single precision."""
+
+
+def degrees_of(radians: Sequence[float]) -> list[float]:
+    """Convert a few positions as :func:`to_degrees` does, to the same bits and faster."""
+    turned = [math.degrees(angle) % FULL_TURN for angle in radians]
+    return [0.0 if angle >= _ROUNDS_UP else angle for angle in turned]
+
+
+def radians_of(degrees: Sequence[float]) -> list[float]:
+    """Convert a few positions as :func:`from_degrees` does, to the same bits and faster."""
+    return [((angle + 180.0) % FULL_TURN - 180.0) * DEGREE for angle in degrees]
 
 
 def from_degrees(degrees: Array) -> Array:

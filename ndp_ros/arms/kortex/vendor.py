@@ -27,6 +27,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ndp_ros.arms.kortex.errors import KortexError, ReplyTimeout, Unreachable, error_from
+from ndp_ros.arms.kortex.feedback import FeedbackReader
 from ndp_ros.arms.kortex.schema import MESSAGES, METHODS
 from ndp_ros.arms.kortex.wire import CyclicRequest
 from ndp_ros.errors import ConfigError
@@ -322,11 +323,12 @@ class VendorDatagrams(_Channel):
             return
         self._in_flight.append((cycle, answer))
 
-    def receive(self, timeout: float) -> Any | None:
+    def receive(self, timeout: float, reader: FeedbackReader | None = None) -> Any | None:
         """Return the newest feedback that has not been returned yet, or None without one.
 
         Args:
             timeout: Longest wait for the answer to the last command [s].
+            reader: Not used: the package delivers payloads alone, and protobuf parses them.
 
         Raises:
             KortexError: If the arm refuses; the class names the cause.

@@ -7,6 +7,7 @@ frame follows a 12-byte delimiter. The cyclic command always has the same fields
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
@@ -243,6 +244,8 @@ class CyclicRequest:
         if gripper:
             end = len(frame)
             self.gripper = np.ndarray((3,), "<f4", buffer=self.data, offset=end - 14, strides=(5,))
+        numbers = f"{stride - 20}xxfxfxfxf" * n_actuators
+        self._numbers = struct.Struct(f"<{self.payload_offset + len(head)}x{numbers}").unpack_from
         self._message = struct.Struct("<I")
         self._message_offset = 8
         self._frame_offset = self.payload_offset + 1
@@ -259,6 +262,12 @@ class CyclicRequest:
         self._message.pack_into(self.data, self._message_offset, session << 16 | message)
         self._message.pack_into(self.data, self._frame_offset, frame)
         self._command_id[:] = frame
+
+    @property
+    def finite(self) -> bool:
+        """Whether every number for the actuators is finite."""
+        # A sum is finite only if all its terms are.
+        return math.isfinite(sum(self._numbers(self.data)))
 
     @property
     def payload(self) -> bytes:
