@@ -65,7 +65,7 @@ class Loop:
         self.core = self._core(mode) if fast else Interpreted()
         self.done = self.asked = self.taken = 0
 
-    def _core(self, mode: str):
+    def _core(self, mode: str, shared=None):
         recovery = Recovery(
             self.config, INFO, self.guard, self.follower, self.feedback, self.command.mode
         )
@@ -80,6 +80,7 @@ class Loop:
         constants = {"simulated": 0, "torque_mode": mode == "torque", "parent": os.getppid()}
         constants |= {"settling": 1.0, "every_status": 20, "every_sample": 2}
         self.parts = self.follower, recovery, self.clock, self.box, self.feedback
+        memory |= shared or {}
         return compiled.make_core(self.config, INFO, self.parts, memory, constants, [])
 
     def fill(self) -> None:
@@ -454,3 +455,38 @@ def test_the_loop_says_in_which_language_it_runs(monkeypatch) -> None:
     assert compiled.loop_of(False) == "Python: as configured"
     monkeypatch.setattr(compiled, "MISSING", "Python: the extension was not built")
     assert "not built" in compiled.loop_of(True)
+
+
+def test_readings_of_an_arm_that_confirms_its_own_are_confirmed_in_its_memory() -> None:
+    plain, quick = Confirmer(INFO), Confirmer(INFO)
+    arm = Loop(fast=False)
+    try:
+        arm.feedback = Feedback(
+            arm.arm, dataclasses.replace(INFO, confirmed=True), arm.guard, simulated=False
+        )
+        assert "confirmer" not in arm.feedback.memory
+        core = arm._core("position", quick.memory)  # noqa: SLF001
+        reading, done = JointState.zeros(DOF), 0
+        for i in range(1, 501):
+            reading.position[:], reading.velocity[:] = HOME + 0.1 * i * 1e-3, 0.1
+            reading.position[0] += 0.3 * (200 <= i < 203)
+            reading.time = i * 1e-3
+            plain.confirm(reading)
+            vectors = reading.position, reading.velocity, reading.effort
+            compiled_did = core.confirm(*vectors, reading.time)
+            done += compiled_did
+            assert compiled_did or quick.confirm(reading) == (plain.reason == "")
+            for one, other in zip(
+                (plain.state.position, plain.state.velocity, plain.state.effort),
+                (quick.state.position, quick.state.velocity, quick.state.effort),
+                strict=True,
+            ):
+                assert one.tobytes() == other.tobytes()
+            assert plain.state.time == quick.state.time
+            assert plain.gripper_time == quick.gripper_time
+        assert 400 < done < 490
+        assert arm.feedback.state.time == 0.0, "the loop's own copy is the arm's to fill"
+        core.release()
+        assert not core.confirm(*vectors, reading.time + 1e-3)
+    finally:
+        arm.close()
