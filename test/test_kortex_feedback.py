@@ -268,8 +268,7 @@ def test_a_channel_counts_answers_alike_with_and_without_a_reader(kinds):
     arm = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     arm.bind(("127.0.0.1", 0))
     channels = [DatagramChannel(*arm.getsockname()) for _ in range(2)]
-    readers = [FeedbackReader(N), None]
-    readers[0]._until_next = 0  # noqa: SLF001
+    readers = [channels[0].reader(N), None]
     request, results = CyclicRequest(N), [[], []]
     try:
         for kind in ["plain"] * 3 + kinds:

@@ -68,7 +68,7 @@ def main(args: argparse.Namespace) -> int:
 def _compare(port: int, cycles: int) -> dict[str, dict[str, float]]:
     """Return the least mean CPU time and median wall time of the batches of each contestant."""
     channel, request = DatagramChannel(_HOST, port), CyclicRequest(_JOINTS)
-    position, reader = np.zeros(_JOINTS), FeedbackReader(_JOINTS)
+    position, reader = np.zeros(_JOINTS), channel.reader(_JOINTS)
 
     def exchange(reader: FeedbackReader | None) -> Any:
         request.position[:], request.velocity[:], request.torque[:] = position, 0.0, 0.0

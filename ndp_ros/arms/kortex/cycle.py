@@ -16,7 +16,7 @@ from ndp_ros.arms.kortex.client import KortexClient, faults_of
 from ndp_ros.arms.kortex.codes import CommandFlag
 from ndp_ros.arms.kortex.config import KortexConfig
 from ndp_ros.arms.kortex.errors import KortexError, RobotInFault, Unreachable, WrongServoingMode
-from ndp_ros.arms.kortex.feedback import FeedbackReader, Measured
+from ndp_ros.arms.kortex.feedback import Measured
 from ndp_ros.arms.kortex.units import DEGREE, GRIPPER_CLOSED, degrees_of, radians_of, to_degrees
 from ndp_ros.arms.kortex.wire import CyclicRequest
 from ndp_ros.control.arm import ArmInfo, Array, Command, JointState
@@ -61,7 +61,7 @@ class Cycle:
         self._confirmer = Confirmer(info, velocities=not settings.lockstep)
         self.measured = self._confirmer.state
         self._core: TickCore = Interpreted()
-        self._reader = FeedbackReader(n)
+        self._reader = client.datagrams.reader(n)
         self._reading = JointState.zeros(info.dof)
         self._torque = np.zeros(n)
         self._odd = ""

@@ -115,11 +115,11 @@ class DatagramChannel:
             self._transmit(encode_frame(header, payload))
             end = time.monotonic() + limit
             while (wait := end - time.monotonic()) > 0:
-                datagram = self._wait(wait)
-                if not datagram:
+                size = self._wait(wait)
+                if not size:
                     continue
                 try:
-                    answer, data = decode_frame(datagram)
+                    answer, data = decode_frame(bytes(self._buffer[:size]))
                 except ProtocolError:
                     continue
                 if answer.kind != FrameType.RESPONSE or answer.message not in numbers:
@@ -144,7 +144,8 @@ class DatagramChannel:
 
         Args:
             timeout: Longest wait [s], whatever else arrives.
-            reader: Reads answers in place where it can, and learns from the others.
+            reader: Reads answers in place where it can, and learns from the others; made by
+                :meth:`reader`.
 
         Returns:
             What the reader has read, or a message of protobuf.
@@ -154,13 +155,12 @@ class DatagramChannel:
         """
         cycles = self.cycles
         newest: Any = None
-        buffer = self._buffer if reader is None else reader.buffer
         wait, end = timeout, time.monotonic() + timeout
         while self.answered < cycles:
-            if size := self._wait_into(buffer, wait):
+            if size := self._wait(wait):
                 feedback: Any = None if reader is None else reader.read(size)
                 if feedback is None:
-                    feedback = self._parse(buffer, size, reader)
+                    feedback = self._parse(size, reader)
                 elif not self._is_newer(feedback.word, feedback.frame):
                     feedback = None
                 if feedback is None:
@@ -175,6 +175,10 @@ class DatagramChannel:
         if newest is None:
             self.missed += 1
         return newest
+
+    def reader(self, n_actuators: int) -> FeedbackReader | None:
+        """Return a reader of the answers that this channel receives."""
+        return FeedbackReader(n_actuators, self._buffer)
 
     def exchange(self, request: CyclicRequest, timeout: float) -> Any | None:
         """Send one cyclic command and return its feedback, or None if none comes in time."""
@@ -200,17 +204,13 @@ class DatagramChannel:
         except OSError:
             pass  # a full buffer or no route counts as one lost datagram
 
-    def _wait(self, timeout: float) -> bytes:
-        """Return the next datagram; empty without one in time."""
-        return bytes(self._buffer[: self._wait_into(self._buffer, timeout)])
-
-    def _wait_into(self, buffer: bytearray, timeout: float) -> int:
-        """Receive the next datagram into a buffer; return its size, 0 without one in time."""
+    def _wait(self, timeout: float) -> int:
+        """Receive the next datagram into the buffer; return its size, 0 without one in time."""
         # A time limit of the socket itself would be rounded up to whole milliseconds or more.
         if not select.select(self._fd, (), (), timeout)[0]:
             return 0
         try:
-            return self._socket.recv_into(buffer)
+            return self._socket.recv_into(self._buffer)
         except OSError:  # a closed port counts as silence
             return 0
 
@@ -242,9 +242,9 @@ class DatagramChannel:
         self.answered = cycle
         return True
 
-    def _parse(self, buffer: bytearray, size: int, reader: FeedbackReader | None) -> Any | None:
-        """Decode the feedback in a buffer by protobuf if it is newer than all before."""
-        datagram = bytes(buffer[:size])
+    def _parse(self, size: int, reader: FeedbackReader | None) -> Any | None:
+        """Decode the feedback in the buffer by protobuf if it is newer than all before."""
+        datagram = bytes(self._buffer[:size])
         words = fast_header(datagram)
         if words is None or words[0] & 0x0F00F000 != 0x03000000:
             self._special(datagram)  # no answer, or an error

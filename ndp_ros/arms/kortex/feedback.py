@@ -78,13 +78,14 @@ class FeedbackReader:
         buffer: Where answers are received, of ``LONGEST`` bytes.
     """
 
-    def __init__(self, n_actuators: int) -> None:
+    def __init__(self, n_actuators: int, buffer: bytearray | None = None) -> None:
         """Prepare without a layout.
 
         Args:
             n_actuators: Actuators that an answer must have to be read in place.
+            buffer: Where answers are received; one of its own unless given.
         """
-        self.buffer = bytearray(LONGEST)
+        self.buffer = bytearray(LONGEST) if buffer is None else buffer
         self._bytes = np.frombuffer(self.buffer, np.uint8)
         self._n = n_actuators
         self._layouts: dict[int, _Layout] = {}

@@ -328,7 +328,7 @@ class VendorDatagrams(_Channel):
 
         Args:
             timeout: Longest wait for the answer to the last command [s].
-            reader: Not used: the package delivers payloads alone, and protobuf parses them.
+            reader: Not used.
 
         Raises:
             KortexError: If the arm refuses; the class names the cause.
@@ -351,6 +351,10 @@ class VendorDatagrams(_Channel):
             except Exception:  # damaged; the exception's class differs between protobuf backends
                 break
         self.missed += 1
+        return None
+
+    def reader(self, n_actuators: int) -> FeedbackReader | None:
+        """Return None: the package delivers payloads, and its protobuf parses them."""
         return None
 
     def _keep_pace(self) -> None:
