@@ -70,7 +70,7 @@ def _loop(results: Results) -> float:
 
 
 def _wire(results: Results) -> float:
-    return 12.0 / float(results["wire"]["over_floor"])
+    return 8.0 / float(results["wire"]["over_floor"])
 
 
 LEAST: tuple[tuple[str, Callable[[Results], float], float], ...] = (
@@ -78,7 +78,7 @@ LEAST: tuple[tuple[str, Callable[[Results], float], float], ...] = (
     ("layer, digits: forward is faster than the recursion", _layer("digits", "forward"), 20.0),
     ("layer, digits: gradients are faster than the recursion", _layer("digits", "gradients"), 15.0),
     ("loop: a compiled tick is cheaper than one in Python", _loop, 3.0),
-    ("wire: a cycle costs less than twelve times its system calls", _wire, 1.0),
+    ("wire: a cycle costs less than eight times its system calls", _wire, 1.0),
 )
 """Ratios that ``ndp bench all`` and ``guard`` require, with margins for a busy machine."""
 

@@ -6,9 +6,9 @@ itself, within a time limit.
 
 from __future__ import annotations
 
-import select
 import socket
 import time
+from select import select
 from typing import Any
 
 from ndp_ros.arms.kortex.channel import KEEP_ALIVE, check, no_arm, parse
@@ -81,6 +81,8 @@ class DatagramChannel:
         self._calls = 0
         self._parse_feedback = MESSAGES["Feedback"].FromString
         self._echoed = 0
+        self._expected = 0
+        """Number of the last command."""
         self.sent = time.monotonic()
 
     def call(
@@ -134,7 +136,8 @@ class DatagramChannel:
     def send(self, request: CyclicRequest) -> None:
         """Send one cyclic command; :meth:`receive` has its feedback."""
         self.cycles = cycle = self.cycles + 1
-        request.stamp(self.session, cycle % _CYCLES + 1, cycle & 0xFFFF)
+        self._expected = number = cycle % _CYCLES + 1
+        request.stamp(self.session, number, cycle & 0xFFFF)
         self._transmit(request.data)
 
     def receive(self, timeout: float, reader: FeedbackReader | None = None) -> Any | None:
@@ -207,7 +210,7 @@ class DatagramChannel:
     def _wait(self, timeout: float) -> int:
         """Receive the next datagram into the buffer; return its size, 0 without one in time."""
         # A time limit of the socket itself would be rounded up to whole milliseconds or more.
-        if not select.select(self._fd, (), (), timeout)[0]:
+        if not select(self._fd, (), (), timeout)[0]:
             return 0
         try:
             return self._socket.recv_into(self._buffer)
@@ -229,8 +232,10 @@ class DatagramChannel:
             word: The header's word with the request's number.
             frame: Number of the cycle that the feedback states.
         """
-        cycle = self._cycle_of(word & 0xFFFF)
-        if cycle == 0:
+        message = word & 0xFFFF
+        if message == self._expected and self.answered < self.cycles:
+            cycle = self.cycles
+        elif (cycle := self._cycle_of(message)) == 0:
             return False
         if frame == cycle & 0xFFFF:
             self._echoed = min(self._echoed + 1, _SURE)

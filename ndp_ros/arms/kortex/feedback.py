@@ -101,12 +101,12 @@ class FeedbackReader:
         layout = self._layouts.get(size)
         if layout is None:
             return None
-        np.bitwise_and(layout.answer, layout.mask, out=layout.masked)
-        if layout.masked.tobytes() != layout.fixed:
+        answer, mask, masked, fixed, head, position, velocity, torque = layout
+        np.bitwise_and(answer, mask, masked)
+        if masked.tobytes() != fixed:
             return None
         buffer = self.buffer
-        word, frame, gripper = layout.head(buffer)
-        position, velocity, torque = layout.position, layout.velocity, layout.torque
+        word, frame, gripper = head(buffer)
         return Measured(word, frame, position(buffer), velocity(buffer), torque(buffer), gripper)
 
     def learn(self, size: int, feedback: Any) -> bool:
