@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -81,7 +82,7 @@ def free_domain(monkeypatch: pytest.MonkeyPatch) -> object:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     # Listening for other nodes takes a second; one test does it.
-    monkeypatch.setattr(checks, "_listen", lambda: [])
+    monkeypatch.setattr(checks, "_listen", lambda: contextlib.nullcontext(list))
     yield domain
     lock.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -9,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,16 +96,39 @@ def require_free_domain(namespace: str = "") -> None:
     Raises:
         ConfigError: If one does, or if ``ROS_DOMAIN_ID`` is not valid.
     """
+    with listening(namespace) as require_free:
+        require_free()
+
+
+@contextlib.contextmanager
+def listening(namespace: str = "") -> Iterator[Callable[[], None]]:
+    """Listen for other systems in this ROS domain while the caller checks other things.
+
+    Args:
+        namespace: Namespace of the system that is to start.
+
+    Yields:
+        A function that waits for the outcome, and raises ConfigError if the domain is in use.
+
+    Raises:
+        ConfigError: If a system of this user runs here, or ``ROS_DOMAIN_ID`` is not valid.
+    """
     domain, space = domain_id(), f"/{namespace.strip('/')}".rstrip("/")
     claim_node(f"{space}/{INTEGRATOR}").close()
     # A node on another machine of the domain holds no claim here.
     ours = {f"{space}/{name}" for name in (INTEGRATOR, POLICY, CHUNKS, EPISODE)}
-    running = sorted(set(_listen()) & ours)
-    if running:
-        raise ConfigError(
-            f"ROS domain {domain} is in use: {', '.join(running)} run there already; end them, "
-            "give this system a namespace, or set ROS_DOMAIN_ID to another number"
-        )
+
+    with _listen() as heard:
+
+        def require_free() -> None:
+            running = sorted(set(heard()) & ours)
+            if running:
+                raise ConfigError(
+                    f"ROS domain {domain} is in use: {', '.join(running)} run there already; end "
+                    "them, give this system a namespace, or set ROS_DOMAIN_ID to another number"
+                )
+
+        yield require_free
 
 
 def require_namespace(namespace: str) -> None:
@@ -157,21 +182,32 @@ def require_program(name: str, remedy: str) -> None:
         raise ConfigError(f"the program {name} is missing: {remedy}")
 
 
-def _listen() -> list[str]:
-    """Return the names of the nodes that are discovered in this domain within 1.5 s."""
-    probe = subprocess.run(
+@contextlib.contextmanager
+def _listen() -> Iterator[Callable[[], list[str]]]:
+    """Listen in a process of its own; yield what waits for the names of the nodes in this domain.
+
+    The process discovers them for 1.5 s, and is killed if nobody waits for it any more.
+    """
+    with subprocess.Popen(
         [sys.executable, "-m", "ndp_ros.nodes.probe"],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=_PROBE_TIMEOUT,
         env={**environment(), **os.environ},
-        check=False,
-    )
-    if probe.returncode != 0:
-        problem = (probe.stderr.strip().splitlines() or ["no output"])[-1]
-        raise ConfigError(f"ROS 2 does not start here: {problem}")
-    names: list[str] = json.loads(probe.stdout)
-    return names
+    ) as probe:
+
+        def heard() -> list[str]:
+            out, problems = probe.communicate(timeout=_PROBE_TIMEOUT)
+            if probe.returncode != 0:
+                problem = (problems.strip().splitlines() or ["no output"])[-1]
+                raise ConfigError(f"ROS 2 does not start here: {problem}")
+            names: list[str] = json.loads(out)
+            return names
+
+        try:
+            yield heard
+        finally:
+            probe.kill()
 
 
 def require_writable(folder: Path) -> None:

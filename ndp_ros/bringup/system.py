@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ndp_ros.bringup.checks import (
+    listening,
     require_checkpoint,
-    require_free_domain,
     require_modules,
     require_namespace,
     require_params_file,
@@ -245,16 +245,18 @@ def preflight(config: SimConfig) -> Checkpoint:
         CheckpointError: If the checkpoint is missing, damaged, or for another arm.
         TaskError: If its task cannot be made, or has no simulated arm.
     """
-    from ndp_ros.nodes.task import task_of
-
     saved = require_checkpoint(config.checkpoint)
     require_modules()
-    with closing(task_of(saved, _options(config))) as task:
-        saved.require_arm(task.arm, task.joint_names)
-    require_extras(config)
-    if config.episodes:
-        require_writable(Path(config.out))
-    require_free_domain(config.namespace)
+    # Importing and making the task takes about as long as listening.
+    with listening(config.namespace) as require_free:
+        from ndp_ros.nodes.task import task_of
+
+        with closing(task_of(saved, _options(config))) as task:
+            saved.require_arm(task.arm, task.joint_names)
+        require_extras(config)
+        if config.episodes:
+            require_writable(Path(config.out))
+        require_free()
     return saved
 
 
