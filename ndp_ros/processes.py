@@ -5,6 +5,9 @@ child calls :func:`terminate_with_parent`. Children of ``ros2 run`` and ``ros2 l
 without it, because those leave their children running when SIGTERM ends them. A node that was
 started in the background of a shell is not bound and survives the shell.
 
+**Gate.** A parent that still checks whether its children may run passes them a :class:`Gate`. They
+import their modules meanwhile, and wait there (:func:`may_start`).
+
 **Shared memory.** Within one machine (``ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST``) Fast DDS
 communicates through files in ``/dev/shm``. A process that exits removes its own; those of a killed
 process stay until the next boot. Each file has a lock file, ``..._el``, which its owner holds while
@@ -38,6 +41,7 @@ _PREFIXES = ("fastdds_", "fastrtps_")
 _MINIMUM_AGE = 2.0
 """Age from which a file that nobody has locked or mapped is stale [s]."""
 _PARENT = "NDP_ENDS_WITH"
+_GATE = "NDP_STARTS_WITH"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -126,6 +130,47 @@ def terminate_with_parent() -> bool:
         return False
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     return str(os.getppid()) != parent
+
+
+class Gate:
+    """A pipe that holds children back until their parent lets them start, or refuses.
+
+    Its end, by :meth:`close` or with the parent, refuses.
+
+    Attributes:
+        entrance: The file descriptor that a child must inherit.
+    """
+
+    def __init__(self) -> None:
+        """Make a closed gate."""
+        self.entrance, self._exit = os.pipe()
+        self._held = 0
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of one more child that waits here."""
+        self._held += 1
+        return {_GATE: str(self.entrance)}
+
+    def open(self) -> None:
+        """Let every child start."""
+        os.write(self._exit, bytes(self._held))
+        self._held = 0
+
+    def close(self) -> None:
+        """Refuse the start of those that still wait."""
+        os.close(self._exit)
+        os.close(self.entrance)
+
+
+def may_start() -> bool:
+    """Wait at the gate of the parent, if there is one; return whether this process may start."""
+    gate = os.environ.pop(_GATE, "")
+    if not gate:
+        return True
+    try:
+        return os.read(int(gate), 1) != b""
+    finally:
+        os.close(int(gate))
 
 
 def _is_ros2(pid: int) -> bool:

@@ -454,6 +454,59 @@ def test_a_refusal_is_not_tried_again() -> None:
         Supervisor(system).run()
 
 
+AT_THE_GATE = """
+import signal, time
+from ndp_ros.processes import may_start
+signal.signal(signal.SIGTERM, lambda *_: None)
+open({waits!r}, "a").write("x")
+if not may_start():
+    raise SystemExit(0)
+open({runs!r}, "a").write("x")
+"""
+
+
+def gated(tmp_path: Path, name: str, **changes: bool) -> Script:
+    """Return a process that leaves a file when it waits at the gate, and another behind it."""
+    files = {"waits": str(tmp_path / f"{name}_waits"), "runs": str(tmp_path / f"{name}_runs")}
+    return script(name, AT_THE_GATE.format(**files), **changes)
+
+
+def until_all_wait(tmp_path: Path) -> None:
+    while len(list(tmp_path.glob("*_waits"))) < 2:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert not list(tmp_path.glob("*_runs"))
+
+
+def test_processes_start_together_once_the_system_is_admitted(tmp_path: Path) -> None:
+    system = [gated(tmp_path, "a", optional=True), gated(tmp_path, "b", optional=True)]
+    both = f"import time\nfrom pathlib import Path\nwhile len(list(Path({str(tmp_path)!r}).glob('*_runs'))) < 2: time.sleep(0.01)"  # noqa: E501
+    system.append(script("last", both, ends_system=True))
+    assert Supervisor(system, admit=lambda: until_all_wait(tmp_path)).run() == 0
+
+
+def test_no_process_of_a_system_that_is_not_admitted_gets_beyond_its_gate(tmp_path: Path) -> None:
+    def admit() -> None:
+        until_all_wait(tmp_path)
+        raise ConfigError("another system is here")
+
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match="another system"):
+        Supervisor([gated(tmp_path, "a"), gated(tmp_path, "b")], admit=admit).run()
+    assert not list(tmp_path.glob("*_runs"))
+    assert time.monotonic() - began < supervisor._GRACE, "none had to be killed"  # noqa: SLF001
+
+
+def test_an_interrupted_system_is_not_started_any_more(tmp_path: Path) -> None:
+    def admit() -> None:
+        until_all_wait(tmp_path)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    status = Supervisor([gated(tmp_path, "a"), gated(tmp_path, "b")], admit=admit).run()
+    assert status == 128 + signal.SIGINT
+    assert not list(tmp_path.glob("*_runs"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_outlives_the_supervisor(tmp_path: Path, number: signal.Signals) -> None:
     seen = tmp_path / "seen"

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from types import FrameType
 
-from ndp_ros.bringup.process import ProcessSpec
+from ndp_ros.bringup.process import RVIZ, ProcessSpec
 from ndp_ros.errors import StreamError
-from ndp_ros.processes import bound_to_this_process, remove_stale_shared_memory
+from ndp_ros.processes import Gate, bound_to_this_process, remove_stale_shared_memory
 
 _GRACE = 12.0
 """Time that a process may take to exit after SIGTERM [s]."""
@@ -37,6 +38,7 @@ class Supervisor:
         quiet: bool = False,
         verbose: bool = False,
         say: Callable[[str], None] = print_line,
+        admit: Callable[[], None] | None = None,
     ) -> None:
         """Prepare.
 
@@ -45,8 +47,10 @@ class Supervisor:
             quiet: Send the processes' standard output to standard error.
             verbose: Let the nodes log more than warnings.
             say: Prints a line for the user.
+            admit: Raises if the system must not run. The nodes import their modules meanwhile,
+                and none joins the ROS domain before it has returned.
         """
-        self._say = say
+        self._say, self._admit = say, admit
         self._specs = list(specs)
         self._quiet = quiet
         self._verbose = verbose
@@ -59,11 +63,11 @@ class Supervisor:
 
         Raises:
             StreamError: If any other process exits.
+            NdpError: If the system is not admitted.
         """
         handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
-            for spec in self._specs:
-                self._start(spec)
+            self._start_all()
             while not self._signal:
                 for spec in self._specs:
                     status = self._processes[spec.name].poll()
@@ -82,7 +86,25 @@ class Supervisor:
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._signal = number
 
-    def _start(self, spec: ProcessSpec) -> None:
+    def _start_all(self) -> None:
+        """Start every process; the nodes wait until the system is admitted."""
+        if self._admit is None:
+            for spec in self._specs:
+                self._start(spec)
+            return
+        with closing(Gate()) as gate:
+            for spec in self._specs:
+                if spec.name != RVIZ:  # another's program, which knows no gate
+                    self._start(spec, gate)
+            self._admit()
+            if self._signal:
+                return
+            gate.open()
+        for spec in self._specs:
+            if spec.name == RVIZ:
+                self._start(spec)
+
+    def _start(self, spec: ProcessSpec, gate: Gate | None = None) -> None:
         quiet = not (self._verbose or spec.log_level)
         logs = ["--log-level", "warn"] if quiet else []
         self._processes[spec.name] = subprocess.Popen(
@@ -91,8 +113,10 @@ class Supervisor:
                 **os.environ,
                 **spec.environment,
                 **bound_to_this_process(),
+                **(gate.environment() if gate is not None else {}),
                 "RCUTILS_CONSOLE_OUTPUT_FORMAT": "{name}: {severity}: {message}",
             },
+            pass_fds=(gate.entrance,) if gate is not None else (),
             stdin=subprocess.DEVNULL,
             stdout=_STANDARD_ERROR if self._quiet else None,
             # Ctrl-C then reaches only this process, which ends the others in order.

@@ -240,23 +240,34 @@ def preflight(config: SimConfig) -> Checkpoint:
     """Check that the simulated system can run, and return its checkpoint.
 
     Raises:
-        ConfigError: If ROS is missing, the domain is not valid or in use, or the output
-            folder cannot be written.
+        ConfigError: If the ROS domain is not valid or in use, or as :func:`checked`.
+        CheckpointError: As :func:`checked`.
+        TaskError: As :func:`checked`.
+    """
+    # Importing and making the task takes about as long as listening.
+    with listening(config.namespace) as require_free:
+        saved = checked(config)
+        require_free()
+    return saved
+
+
+def checked(config: SimConfig) -> Checkpoint:
+    """Check all but the ROS domain, and return the checkpoint.
+
+    Raises:
+        ConfigError: If ROS is missing, or the output folder cannot be written.
         CheckpointError: If the checkpoint is missing, damaged, or for another arm.
         TaskError: If its task cannot be made, or has no simulated arm.
     """
+    from ndp_ros.nodes.task import task_of
+
     saved = require_checkpoint(config.checkpoint)
     require_modules()
-    # Importing and making the task takes about as long as listening.
-    with listening(config.namespace) as require_free:
-        from ndp_ros.nodes.task import task_of
-
-        with closing(task_of(saved, _options(config))) as task:
-            saved.require_arm(task.arm, task.joint_names)
-        require_extras(config)
-        if config.episodes:
-            require_writable(Path(config.out))
-        require_free()
+    with closing(task_of(saved, _options(config))) as task:
+        saved.require_arm(task.arm, task.joint_names)
+    require_extras(config)
+    if config.episodes:
+        require_writable(Path(config.out))
     return saved
 
 

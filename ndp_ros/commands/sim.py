@@ -9,9 +9,10 @@ import os
 import sys
 from pathlib import Path
 
+from ndp_ros.bringup.checks import listening
 from ndp_ros.bringup.process import set_default_environment
 from ndp_ros.bringup.supervisor import Supervisor, print_line
-from ndp_ros.bringup.system import SimConfig, preflight, simulation
+from ndp_ros.bringup.system import SimConfig, checked, simulation
 from ndp_ros.commands.arguments import OneLineParser
 from ndp_ros.config import add_arguments, from_arguments
 
@@ -45,14 +46,23 @@ def main(args: argparse.Namespace) -> int:
     """Run the simulation and return the exit status."""
     config = from_arguments(SimConfig, args)
     set_default_environment()
-    saved = preflight(config)
-    specs = simulation(config, saved)
     result = Path(config.out) / _RESULT
-    with contextlib.suppress(FileNotFoundError):
-        result.unlink()
-    episodes = f"{config.episodes} episodes" if config.episodes else "until Ctrl-C"
-    _say(f"{saved.id} at {config.rate:g} Hz, {episodes}; ROS domain {os.environ['ROS_DOMAIN_ID']}")
-    status = Supervisor(specs, quiet=args.json, verbose=args.verbose, say=_say).run()
+    # It takes 1.5 s to hear whether another system is here: the nodes import meanwhile.
+    with listening(config.namespace) as require_free:
+        saved = checked(config)
+        specs = simulation(config, saved)
+        episodes = f"{config.episodes} episodes" if config.episodes else "until Ctrl-C"
+        where = f"ROS domain {os.environ['ROS_DOMAIN_ID']}"
+        _say(f"{saved.id} at {config.rate:g} Hz, {episodes}; {where}")
+
+        def admit() -> None:
+            require_free()
+            with contextlib.suppress(FileNotFoundError):
+                result.unlink()
+
+        status = Supervisor(
+            specs, quiet=args.json, verbose=args.verbose, say=_say, admit=admit
+        ).run()
     interrupted = status >= _INTERRUPTED and config.episodes > 0
     # An interruption leaves a result if an episode was over.
     if args.json and config.episodes and (status == 0 or (interrupted and result.exists())):

@@ -19,7 +19,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from ndp_ros.errors import NdpError
 from ndp_ros.nodes.lifecycle import NdpNode
-from ndp_ros.processes import terminate_with_parent
+from ndp_ros.processes import may_start, terminate_with_parent
 
 _LEAVE_TIMEOUT = 8
 """Time that a node's process may take to leave the ROS graph [s]."""
@@ -83,10 +83,15 @@ def ros(argv: Sequence[str] | None) -> Iterator[StopSignals]:
 
     Yields:
         The signals that ask the node to end.
+
+    Raises:
+        SystemExit: If the parent does not let the node start.
     """
     # The shared-memory transport would leave files in /dev/shm when a node is killed.
     os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
     with StopSignals(process_ends=argv is None) as signals:
+        if not may_start():
+            raise SystemExit(0)
         rclpy.init(
             args=list(argv) if argv is not None else None,
             signal_handler_options=SignalHandlerOptions.NO,
