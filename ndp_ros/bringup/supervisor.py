@@ -13,11 +13,14 @@ from contextlib import closing
 from types import FrameType
 
 from ndp_ros.bringup.process import RVIZ, ProcessSpec
-from ndp_ros.errors import StreamError
+from ndp_ros.errors import NdpError, StreamError
 from ndp_ros.processes import Gate, bound_to_this_process, remove_stale_shared_memory
 
 _GRACE = 12.0
 """Time that a process may take to exit after SIGTERM [s]."""
+_IMPORT = 5.0
+"""Time that nodes may take to reach a closed gate and exit [s]: the import of MuJoCo runs a child
+process, which complains on standard error if its parent is ended."""
 _RESPAWN_DELAY = 1.0
 _MAX_RESPAWNS = 5
 _STANDARD_ERROR = 2
@@ -92,14 +95,18 @@ class Supervisor:
             for spec in self._specs:
                 self._start(spec)
             return
-        with closing(Gate()) as gate:
-            for spec in self._specs:
-                if spec.name != RVIZ:  # another's program, which knows no gate
-                    self._start(spec, gate)
-            self._admit()
-            if self._signal:
-                return
-            gate.open()
+        try:
+            with closing(Gate()) as gate:
+                for spec in self._specs:
+                    if spec.name != RVIZ:  # another's program, which knows no gate
+                        self._start(spec, gate)
+                self._admit()
+                if self._signal:
+                    return
+                gate.open()
+        except NdpError:
+            self._await(_IMPORT)
+            raise
         for spec in self._specs:
             if spec.name == RVIZ:
                 self._start(spec)
@@ -134,6 +141,13 @@ class Supervisor:
             self._start(spec)
             return
         raise StreamError(f"{spec.name} has ended ({how})")
+
+    def _await(self, seconds: float) -> None:
+        """Wait until all processes have exited by themselves, or some time [s] is over."""
+        deadline = time.monotonic() + seconds
+        for process in self._processes.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
 
     def _end(self) -> None:
         """End all processes in reverse order, and wait for them."""
