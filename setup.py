@@ -8,6 +8,8 @@ from setuptools import Extension, find_packages, setup
 
 NAME = "ndp_ros"
 CORE = f"{NAME}/streaming/core.c"
+ROOT = Path(__file__).resolve().parent
+"""Not the present folder: `colcon build --symlink-install` runs a link to this file elsewhere."""
 
 EXTRAS = {
     "sim": [
@@ -92,7 +94,7 @@ setup(
     name=NAME,
     version=re.findall(r'^__version__ = "(.+)"$', Path(NAME, "__init__.py").read_text(), re.M)[0],
     description="Neural Dynamic Policies on a robot arm under ROS 2.",
-    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description=Path(ROOT, "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="the ndp_ros authors",
     project_urls={"Paper": "https://shikharbahl.github.io/neural-dynamic-policies/"},

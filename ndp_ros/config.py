@@ -74,11 +74,16 @@ class Field:
         """Whether the field has no default."""
         return self.default is dataclasses.MISSING
 
+    @property
+    def named_choices(self) -> str:
+        """The choices in words; an empty one, which the documentation explains, is left out."""
+        return "one of " + ", ".join(str(c) for c in self.choices or () if c != "")
+
     def describe(self) -> str:
         """Return documentation, unit, choices and bounds in one line, as in ``--help``."""
         notes = [f"[{self.unit}]"] if self.unit else []
         if self.choices is not None:
-            notes.append("one of " + ", ".join(map(str, self.choices)))
+            notes.append(self.named_choices)
         if self.minimum is not None and self.maximum is not None:
             notes.append(f"{_number(self.minimum)} to {_number(self.maximum)}")
         elif self.minimum is not None:

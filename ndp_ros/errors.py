@@ -54,7 +54,7 @@ class NdpError(Exception):
             value: The given value.
             allowed: All allowed values.
         """
-        names = [str(item) for item in allowed]
+        names = [str(item) or "''" for item in allowed]
         near = difflib.get_close_matches(str(value), names, 3)
         meant = f": did you mean {' or '.join(near)}?" if near else ""
         if len(names) <= _LONG:

@@ -41,6 +41,13 @@ def test_both_packages_are_found_by_the_documented_base_paths(tmp_path: Path) ->
     assert order.split() == ["ndp_interfaces", "ndp_ros"]
 
 
+def test_a_workspace_of_links_is_built_and_runs_the_sources(tmp_path: Path) -> None:
+    colcon("build", "--symlink-install", "--base-paths", str(ROOT), folder=tmp_path)
+    assert (tmp_path / "build/ndp_ros/ndp_ros").resolve() == ROOT / "ndp_ros"
+    assert (tmp_path / "install/ndp_ros/share/ndp_ros/launch/sim.launch.py").is_file()
+    assert (tmp_path / "install/ndp_ros/lib/ndp_ros/policy_node").stat().st_mode & 0o111
+
+
 def test_what_colcon_has_built_is_imported_from_its_install_folder(tmp_path: Path) -> None:
     build = ("build", *PATHS, "--event-handlers", "console_direct-")
     hook = f"-DCMAKE_PROJECT_INCLUDE={ROOT / 'interfaces/cmake/wheels.cmake'}"

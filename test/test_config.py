@@ -107,6 +107,15 @@ def test_help_names_the_bounds_that_there_are(bounds, words):
     assert found.describe() == f"A count. ({words})"
 
 
+def test_an_empty_choice_is_left_out_of_the_help_and_quoted_in_an_error():
+    level = param("", doc="Level; empty: the default.", choices=("", "debug", "info"))
+    made = dataclasses.make_dataclass("Made", [("level", str, level)])
+    (found,) = fields_of(made)
+    assert found.describe() == "Level; empty: the default. (one of debug, info)"
+    with pytest.raises(ConfigError, match=r"'loud' is not one of \['', debug, info\]"):
+        from_mapping(made, {"level": "loud"}, source="x")
+
+
 def test_help_names_groups_as_their_sections_and_defaults_as_they_are_typed(capsys):
     with pytest.raises(SystemExit):
         cli.main(["train", "--help-all"])

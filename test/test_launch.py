@@ -109,6 +109,17 @@ def test_an_arm_that_does_not_answer_is_one_line_and_nothing_starts(
     assert "sesame" not in said + logs
 
 
+@pytest.mark.ros
+def test_a_parameter_that_a_node_refuses_ends_the_launch(tmp_path: Path, domain: int) -> None:
+    folder, file = jaco_checkpoint(tmp_path / "good"), tmp_path / "p.yaml"
+    file.write_text("policy_node: {ros__parameters: {max_observation_aeg: 0.3}}")
+    run = launch(f"checkpoint:={folder}", "throws:=0", f"params_file:={file}")
+    said = run.stdout + run.stderr
+    assert run.returncode != 0
+    assert said.count("did you mean max_observation_age?") == 1
+    assert "policy_node has ended with status 2" in said
+
+
 INCLUDES = """
 from launch import LaunchDescription
 from launch.actions import IncludeLaunchDescription, TimerAction, LogInfo
@@ -189,7 +200,7 @@ def test_no_node_outlives_the_launch(tmp_path: Path, domain: int, number: signal
             time.sleep(0.1)
             text = said.read_text()
         nodes = [int(pid) for pid in re.findall(r"process started with pid \[(\d+)\]", text)]
-        assert len(nodes) == 2
+        assert len(nodes) == 4
         process.send_signal(number)
         process.wait(60)
         assert all(gone(pid) for pid in nodes)

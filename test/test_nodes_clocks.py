@@ -19,6 +19,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter as RosParameter
 from ros_support import claim_domain
 
+from ndp_ros.arms.ros2_control.config import Ros2ControlConfig
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.errors import ConfigError, RejectedError
 from ndp_ros.nodes import clocks, diagnostics, parameters, partners, process
@@ -269,6 +270,21 @@ def test_an_active_node_that_falls_silent_is_named_by_those_who_live(
         executor.shutdown()
         for node in (watcher, dies, ends, other):
             node.destroy_node()
+
+
+@pytest.mark.parametrize("writable", [(), ("joints",)])
+def test_an_empty_array_has_the_type_of_its_elements(domain: None, writable: tuple[str]) -> None:
+    node = rclpy.create_node("arrays")
+    try:
+        parameters.declare(node, Ros2ControlConfig, writable=writable)
+        assert node.describe_parameter("joints").type == RosParameter.Type.STRING_ARRAY.value
+        assert parameters.read(node, Ros2ControlConfig).joints == ()
+        (set_,) = node.set_parameters([RosParameter("joints", value=["a", "b"])])
+        assert set_.successful == bool(writable)
+        read = parameters.read(node, Ros2ControlConfig).joints
+        assert read == (("a", "b") if writable else ())
+    finally:
+        node.destroy_node()
 
 
 FATES = {

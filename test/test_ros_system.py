@@ -241,6 +241,8 @@ def state_of(system: System) -> str:
 def test_a_goal_lasts_as_long_as_it_asks_for_and_the_arm_holds_afterwards(system: System) -> None:
     from action_msgs.msg import GoalStatus
 
+    wrong, _ = run_policy(system, duration=-1.0)
+    assert not wrong.accepted
     handle, feedback = run_policy(system, duration=1.0)
     assert handle.accepted
     second, _ = run_policy(system, duration=1.0)

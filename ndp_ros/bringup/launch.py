@@ -24,7 +24,7 @@ from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import Node
 
 from ndp_ros.bringup.plan import ask, config_of, from_text, names_launch_file
-from ndp_ros.bringup.process import RVIZ, ProcessSpec, environment
+from ndp_ros.bringup.process import REFUSED, RVIZ, ProcessSpec, environment
 from ndp_ros.config import Field, leaves
 from ndp_ros.processes import bound_to_this_process
 
@@ -58,7 +58,7 @@ def description(kind: str) -> LaunchDescription:
                 OnProcessExit(target_action=node, on_exit=_end_of(spec, nodes, own))
             )
             for spec, node in zip(specs, nodes, strict=True)
-            if not (spec.respawn or spec.optional)
+            if not spec.optional
         ]
         return [*([LogInfo(msg=notice)] if notice else []), *nodes, *watchers]
 
@@ -96,6 +96,8 @@ def _node(spec: ProcessSpec) -> Node:
 def _end_of(spec: ProcessSpec, nodes: Sequence[Node], own: bool) -> Callable[..., list[Any]]:
     """Return the handler for the exit of a process that the system cannot do without.
 
+    One that is started again ends the system only by refusing its parameters.
+
     Args:
         spec: The process.
         nodes: All processes of the system.
@@ -103,7 +105,7 @@ def _end_of(spec: ProcessSpec, nodes: Sequence[Node], own: bool) -> Callable[...
     """
 
     def ended(event: ProcessExited, context: LaunchContext) -> list[Any]:
-        if context.is_shutdown:
+        if context.is_shutdown or (spec.respawn and event.returncode != REFUSED):
             return []
         done = event.returncode == 0 and spec.ends_system
         how = "all is done" if done else f"{spec.name} has ended with status {event.returncode}"

@@ -19,6 +19,8 @@ EPISODE, VIEWER, CHUNKS = "episode_node", "viewer_node", "chunk_node"
 DESCRIPTION, RECORD = "description_node", "record_node"
 ACTION, RVIZ = "run_policy_node", "rviz2"
 
+REFUSED = 2
+"""Exit status of a node that refuses its parameters, which a second try would repeat."""
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from types import FrameType
 
-from ndp_ros.bringup.process import RVIZ, ProcessSpec
+from ndp_ros.bringup.process import REFUSED, RVIZ, ProcessSpec
 from ndp_ros.errors import NdpError, StreamError
 from ndp_ros.processes import Gate, bound_to_this_process, remove_stale_shared_memory
 
@@ -133,8 +133,7 @@ class Supervisor:
     def _lost(self, spec: ProcessSpec, status: int) -> None:
         """Start a process again that has exited, or give up."""
         how = f"signal {-status}" if status < 0 else f"status {status}"
-        # Status 2 is a refusal, which a second try would repeat.
-        if spec.respawn and status != 2 and self._respawns < _MAX_RESPAWNS:
+        if spec.respawn and status != REFUSED and self._respawns < _MAX_RESPAWNS:
             self._respawns += 1
             self._say(f"{spec.name} has ended ({how}); it is started again")
             time.sleep(_RESPAWN_DELAY)

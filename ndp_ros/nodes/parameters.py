@@ -128,7 +128,7 @@ def descriptor(p: Field, *, read_only: bool) -> ParameterDescriptor:
         read_only=read_only,
     )
     if p.choices is not None:
-        described.additional_constraints = "one of " + ", ".join(map(str, p.choices))
+        described.additional_constraints = p.named_choices
     if (p.minimum is not None or p.maximum is not None) and not is_array:
         if kind is int:
             low = -_INTEGER_LIMIT if p.minimum is None else int(p.minimum)
@@ -199,15 +199,25 @@ def _declare_one(node: Node, name: str, p: Field, given: Any, *, read_only: bool
         # Only a parameter of any type can be a number, or empty where there is none.
         described.type, described.dynamic_typing = RosParameter.Type.NOT_SET.value, True
     try:
-        # The override is in ``value`` already, converted.
-        node.declare_parameter(name, value, described, ignore_override=True)
+        if is_array and not value:
+            _declare_empty(node, name, described)
+        else:
+            # The override is in ``value`` already, converted.
+            node.declare_parameter(name, value, described, ignore_override=True)
     except (InvalidParameterTypeException, InvalidParameterValueException, TypeError) as error:
         raise ConfigError(f"{node.get_name()}: {name} is {given!r}: {p.describe()}") from error
-    empty = absent or (is_array and not value)
-    if expected != node.get_parameter(name).type_.value and not empty:
+    if expected != node.get_parameter(name).type_.value and not absent:
         raise ConfigError(
             f"{node.get_name()}: {name} is {given!r}, expected {kind.__name__}: {p.describe()}"
         )
+
+
+def _declare_empty(node: Node, name: str, described: ParameterDescriptor) -> None:
+    """Declare an empty array of its own type; by its value rclpy takes it for one of bytes."""
+    kind = RosParameter.Type(described.type)
+    node.declare_parameter(name, kind, ParameterDescriptor(), ignore_override=True)
+    node.set_parameters([RosParameter(name, kind, [])])
+    node.set_descriptor(name, described)
 
 
 def _optional(kind: Any) -> bool:

@@ -177,12 +177,16 @@ class RunPolicyNode(NdpNode):
     # -- goals --------------------------------------------------------------------------------
 
     def _on_goal(self, request: RunPolicy.Goal) -> GoalResponse:
-        free = self._run is None and self.state == "active"
-        if not free or not (math.isfinite(request.duration) and request.duration >= 0.0):
-            self.get_logger().warning(
-                f"goal rejected: duration is {request.duration:g} s, the node is {self.state}"
-                + (", and another goal runs" if self._run is not None else "")
-            )
+        if self.state != "active":
+            refusal = f"the node is {self.state}: activate it first"
+        elif self._run is not None:
+            refusal = "another goal runs: cancel it first"
+        elif not (math.isfinite(request.duration) and request.duration >= 0.0):
+            refusal = f"duration is {request.duration:g} s, expected 0 (the task's horizon) or more"
+        else:
+            refusal = ""
+        if refusal:
+            self.get_logger().warning(f"goal rejected: {refusal}")
             return GoalResponse.REJECT
         self._run = Run()
         return GoalResponse.ACCEPT

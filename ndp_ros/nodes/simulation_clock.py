@@ -120,7 +120,7 @@ class SimulationClock:
             else:
                 refusal = str(await done)
         response.success = stream is not None and not refusal
-        response.message = refusal or f"{ticks} ticks"
+        response.message = refusal or ("1 tick" if ticks == 1 else f"{ticks} ticks")
         response.time = stream.arm_clock() if stream is not None else math.nan
         return response
 
