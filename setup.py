@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Build ndp_ros, for colcon (ament_python) and for pip."""
 
 import re
@@ -126,7 +129,7 @@ setup(
     extras_require=EXTRAS,
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
-        (f"share/{NAME}", ["package.xml"]),
+        (f"share/{NAME}", ["package.xml", "LICENSE"]),
         # pip installs console scripts into bin/ only, where `ros2 run` does not look.
         (f"lib/{NAME}", sorted(str(path) for path in Path("scripts").iterdir() if path.is_file())),
         *shared("launch", "config", "models"),
@@ -143,7 +146,8 @@ setup(
             "record_node = ndp_ros.nodes.record_node:main",
             "run_policy_node = ndp_ros.nodes.run_policy_node:main",
             "viewer_node = ndp_ros.nodes.viewer_node:main",
-        ]
+        ],
+        "ament_copyright.license": ["bsd_3_clause_spdx = ndp_ros.license:LICENSE"],
     },
     zip_safe=False,
 )

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Measure Meta-World's steps per second: stock environment, fast environment, task on top.
 
 Stock and fast play the same episodes with the same random actions, in turn and 100 steps

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Throws of a Gen3 over Kortex: nodes, streamer and emulated arm, joined by real DDS and sockets.
 
     python benchmarks/kortex_throws.py --throws 10 --rate 1000 --json

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Measure the cost of a Kortex cycle to this package's client and to Kinova's own, in one run.
 
 Both command six joints of one emulated arm and read three values of each joint, in short batches

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Run Throw's scene in MuJoCo-Warp under the arm's computed torque, beside the task's own loop.
 
 The piece of docs/gpu.md that runs today: E arms in one batch of worlds, their torques computed on

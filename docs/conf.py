@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Build the documentation site: ``make docs`` (Sphinx, MyST, furo), without any network."""
 
 import contextlib

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Fit a DMP to one demonstration and carry the motion over to new goals.
 
 The demonstration is a reach with a detour, two joints at 100 Hz. `fit_segment` returns goal and

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Drive an arm by the action chunks of a LeRobot policy, or of any with its two methods.
 
 `python examples/lerobot_chunks.py` fits chunks of a small ACT (without lerobot, of a stand-in) and

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Train in a gymnasium environment that knows nothing of this package: a pen moves to a mark.
 
 One action of the environment is a place for the pen; a segment of the policy is k places on one

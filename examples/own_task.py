@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Train on a task of your own: the hand of the Jaco hovers above the cube of Pick.
 
 A task is a scene, a reward and a criterion of success; `docs/own_task.md` explains each part. This

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Read the recording of an episode: how well the plan was tracked, and what moved.
 
 `ndp sim` writes one `.npz` an episode into `out/recordings/`. Without an argument this example

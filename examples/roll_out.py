@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Load a trained policy, roll it out in its task and print how its segments are tracked.
 
 `load_policy` needs no torch: it returns the segment of an observation, goal g and weights w of a

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """PPO of Stable-Baselines3 with a policy whose actions come out of a DMP.
 
 Any learner that takes a torch module can train an NDP: here the action network of

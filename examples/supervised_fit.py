@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Fit a network whose last layer is a DMP to curves in the plane.
 
 Each sample is an arc from the origin: its end and its height are the network's input, the curve is

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """An arm throws: ``ros2 launch ndp_ros jaco_throw.launch.py robot_ip:=192.168.1.10``.
 
 Without robot_ip the simulated arm does. ``--show-args`` explains the arguments, and

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The simulated Jaco throws cubes: ``ros2 launch ndp_ros sim.launch.py``.
 
 Ends by itself once all throws are made; ``--show-args`` explains the arguments.

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Neural Dynamic Policies for robot arms under ROS 2.
 
 A network maps an observation to the goal and the weights of a dynamic movement primitive, which an

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The checkpoint folder: specification, tensors and origin of a policy.
 
 ::

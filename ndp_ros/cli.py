@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The ``ndp`` command: dispatch to subcommands, each in a module that is imported on use.
 
 A subcommand's module provides ``configure(parser)``, which adds its arguments and an epilogue with

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Configuration: frozen dataclasses, the one source for YAML, command line and ROS parameters.
 
 A configuration class is a frozen dataclass whose fields are made by :func:`param`. The YAML schema

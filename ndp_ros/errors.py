@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Errors of this package, with one root.
 
 A message names the offending value, the allowed ones and, where it helps, the remedy; the command

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Read and write files: atomic writes, checks of output paths, YAML files with a base.
 
 Every command that writes checks its paths first, so that no result is lost at its end. Missing

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The observation of Φ: named fields in a fixed order.
 
 A training task fills the fields from its simulation, the policy node from ROS topics; both build

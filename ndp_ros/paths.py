@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Locate the configuration, model and checkpoint files that ship with the package.
 
 Names relative to the share folder are the same in a source tree, after ``pip install`` and after

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Tie child processes to their parent, limit their threads, lock files, clean up after DDS nodes.
 
 **Children.** A parent puts :func:`bound_to_this_process` into the environment of a child, and the

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A task of images, small enough for tests: bring the setpoint to a dot that only a picture shows.
 
 An environment of gymnasium's own kind, so that it comes in an ``NdpWrapper``.

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A small stand-in for ros2_control: joint states out, the commands of three controllers in.
 
     python test/fake_controller.py joint_1 joint_2 ... gripper

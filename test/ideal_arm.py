@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """An arm that follows every command at once, logs it, and fails on cue.
 
 The streamer process loads it as ``hardware: ideal_arm:make``.

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A relay between the client and the emulated arm that bends what passes."""
 
 from __future__ import annotations

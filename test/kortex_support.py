@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """An emulated arm for the tests that need one, and small ways to talk to it."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Real nodes in real processes over DDS on loopback, for the tests that need them."""
 
 from __future__ import annotations

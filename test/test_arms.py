@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """One contract for every backend, and what is special about the simulated arm."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The benchmark of latency: what it reads from the memory of a streamer that it only watches."""
 
 import os

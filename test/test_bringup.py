@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Bring-up names a fault in one line before anything starts, and ends all that it started."""
 
 from __future__ import annotations

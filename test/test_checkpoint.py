@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A checkpoint is complete, checked and replaced in one step, or it is refused."""
 
 import json

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Chunks of way points over real DDS: a jittery policy, an ideal arm behind a real streamer."""
 
 import time

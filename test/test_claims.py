@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Claims of the paper: intervals over seeds, and the verdicts that follow from them."""
 
 import dataclasses

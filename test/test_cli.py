@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The command line: figures on request, and one clear line for bad input."""
 
 import dataclasses

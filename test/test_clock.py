@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The clock counts every lateness and never makes up for a missed period."""
 
 import itertools

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The workspace as ROS engineers build it, with the real colcon where it is installed."""
 
 import os

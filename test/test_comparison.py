@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Comparisons of training runs: rows and scales of every study, reports, probes."""
 
 import dataclasses

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The compiled body of a tick and the Python one arrive at the same bits, whatever happens."""
 
 import dataclasses

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Configuration: one dataclass gives YAML, flags and documentation, and says what is wrong."""
 
 import argparse

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Ω and its rigid-body model against MuJoCo."""
 
 from __future__ import annotations

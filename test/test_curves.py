@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Learning curves: interquartile means with fractional weights, intervals over seeds."""
 
 import json

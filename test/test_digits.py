@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Digit writing: the data set, the writers, their training, Table 2 and its queue."""
 
 import json

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A run over several ranks computes the numbers of a run in one process."""
 
 import os

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The curves in which a segment is explored: their ends, their angles, and the way back."""
 
 import numpy as np

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Segments fitted to way points: exact if they can be, and always continuous."""
 
 import numpy as np

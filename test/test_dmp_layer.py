@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The torch layer: the same trajectories as the recursion, and the right gradients."""
 
 import copy

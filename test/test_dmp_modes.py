@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The layer in every mode of torch: it works, or it says why not; nothing is silently wrong."""
 
 import copy

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The dynamical system as equations: phase, kernels, the exact solution and the unroll."""
 
 import itertools

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A segment sampled at any rate, and handed over at any time."""
 
 import numpy as np

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Other linear structures: the same layer, another response."""
 
 from dataclasses import replace

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Code of README and docs: its Python runs, its commands are taken, its messages are ours."""
 
 import re

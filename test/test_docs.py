@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The documentation names what exists, is short where it must be, and its links lead somewhere."""
 
 import ast

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Dyn-E: the embedding, the decoding of actions, runs and resumption."""
 
 import math

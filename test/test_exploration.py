@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Correlated noise: its correlation, and the densities that PPO trains on."""
 
 import numpy as np

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Errors of the system, of parsers and of imports are one line and status 2 in every command."""
 
 import json

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The follower: whatever segments, delays, drops and requests come, the setpoint is smooth."""
 
 import dataclasses

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Imports and steps change nothing else in the process: no environment, no GL library."""
 
 import subprocess

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Input from outside is understood, or refused by an error of this package and no other.
 
 A short run is part of the suite; ``make fuzz`` runs many more examples.

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The Gen3 model: the published figures, its limits, its dynamics and its grip."""
 
 import math

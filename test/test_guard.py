@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The guard: what leaves it is inside the limits, whatever comes in."""
 
 import dataclasses

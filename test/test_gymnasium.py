@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Every registered task behaves as gymnasium, its wrappers and its users expect."""
 
 import copy

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The handle of a streamer process, with an ideal arm and no node in front of it."""
 
 import os

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """How a real arm is brought up: what is checked first, what is never said, what is started."""
 
 from __future__ import annotations

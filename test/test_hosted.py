@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A task on the simulated arm of the nodes: its own start states, physics and verdict."""
 
 from __future__ import annotations

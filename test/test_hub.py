@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Checkpoints on a hub: pushed with a card, pulled with every check, refused in one line."""
 
 import shutil

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Images as observations: fields of any space, gradients, and an NDP that learns from pixels."""
 
 from pathlib import Path

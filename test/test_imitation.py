@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Demonstrations survive the file; cloning reaches its expert and can be resumed."""
 
 import contextlib

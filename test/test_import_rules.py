@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The rules of docs/architecture.md on layers and sizes, read from the source."""
 
 import ast

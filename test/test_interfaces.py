@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The message package: what is described is what is built, for colcon and for pip alike."""
 
 import dataclasses

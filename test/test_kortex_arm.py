@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The Kortex backend against the emulated arm: what a loop may rely on, and what can go wrong."""
 
 import logging

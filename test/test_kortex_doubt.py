@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Wrong, unclear or incomplete answers of an arm move nothing and are named."""
 
 import dataclasses

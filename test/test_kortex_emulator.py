@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The emulated arm on real sockets: what a client of the vendor's would see."""
 
 import contextlib

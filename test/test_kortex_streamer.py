@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The streamer process on a Kortex arm: what can fail between them, on real processes and sockets.
 
 After each failure the emulated arm has recorded no command beyond its limits and stands

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """All of it on an emulated Gen3: what can fail between nodes, streamer and arm, and how it goes on.
 
 Real processes, real DDS, real sockets. After each failure /diagnostics names it, the arm has

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Throws of the shipped Gen3 policy on the emulated arm, on no clock but the arm's own.
 
 Whether a throw lands is then a question of servo, limits and latency, not of this machine's

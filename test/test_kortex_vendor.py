@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Kinova's own client: against the emulated arm, and behind ours as ``driver:=vendor``."""
 
 import importlib.util

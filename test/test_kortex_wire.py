@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The wire: golden bytes, round trips through every codec, and the schema on any protobuf."""
 
 import os

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The launch files, with the real ``ros2 launch`` where it is installed."""
 
 import importlib.util

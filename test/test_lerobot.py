@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A LeRobot data set as demonstrations: joints by name, at the task's rate, or refused."""
 
 import json

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Readings of an arm are confirmed before anything is built on them."""
 
 import numpy as np

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Meta-World: the fast path changes no number, and the tasks keep the environment contract."""
 
 from __future__ import annotations

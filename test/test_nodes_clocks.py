@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Time, parameters and partners of the nodes: what a step of the system clock must not change."""
 
 import subprocess

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The integrator node over real DDS, with an ideal arm behind a real streamer process."""
 
 import json

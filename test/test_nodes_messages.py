@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Messages: what goes in comes out, and whatever does not fit is rejected with its reason."""
 
 import math

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The policy node: what it publishes, when it stays silent, which checkpoints it takes."""
 
 import hashlib

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """TD3 over windows: goals, targets, both critics side by side, memory; NDP in curve amounts."""
 
 import dataclasses

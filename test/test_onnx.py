@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A policy as an ONNX graph computes what the policy computes, for any number of observations."""
 
 import dataclasses

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """An arm of the user's own: any file, any names, any number of joints."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The task of docs/own_task.md, taken from the page as a reader would copy it."""
 
 import json

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Table 1 and MT50: demonstrations, the windows of their actions, and their clones."""
 
 import dataclasses

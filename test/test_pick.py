@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Pick: a scripted grasp succeeds, and rewards pay for its parts."""
 
 from __future__ import annotations

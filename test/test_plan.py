@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Plans of launch files: the interpreter that they need, and the work left to the nodes."""
 
 import json

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The torch policies and the numpy policies are one policy, gradients included."""
 
 import subprocess

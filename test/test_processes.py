@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Children end with their parents; shared memory of killed ROS processes is removed."""
 
 import fcntl

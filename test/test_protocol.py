@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The protocol of comparisons: seeds in groups, one error probability for all claims and looks."""
 
 from typing import Any

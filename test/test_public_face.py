@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The names of ``import ndp_ros``: documented, with examples that run, and cheap to import."""
 
 import doctest

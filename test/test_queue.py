@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The queue of runs: its order, its locks, its workers and what becomes of runs that they lose."""
 
 import fcntl

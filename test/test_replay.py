@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A throw that was heard over ROS is judged, drawn and filmed by the task's own scene."""
 
 import itertools

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """``ndp reproduce``: from one command to runs, reports and the results that are committed."""
 
 import csv

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The ros2_control backend against controllers in a process of their own, over real DDS."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """One running system as ROS users meet it: description, frames, markers, parameters, names.
 
 All tests share it: an arm in a namespace, with a prefix and a parameter file of the user.

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The streamer process: real processes, real shared memory, and an arm that logs every command."""
 
 import argparse

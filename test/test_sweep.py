@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Sweeps: values are drawn for any option, and a study goes on where it stopped."""
 
 import sqlite3

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The contract of the tasks on the simulated arm with a trainer."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Throw: a scripted throw succeeds, and a held cube does not."""
 
 from __future__ import annotations

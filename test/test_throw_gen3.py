@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Throw on the Gen3: the same task, inside the limits of an arm that one can buy."""
 
 from __future__ import annotations

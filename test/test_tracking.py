@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Runs that are reported to Weights & Biases, offline, and filmed while they train."""
 
 import sys

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A run learns, resumes after any interruption with the same numbers, and fails clearly."""
 
 import dataclasses

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Training through the closed form equals training through the unrolled recursion."""
 
 from pathlib import Path

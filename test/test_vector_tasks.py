@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A vectorised environment computes the numbers that each environment computes by itself."""
 
 import numpy as np

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Variable impedance: its equations, its actions, and that PPO can use it."""
 
 import dataclasses

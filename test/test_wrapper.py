@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Any gymnasium environment as a task: contract, trackers, dictionaries, training by name."""
 
 import json

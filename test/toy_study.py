@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Studies that tests run: a comparison of methods on the toy task, and runs that a test writes."""
 
 import dataclasses

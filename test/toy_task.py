@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A task small enough for tests: a point follows its setpoint and has to reach a goal.
 
 It has the contract of the real tasks (see ``docs/architecture.md``) and ways to fail on

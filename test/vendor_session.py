@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A session of Kinova's own client, its files untouched, with the arm at the ports given.
 
     python vendor_session.py TCP_PORT UDP_PORT CYCLES

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Print what ``interfaces/pyproject.toml`` needs to build the messages from ROS wheels."""
 
 import tomllib

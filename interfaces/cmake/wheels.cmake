@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 # Makes the ROS wheels usable as a build environment; unused where ROS 2 is installed.
 
 # The rosidl generators look for type supports in AMENT_PREFIX_PATH, which nothing sets for wheels.

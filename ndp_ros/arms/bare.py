@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Surroundings of an arm without a scene of its own: floor, light, cameras, goal, the hand's frame.
 
 They are added to the model of the arm itself, whatever file it comes from.

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Settled grasps of a body, computed once per scene by closing the hand in simulation."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Say in plain lines what an arm's file describes and what this package does with it.
 
 The file is compared with its model: names, limits, torques against weight, and the rigid-body

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Places of an arm's joints, fingers, motors and frames in a compiled model.
 
 A model may have other joints before, between and after them.

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The links of an arm, their frames and shapes, read from the model that MuJoCo compiled.
 
 The robot description and the frames of TF are made from one tree, so that they agree.

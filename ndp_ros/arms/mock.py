@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """An arm without physics that is always at its last command."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The simulated arm: MuJoCo behind the arm protocol, driven by torques.
 
 A training task and the streaming loop use this same class on the same scene. Joint positions

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Scenes around a simulated arm: their models, their objects and where everything starts.
 
 A training task and the arm that the nodes drive in simulation load the same scene.

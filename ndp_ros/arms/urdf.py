@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Write the robot description (URDF) of an arm from the model that MuJoCo compiled."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Processes that drive a real arm, or a stand-in for one: for the launch file and ``ndp run``.
 
 As in ``bringup.system``, everything that can be known to be wrong is found before anything

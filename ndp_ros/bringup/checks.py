@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Check before anything starts that a system can run: checkpoint, modules, ROS domain, folder."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Turn the processes of a system into actions of a launch file; needs the ``launch`` packages."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Find the processes that a launch file starts, by the interpreter that runs the nodes.
 
 ``ros2 launch`` runs launch files with the system's Python, which need not have the packages of the

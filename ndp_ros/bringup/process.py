@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Describe one process of a running system: a node with its parameters.
 
 Launch files and the supervisor of the command line start processes from the same description.

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Start the processes of a system without a launch system, watch them, and end them completely."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Options and processes of the simulated system, for the launch file and ``ndp sim``.
 
 A system that cannot run is refused before anything starts (:func:`preflight`); after that its

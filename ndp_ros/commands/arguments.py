@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Argument parsing that the subcommands share: a parser with short help, and number types.
 
 The functions are ``type=`` converters for ``add_argument``; their errors name the text that was

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """``ndp bench``: run a benchmark, each in a module that is imported on use."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """``ndp bench dmp``: time the DMP layer against its bare matrix product, the recursion and peers.
 
 Every figure is CPU time of one thread of this process: the minimum over repeats that alternate

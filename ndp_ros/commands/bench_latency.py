@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """``ndp bench latency``: measure how old an observation is when its segment moves the arm.
 
 ``ndp sim`` runs episodes, with its nodes, real DDS between them and a streamer of its own. This

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """``ndp bench smooth``: compare how smoothly policies and up-samplings move the simulated arm.
 
 Contestants play the same start states of one task: the NDP, whose segments are functions of time;

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """``ndp bench stream``: measure the punctuality of the streamer on this machine and a tick's cost.
 
 A real streamer process follows segments, as under ROS, for some seconds at each rate. Lateness

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """``ndp bench train``: compare the training speed with Stable-Baselines3's PPO.
 
 All contestants train on the same task with the same networks (2 x 100, tanh), 2048 control steps

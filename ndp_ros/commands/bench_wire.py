@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """``ndp bench wire``: time a Kortex cycle of this client against its floor, two system calls.
 
 A responder in a process of its own answers every datagram with the same feedback. A cycle of

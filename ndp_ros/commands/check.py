@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """``ndp check``: validate configuration files and checkpoints without running them."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """``ndp collect``: record demonstrations of an expert, for imitation."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The options of ``ndp collect``, apart from its work, so that ``--help`` loads nothing else."""
 
 from __future__ import annotations

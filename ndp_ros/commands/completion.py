@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """``ndp completion``: print a script that completes commands, options and names in a shell."""
 
 from __future__ import annotations

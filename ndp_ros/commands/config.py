@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """``ndp config``: print the values of a training run, each with its source."""
 
 from __future__ import annotations

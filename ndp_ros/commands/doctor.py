@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """``ndp doctor``: say what works on this machine, what does not, and what to do."""
 
 from __future__ import annotations

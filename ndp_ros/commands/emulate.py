@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """``ndp emulate kortex``: serve an emulated Kortex arm on this machine."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """``ndp eval``: measure the success rate of a checkpoint, with its confidence interval."""
 
 from __future__ import annotations

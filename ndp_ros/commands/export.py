@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """``ndp export``: copy a checkpoint out of its run, evaluated and with a card."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """``ndp follow``: let the arm of a running system follow its policy, or hold."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """``ndp hub``: push a checkpoint to the Hugging Face hub or a shared folder, and pull one."""
 
 from __future__ import annotations

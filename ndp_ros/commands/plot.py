@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """``ndp plot``: draw runs, recordings, checkpoints, and the field of Figure 1."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """``ndp reproduce``: make a figure or table of the paper, from its runs to its report."""
 
 from __future__ import annotations

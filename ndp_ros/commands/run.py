@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """``ndp run``: run a checkpoint on an arm, like ``jaco_throw.launch.py`` without ROS launch."""
 
 from __future__ import annotations

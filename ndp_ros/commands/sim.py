@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """``ndp sim``: bring the simulated system up, run episodes, and end it completely."""
 
 from __future__ import annotations

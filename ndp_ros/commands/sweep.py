@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """``ndp sweep``: search values of any options of a run with Optuna, in a study that resumes."""
 
 from __future__ import annotations

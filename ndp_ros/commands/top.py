@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """``ndp top``: a live view of running systems in the terminal."""
 
 from __future__ import annotations

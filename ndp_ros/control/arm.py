@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The arm protocol between the streaming loop and every backend, in plain arrays and SI units.
 
 Joints are ordered as in ``ArmInfo.joint_names``: the arm's joints first, then at most one gripper

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Read an arm's MJCF or URDF file and compile it with motors on the joints that are driven.
 
 Both files of a robot's vendor and files written for other simulators are read: actuators of other

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Impedance laws whose stiffness and damping are inputs, for the VICES baseline.
 
 A law pulls coordinates x (joint angles, or the position of the hand) towards a goal like a spring

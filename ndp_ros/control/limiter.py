@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The limiter keeps setpoints inside position, velocity and acceleration limits.
 
 A state (y, yd) of a joint is *viable* when braking at a, the acceleration limit, ends inside

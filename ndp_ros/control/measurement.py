@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Confirmation of measurements before they become a start, a target or a state.
 
 A reading holds an arm's positions, velocities and efforts at one instant. It is confirmed if it is

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Numbers of an object in memory that compiled code can share.
 
 A class that is a ``ctypes.Structure`` keeps the attributes listed in its ``_fields_`` in its own

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Ω, the tracking law: a setpoint (y, yd, ydd) becomes a command for the arm.
 
 Every Ω fills a command in place and allocates almost nothing, because it runs in the real-time

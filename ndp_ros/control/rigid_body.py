@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Rigid-body dynamics by Pinocchio on the model that MuJoCo compiled.
 
 Pinocchio's MJCF reader does not infer inertias and counts massless geoms, so its model of a MuJoCo

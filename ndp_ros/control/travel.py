@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The check that velocities of joints explain the change of their positions."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The dynamical system: w and g to y, yd and ydd at any rate (sections 2 and 3.1 of the paper).
 
 :func:`response` computes the solution of eq. (1) as a matrix; :class:`DmpLayer` applies it in torch

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The phase x(t) of eq. (2), the normalised kernels and the forcing term of eq. (3).
 
 Choices that the paper leaves open:

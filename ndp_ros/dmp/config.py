@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The configuration of a DMP, which determines its response.
 
 Checkpoints, messages and experiments hold it; presets name the readings of the paper.

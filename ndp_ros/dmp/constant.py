@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A numpy array as a torch tensor on any device, safe across the modes of torch.
 
 A layer keeps such tensors between calls. A tensor made in inference mode could never be trained

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Curve amounts: the coordinates in which a segment is explored, r numbers for each joint.
 
 A segment that is linear in its goal and its weights is a sum of curves. The first one is the goal's

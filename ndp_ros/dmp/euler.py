@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The m-step unroll of eqs. (4) and (5), section 3.2: the solver ``euler``, for parity.
 
 The readings that the paper leaves open are decided as follows.

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The continuous solution of eq. (1), the solver ``exact``.
 
 One set of parameters is the same function of time at whatever rate it is sampled, so a policy

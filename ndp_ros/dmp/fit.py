@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Fit a segment to way points: a chunk of any policy becomes a motion that the loop can stream.
 
 The motion of a DMP is linear in its goal and its forcing (:mod:`ndp_ros.dmp.response`), so the

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The DMP as a torch layer: a roll-out is one matrix product, and so is its gradient.
 
     Y = B C,   C = [y0; yd0; g; w^T s],   s = g - y0

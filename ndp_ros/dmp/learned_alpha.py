@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A learned alpha (section 5.2.1): B as a series over alpha, one alpha for each segment.
 
 A network's raw output stands for an angle in (0, pi), whose cosine spans the range of alpha. The

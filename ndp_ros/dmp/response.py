@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The response B of a DMP: [y; yd; ydd] = B [y0; yd0; g; w (g - y0)].
 
 With alpha, beta and the phase fixed, eq. (1) is linear in its start state, its goal and its scaled

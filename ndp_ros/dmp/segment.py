@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A segment: the DMP parameters of one forward pass of Φ, sampled at any rate (numpy only).
 
 A segment is a goal with weights; bound to a start state it is a motion. Binding to the desired

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Second-order structures other than the DMP for the same layer, which differ in their B.
 
 The paper embeds a DMP "as a design choice" (section 1) that may be swapped. Any structure that is

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The control port: experiments with the emulated arm by tests and people.
 
 One JSON object per line each way: ``{"do": "network", "loss": 0.05}`` is answered by

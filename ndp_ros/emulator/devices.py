@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The devices of the emulated arm, and the procedures that they offer.
 
 The base has its own procedures in ``services``; here are those of single devices, and the

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Fault banks of the emulated arm, and the thresholds that trip an actuator.
 
 The banks are the firmware's, one per actuator and one of the base. Thresholds are not published

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Cyclic feedback: the measurements of the emulated arm as a Kortex message."""
 
 from __future__ import annotations

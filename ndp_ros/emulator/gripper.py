@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The gripper of the emulated arm: position, speed and force of its fingers."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A simulated network that loses, delays and reorders datagrams, reproducibly by a seed."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The emulator as a separate process, its handle and the client of its control port."""
 
 from __future__ import annotations

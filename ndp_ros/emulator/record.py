@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The record of all commands that arrived, with which tests check that none was unsafe."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The reference of the emulated arm's position servos: along an action, by commands, or to rest.
 
 The servos follow a position with its rate and acceleration. The firmware's filter of commands is

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Requests to the emulated arm, its refusals, and the events that it reports."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The emulated arm: physics, servo loops, faults and actions, without sockets.
 
 Time is physics time: :meth:`Robot.tick` advances it by one step. Each step follows the order of

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Sockets and clock of the emulator: one loop in one thread.
 
 The loop answers datagrams and streams, and advances the physics by one step per period. All times

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Procedures of the emulated arm: the base, its actions and the cyclic service.
 
 A handler takes the caller, the request and the device, and returns the response message. It

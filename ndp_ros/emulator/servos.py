@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Servo loops of the emulated arm: the torque of each actuator.
 
 In position and velocity mode a servo follows the reference and compensates gravity; in torque and

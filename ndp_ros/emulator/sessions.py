@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Sessions with the emulated arm: answers to requests over either transport.
 
 A peer is one connection. Its requests are answered in order; between them the physics advances and

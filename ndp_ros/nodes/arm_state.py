@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Publish the state of the arm as the streamer reports it: joints, object poses, setpoint.
 
 All messages of one publication carry one stamp, the time at which the joints were measured; the

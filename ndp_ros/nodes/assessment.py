@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Judge how the system is: the one source of the integrator node's status and diagnostics.
 
 The node notes segments and rejections here. The cause comes before its symptoms, and what is wrong

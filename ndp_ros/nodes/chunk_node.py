@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The chunk node: turn chunks of way points of any policy into segments for the integrator.
 
 A chunk arrives when its policy has computed it, some time after it began. What is left of it by

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Read chunks of way points from messages, and refuse those that are none.
 
 The chunk node fits a segment to what passes here; none of a message's content is trusted.

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Claim an arm or a node for this process, so that no second one on this machine drives it.
 
 The integrator node claims what it drives, and bring-up checks that it is free.

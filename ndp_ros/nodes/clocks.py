@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Keep periods and ages of the nodes on the monotonic clock, across steps of the system clock.
 
 NTP or an operator may set the system clock at any time. Stamps of messages are system time all the

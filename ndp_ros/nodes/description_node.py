@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The description node: show the arm to RViz, Foxglove and every other user of TF.
 
 It publishes the robot description, the frames of all links from the joint states, and markers: the

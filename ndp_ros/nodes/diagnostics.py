@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Describe the health of a node as a status on /diagnostics.
 
 Each node publishes one status every half second, and at once when its level or message changes.

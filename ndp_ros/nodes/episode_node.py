@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The episode node: run episodes of a task in simulation, judge and record them.
 
 Each episode is a start state from a seed, ``follow`` until the task is over, and a hold. The node

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Print, write and draw the episodes that the episode node has run."""
 
 from __future__ import annotations

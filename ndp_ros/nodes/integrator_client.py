@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Call the integrator node's services and follow what it reports.
 
 The episode node conducts the system through this client; every wait has an end and names what did

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The integrator node: turn DMP parameters into segments of the streamer, and own its process.
 
 An acceptable message becomes a segment whose response matrix is built here, off the loop. The

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The base class of the nodes: lifecycle, parameters, diagnostics.
 
 Transitions fail with one logged line, and each node watches the others of its system.

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Markers for RViz and Foxglove: objects, the hand's planned and executed path, the arm's state."""
 
 from __future__ import annotations

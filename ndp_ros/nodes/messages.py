@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Convert DmpParameters messages to plain values and back, and reject those that do not fit.
 
 The policy node packs its output here; the integrator node checks what arrives.

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Gather what running systems report, for the live view of ``ndp top``."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The objects node: publish poses of objects that no perception sees.
 
 A fixed object is where ``config/surroundings`` says. The held one is at the grip until the fingers

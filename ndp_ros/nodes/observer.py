@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Gather the policy's observation from topics.
 
 The policy node asks the observer before each segment which topics are missing or stale, and takes

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """ROS parameters from configuration classes: one descriptor per field of ``config.param``.
 
 Names, types, defaults, bounds, units and sentences are those of the dataclass, so

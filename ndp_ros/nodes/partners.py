@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Watch the other nodes of the system and name those that no longer report.
 
 A killed node cannot report its own end. Every node of this package publishes to /diagnostics twice

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Run Φ, the network of a checkpoint, on single observations.
 
 The policy node calls it once a segment. It is computed in numpy: on a single observation torch

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The policy node: run Φ on the observation once per segment and publish DMP parameters.
 
 A segment is due every k · control_dt on the arm's clock, which comes with the setpoints and is as

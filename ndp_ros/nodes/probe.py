@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Print the names of the nodes in this ROS domain as a JSON list.
 
 Bring-up runs ``python -m ndp_ros.nodes.probe`` as a process of its own, which keeps ROS out of the

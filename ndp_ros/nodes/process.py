@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Run one node as a process: executor, signals, exit status.
 
 Each executable of this package ends here. SIGINT and SIGTERM bring the arm to rest first.

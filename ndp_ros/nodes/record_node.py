@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The record node: write what the topics of a system carry into an MCAP bag.
 
 The bag holds the definition of every message, so that it is read without this package: by

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Pass requests of services to the streamer and await its answers.
 
 The streamer answers through shared memory. A service is a coroutine that awaits its answer, while

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The node of the action ``run_policy``: let a policy drive the arm as one call with an end.
 
 A behaviour tree calls a throw by it: the arm follows until the task has succeeded or the time is

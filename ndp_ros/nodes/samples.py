@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Join the messages of one instant, as the integrator node publishes them, into samples.
 
 The episode node records samples: with the arm of one instant and the cube of another, the cube

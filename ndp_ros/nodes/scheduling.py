@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Put the threads of a node's process under real-time scheduling where that is permitted.
 
 Nodes run below the streamer's loop and above everything without a deadline.

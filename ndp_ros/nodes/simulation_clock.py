@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Pause, step and publish the clock of a simulated arm, for the integrator node."""
 
 from __future__ import annotations

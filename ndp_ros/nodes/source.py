@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Let one publisher of DMP parameters drive the arm until it falls silent; refuse all others."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Describe the objects around a real arm without perception: fixed ones, and the one in the hand.
 
 The objects node publishes their poses; bring-up closes the gripper on the held one.

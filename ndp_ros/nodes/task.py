@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Make the simulated task that a checkpoint was trained on.
 
 The episode node judges and draws by it, the viewer node shows its scene.

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The viewer node: show arm and objects, as their topics report them, in MuJoCo's window.
 
 No physics runs here, and closing the window ends only this node.

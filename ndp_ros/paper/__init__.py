@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Reproduce the paper: its tables and figures as studies, and the queue of their runs.
 
 A study (:mod:`~ndp_ros.paper.study`) declares rows and claims; :mod:`~ndp_ros.paper.queue` makes

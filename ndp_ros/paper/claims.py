@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Judge the statements of the paper by the figures of every seed.
 
 A claim compares rows with one another, or with a number: the difference of the means over seeds

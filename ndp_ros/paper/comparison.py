@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Compare training runs: rows are experiments with changes, curves are their evaluations.
 
 A row is the experiment that ships for its task and method, with changes on top; without any it

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Declare Figures 5 to 9 of the paper: learning curves and ablations, each a table of rows.
 
 Within a task NDP, PPO and PPO-multi of Figure 5 differ in the policy alone. The ablations

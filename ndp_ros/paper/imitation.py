@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Clone demonstrations: the studies of imitation learning and the recordings that they share.
 
 An expert demonstrates with part of its exploration noise, and the actions without noise are

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Train one policy on all fifty tasks of Meta-World: clones of the benchmark's scripts, and PPO.
 
 The paper trains MT50 by PPO alone and reports it in a figure without numbers. PPO needs more

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Compare correlated noise with the paper's: NDP and PPO-multi on Throw and Pick.
 
 The paper's exploration draws the noise of each of the k actions anew. This study measures how much

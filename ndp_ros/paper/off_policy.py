@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Compare NDP by TD3 with Dyn-E, and one curve with three where the way of a throw counts.
 
 Both methods take as many gradient steps per control step, and all control steps count: those from

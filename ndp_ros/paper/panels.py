@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Draw the panels of a study: learning curves, and figures by the length of a decision."""
 
 from __future__ import annotations

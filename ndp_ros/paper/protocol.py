@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The protocol by which methods are compared: written down as data before the judged runs.
 
 Every claim is a contrast, a weighted sum of the figures that rows have on the same seed, so that a

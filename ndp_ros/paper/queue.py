@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Run the jobs of a study from a queue that lives in the file system.
 
 A run is done when its folder, ``<root>/<study>/<scale>/<row>-<seed>``, holds ``result.json``, under

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Declare the rows and scales of a comparison: experiments, changes, probes and seeds."""
 
 from __future__ import annotations

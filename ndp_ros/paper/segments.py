@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Compare noise of the segment with the paper's, and NDP with PPO-multi, by k.
 
 ``tuning`` gives each method the same number of trials at each k, one thing changed at a time around

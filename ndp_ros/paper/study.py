@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Report a study: rows whose runs become JSON, CSV, pictures and a Markdown table.
 
 A figure or table of the paper subclasses :class:`Study`, which names its rows, makes a run and

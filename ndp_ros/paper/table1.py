@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Table 1 of the paper: behaviour cloning of PPO experts by NN and by NDP.
 
 The expert of a task is the PPO policy (k = 1) that succeeds most often of its seeds, at its best

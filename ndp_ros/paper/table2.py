@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Table 2 and Figure 4 of the paper: digit writing by NDP, CNN and CNN-DMP.
 
 Details that the paper leaves open are decided as follows. The error is the mean squared error per

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Start workers that call one function: processes of this machine, or jobs of a cluster.
 
 Each way returns the workers that ended without returning from the function, by name and end, so

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Draw and write on pictures of pixels, such as those of a film."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """One style for every picture: :func:`picture` opens a figure in it and writes the file.
 
 A method has one colour in all pictures, :data:`METHOD_COLOURS`; :func:`looks` gives every curve of

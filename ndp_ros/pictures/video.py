@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Write pictures as a video or as an animated picture, and some of them as a contact sheet."""
 
 from __future__ import annotations

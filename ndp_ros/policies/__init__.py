@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The policies: the network phi, the distributions over actions and the critics.
 
 Only :func:`make_policy` needs torch, and imports it when called.

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Policies as torch modules: means of k actions, a deviation for each joint, and values.
 
 They are the readable form of the policies, differentiable by autograd, and run in the policy node.

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The policies in numpy with hand-written gradients, which training runs.
 
 Training an NDP takes hundreds of thousands of passes over a dozen windows each. At that size

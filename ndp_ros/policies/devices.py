@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The device on which torch learns, by the name that an option gives it."""
 
 from __future__ import annotations

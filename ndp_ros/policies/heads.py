@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Heads: mean actions from the outputs of an actor, and gradients back, on arrays.
 
 There is a head for each kind of policy: the outputs themselves (PPO, and the curve amounts of an

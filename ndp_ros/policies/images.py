@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The encoders of images between arrays: what :class:`ArrayPolicy` has in front of its layers.
 
 Convolutions are torch's, and so is their gradient; everything behind them stays in numpy.

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Names, shapes and order of a policy's tensors, and their initial values.
 
 All parameters lie in one flat vector: roll-out workers read them from shared memory, and Adam is a

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The Neural Dynamic Policy, section 3: phi yields w and g, the dynamical system the actions.
 
 It is the policy that runs on an arm; trained in the form of

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The torch building blocks of phi: perceptron, encoders of images, observation normaliser."""
 
 from __future__ import annotations

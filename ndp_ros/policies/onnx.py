@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Export a policy to ONNX, checked against the torch policy and the one on arrays.
 
 The graph maps raw observations ``(batch, n_obs)``, float32 with a dynamic batch, to ``actions``

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A trained policy for single observations, without torch, as ``load_policy`` returns it."""
 
 from __future__ import annotations

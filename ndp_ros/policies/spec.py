@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Specification of a policy: sizes, scales and dynamical system, as plain data without torch.
 
 A checkpoint's ``config.json`` holds it. A training run chooses a :class:`PolicyShape`;

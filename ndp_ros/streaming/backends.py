@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Backends by name: each builds an arm and its tracking law Ω, and is imported when it is used.
 
 A new backend is a row of :data:`BACKENDS`, or any ``module:function`` given as ``hardware``.

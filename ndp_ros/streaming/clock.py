@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The loop's clock: absolute deadlines, a histogram of lateness, and real-time scheduling.
 
 A tick is due at a multiple of the period on CLOCK_MONOTONIC. The clock sleeps until shortly before

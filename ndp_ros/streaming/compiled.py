@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The compiled body of a tick, ``core.c``, where it was built and nothing is unusual.
 
 Every function of the core does what the Python code beside its call does, to the same bits, or

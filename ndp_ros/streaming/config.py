@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Configuration of a stream: rate, time-outs and limits of the loop, and the arm that it drives."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+// Copyright 2026 the ndp_ros authors
+// SPDX-License-Identifier: BSD-3-Clause
+
 /* The body of a tick when nothing is unusual.
  *
  * Follower, guard, confirmer, mailbox and clock are Python; this module works on their own memory,

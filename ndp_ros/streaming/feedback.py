@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Measurements of the arm as the loop uses them: read at every tick, confirmed before they count.
 
 The physics of a simulated arm are its state and are taken as they are; readings of a real one

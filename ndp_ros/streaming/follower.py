@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The state machine of the streamer: segments and requests in, one setpoint per tick out.
 
 It has no clock, no shared memory and no arm, so that every sequence of segments, delays, drops

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The guard: the one place where every segment, setpoint, command and measurement is checked.
 
 Each violation has a name (``GUARD_NAMES``), a count and a policy (``POLICIES``). Setpoints obey

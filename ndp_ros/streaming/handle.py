@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Handle of a streamer process: start it, send it segments, read its state, end it.
 
 The integrator node and ``ndp bench stream`` drive arms through it. The response matrix of a segment

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Layout of the memory between the integrator and its streamer: words, types, sizes, offsets.
 
 The integrator writes the layout into the memory's header, and the streamer reads it from there,

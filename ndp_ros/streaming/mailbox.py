@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Shared memory between the integrator and its streamer: slots, rings and heartbeats.
 
 The memory is anonymous (``memfd_create``): its name is a path below ``/proc`` of the process

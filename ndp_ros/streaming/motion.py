@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The setpoints of one segment, computed from its response some ticks before they are due.
 
     [y; yd; ydd] = B · [y0; yd0; g; w (g - y0)]

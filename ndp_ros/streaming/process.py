@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The streamer's process: its start from the parent's side, and its main function.
 
 Exit status: 0 after a request to end, 1 after a failure of the arm or of the loop, 2 if it could

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Reactions of the loop to failed commands, failed measurements and pauses.
 
 The guard detects a violation and names its policy; this module carries the policy out on the

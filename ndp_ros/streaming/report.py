@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Reports of the streamer to its parent beside the state of every tick.
 
 They are the handshake, the status and the poses of a simulated arm's objects, all in the mailbox.

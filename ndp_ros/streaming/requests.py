@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Requests of a parent to its streamer: carried out in order or refused, never lost.
 
 The parent appends each request to a ring and gets a ticket; the streamer enters the answer to

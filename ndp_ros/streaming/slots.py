@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Slots, rings and matrices in shared memory: one writer each, read without waiting.
 
 A reader copies a value, and discards the copy if the value's sequence number was odd before it

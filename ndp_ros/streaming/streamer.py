@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The streamer: the loop that drives the arm.
 
     mailbox → follower → guard → Ω → guard → arm        at every tick, in this order

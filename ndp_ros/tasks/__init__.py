@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Gymnasium environments on simulated arms, registered when this package is imported."""
 
 from __future__ import annotations

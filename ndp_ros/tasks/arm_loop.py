@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The loop of the tasks on an arm: E simulated arms driven side by side through a segment.
 
 A tick is a physics step and some forty operations on seven numbers, which cost more than the

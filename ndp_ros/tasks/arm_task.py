@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Tasks on a simulated arm: k control steps a ``step``, tracked by Ω.
 
 The policy sees the world once per segment of k control steps. An action is k displacements of

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Read planned and measured joints from a bag of ``record:=mcap``."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Pictures of a scene, drawn by a child process on demand.
 
 Drawing without a screen loads libOSMesa or libEGL, and with them the system's LLVM, which

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Make the environment that a task name and its options stand for.
 
 Training, evaluation, the command line and the nodes all make their tasks here.

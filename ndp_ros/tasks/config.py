@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Configurations of tasks, and options that change single parameters of one by name."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The contract between tasks and trainers, and helpers that keep it.
 
 A task is a gymnasium environment whose ``step`` runs k control steps, with the attributes of

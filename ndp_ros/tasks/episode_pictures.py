@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Draw an episode from its recording: joints planned and measured, and the hand's path in space."""
 
 from __future__ import annotations

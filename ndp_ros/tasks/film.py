@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Film episodes: thirty pictures a second of every simulated instant, the release in slow motion.
 
 A film is drawn after the episode, from its :class:`~ndp_ros.tasks.recording.Recording`, so that

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A task as the simulated arm of the nodes: its physics, its start states and its objects.
 
 The streamer process makes the task that a checkpoint was trained on and drives its arm, so that

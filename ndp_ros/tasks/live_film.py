@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Film a task that draws itself, while it runs: pictures need no recording."""
 
 from __future__ import annotations

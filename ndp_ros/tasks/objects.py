@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The objects of a task on an arm, as its observation holds them."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The delay of observations in training.
 
 On a running system the segment of an observation begins later than the observation was made,

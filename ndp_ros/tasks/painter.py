@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Draw the states of a scene; of a scene without shadows, only what has moved since the last one.
 
 Without a GPU the time of a picture is that of its pixels. A camera that rests sees the same

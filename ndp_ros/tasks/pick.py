@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Pick: the arm grasps a cube on a table and lifts it."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Reach: the hand of any arm goes to a pose and stays there."""
 
 from __future__ import annotations

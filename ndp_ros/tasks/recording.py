@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The samples of one episode, planned and measured, as they are written down and read again.
 
 A recording is an ``.npz`` file of plain arrays, which numpy reads without this package::

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Judge and show an episode that was executed elsewhere, in the scene of its task.
 
 The nodes know joints and object poses only from topics. Success is decided here by the task's own

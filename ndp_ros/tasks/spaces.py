@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Observation spaces of any environment as fields of the observation vector.
 
 A bounded ``Box`` with three axes, or of bytes with two, is an image, and one of bytes with four a

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Throw: the arm tosses a cube from its hand into a bin out of its reach."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Vectorised environments: several environments of one task that step together."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """C1 cubics through way points: the setpoints that k displacements stand for.
 
 Position and velocity of the setpoint are continuous, also from segment to segment.

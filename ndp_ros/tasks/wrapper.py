@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Segments as the actions of any gymnasium environment.
 
 :class:`NdpWrapper` makes an environment a task of this package: ``step`` takes k displacements of a

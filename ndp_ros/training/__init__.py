@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Training: methods and their learners, roll-outs, evaluation, run directories and experiments.
 
 A run is a :class:`RunConfig`, of which :func:`shipped` returns a tuned one, given to :func:`train`.

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Configuration of a training run: its options by learner, checked against the method.
 
 :func:`make_spec` completes it with an environment to the specification of the policy.

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Draw learning curves: steps from evaluation to evaluation, single seeds where they are few."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Summarise learning curves over seeds, by interquartile mean and bootstrap."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Demonstrations: observations and actions of an expert, in one file in safetensors format.
 
 Reading a file executes nothing. It holds n windows of m episodes::

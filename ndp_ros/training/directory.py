@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The run directory: configuration, provenance, logs and checkpoints of one training run.
 
 ::

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A run over several processes or machines, started by torchrun and connected by gloo.
 
 The first rank learns; every rank steps its part of the environments with its own workers. The

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """``evaluate``: run a checkpoint on the task that it was trained on.
 
 The public function, ``ndp eval`` and ``ndp export`` share the episodes and the report.

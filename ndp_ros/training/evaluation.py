@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Evaluation of a policy over deterministic episodes, with confidence intervals.
 
 An NDP is executed as on the arm: its segment is sampled at every tick of Ω from the integrator's

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Values of a run by layer: shipped experiment files, a file of one's own, the command line.
 
 An experiment file, ``config/experiments/TASK.yaml``, has values of all its methods at the top,

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Exploration noise of a window: Gaussian, with a correlation between control steps.
 
 The paper draws independent noise for each of the k actions of a window. Most of it cancels over the

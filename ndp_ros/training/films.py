@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Film episodes of a checkpoint: at the end by ``ndp eval``, now and then while it is trained."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Behaviour cloning, section 3.3: the squared distance to the expert's actions, eq. (7).
 
 ``bc-ndp`` trains phi through the dynamical system, ``bc-nn`` a network with the same hidden layers

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Read a LeRobot data set as demonstrations of a task on an arm.
 
 ``observation.state`` are the measured joints and ``action`` the joints that were commanded, both in

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Log of a run: rows in CSV and TensorBoard files, and a progress line on standard error."""
 
 from __future__ import annotations

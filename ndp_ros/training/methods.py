@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The table of methods: how each one acts and learns, one row a method.
 
 ``ndp train --method`` takes the name of a row. All code that depends on the method reads its row,

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A PPO run: each batch of roll-outs is trained on once, section 3.4 of the paper."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Proximal Policy Optimisation over windows of k actions, section 3.4 of the paper.
 
 A *window* is the k actions of one forward pass of phi, from one observation. Each of them is a

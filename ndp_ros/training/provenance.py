@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Provenance of results: commit, versions, machine and command."""
 
 from __future__ import annotations

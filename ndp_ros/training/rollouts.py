@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Roll-outs in worker processes: one message per batch, everything else in shared memory.
 
 The learner writes the parameters to shared memory and asks for a batch; the workers act, step and

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """``train``: prepare a run directory, make the trainer of the method and run it."""
 
 from __future__ import annotations

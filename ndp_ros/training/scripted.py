@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Hand-written policies as experts with one observation per control step.
 
 They are Meta-World's, and that of a task which defines ``expert(obs) -> (dof,)``, such as Reach.

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Training of several seeds of one configuration in parallel, one process and core each."""
 
 from __future__ import annotations

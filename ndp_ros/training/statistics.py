@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Running statistics of observations, and of returns for the scale of rewards."""
 
 from __future__ import annotations

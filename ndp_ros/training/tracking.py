@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Report a run to Weights & Biases: its configuration, every row of its log and its films.
 
 The client decides where runs go: with ``WANDB_MODE=offline`` everything stays in ``wandb/`` of the

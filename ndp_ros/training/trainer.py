@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The training loop: batches, log, evaluations and checkpoints, the same for every learner.
 
 A subclass trains on one batch and returns the state that a resumed run needs. Environments start

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Initial weights of a run from a checkpoint, such as one of an easier task."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A roll-out worker: environments, a copy of the policy and the memory shared with the learner.
 
 A run depends on its seed only. Noise and start states come from generators keyed by (seed,

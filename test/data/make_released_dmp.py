@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Write released_dmp.json: golden roll-outs of the recursion that the paper's authors released.
 
 The recursion is written out here step by step in plain Python, with nothing shared

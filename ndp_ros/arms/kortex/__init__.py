@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Kinova's Kortex arms (the Gen3 family): messages, wire format, client and arm backend."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A Kortex arm behind the arm protocol: one cyclic exchange per tick.
 
 ``write`` sends the command of a tick, ``read`` returns the feedback that answers it.

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The TCP session with an arm, for every service but the cycle.
 
 A thread of :class:`StreamChannel` receives: it passes answers to their callers, notifications to

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Procedures of a Kortex arm: sessions, devices, modes, faults, actions and the gripper.
 
 :class:`KortexClient` keeps the TCP and the UDP session. The cyclic exchange is in

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Enumerations of the Kortex messages: errors, devices, modes, events and faults."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """User name and password of a Kortex arm, from arguments, a file or the environment."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The cyclic exchange with a Kortex arm: commands in its units, measurements in SI units.
 
 In position mode the command is a position. In torque mode it is a torque and the position just

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The UDP session with an arm, for the cycle.
 
 :class:`DatagramChannel` has no thread: the loop that sends a command receives its feedback

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Errors of a Kortex arm: one class per cause, each with advice."""
 
 # ruff: noqa: N818  (``Error`` adds nothing to a name such as ``RobotInFault``)

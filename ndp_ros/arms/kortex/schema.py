@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The Kortex messages and remote procedures, from their field numbers.
 
 The tables list the fields of each message as ``name=number:type`` (``*`` marks a repeated field),

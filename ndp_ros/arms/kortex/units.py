@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Conversion between Kortex positions, 0 to 360 degrees, and radians from -pi to pi.
 
 The rest of the package uses radians; ``control.measurement`` unwraps continuous joints.

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Kinova's Python client, ``kortex_api``, instead of this package's: ``driver:=vendor``.
 
 :class:`VendorStream` and :class:`VendorDatagrams` replace ``StreamChannel`` and

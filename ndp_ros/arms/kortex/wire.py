@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The Kortex wire format: frames, the TCP delimiter, and the cyclic command as a fixed layout.
 
 A frame is a header of four words and a payload. Over UDP one datagram is one frame; over TCP each

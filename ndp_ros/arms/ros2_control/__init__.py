@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """An arm behind ros2_control: commands to a controller's topic, measurements from joint_states.
 
 rclpy runs in a process of its own, the bridge, because its threads would delay the streaming

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The loop's side of ros2_control: an arm whose commands and measurements pass through a socket."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The bridge: the process with rclpy between the streaming loop and ros2_control.
 
 :class:`~ndp_ros.arms.ros2_control.arm.Ros2ControlArm` starts it; it ends with the loop.

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Parameters of an arm behind ros2_control, and the full names of its controllers and topics."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Joint states of one publisher, checked for novelty and completed with estimated velocities.
 
 The bridge passes every ``sensor_msgs/JointState`` to a :class:`JointStateReader`, which decides

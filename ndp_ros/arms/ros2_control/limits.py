@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Limits of joints in a robot description (URDF), which count where they are tighter."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Packets between the streaming loop and the bridge: one kind byte, then text or plain numbers."""
 
 from __future__ import annotations

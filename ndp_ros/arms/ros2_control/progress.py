@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Detection of a controller that accepts commands and does not execute them."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Generate the digit set of section 5.1: pictures and the pen trajectories that drew them.
 
 The data set of the paper cannot be shipped. This is an equivalent, written from the

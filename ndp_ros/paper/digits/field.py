@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Draw the vector field that an NDP makes of a picture, as in Figure 1 of the paper.
 
 The network sees the picture of a digit once and predicts w, g and the start of the pen. At every

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Predict the pen trajectory that draws a digit from its picture (section 5.1).
 
 Three heads share one encoder and differ in the meaning of the last layer:

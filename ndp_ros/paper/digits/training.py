@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Train and measure a writer on the digit set (sections 3.3 and 5.1).
 
 ::

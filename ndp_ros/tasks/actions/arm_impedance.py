@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Variable impedance of a simulated arm: a law of its joints or of its hand at every tick."""
 
 from __future__ import annotations

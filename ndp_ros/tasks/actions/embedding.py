@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Tasks whose actions are points of an embedding that decodes to k displacements: Dyn-E.
 
 An action (1, m) is a point e of the embedding, in units of the largest one that the decoder was

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Tasks whose actions are a goal and the stiffness with which the arm is pulled to it: VICES.
 
 Once per ``step`` a policy chooses how far the goal is from where the arm is, and the stiffness

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The base of wrappers that put another action space before a task."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Parameters of Meta-World's tasks, for choices that the benchmark leaves open."""
 
 from __future__ import annotations

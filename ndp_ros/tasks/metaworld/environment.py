@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Meta-World's 50 tasks and MT50 for policies that act in segments of k control steps.
 
 The state y of the dynamical system is the setpoint of the Sawyer's end effector and its grip,

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Meta-World's Sawyer environments without their Python overhead, bit for bit the same.
 
 A step of a stock environment spends five sixths of its time outside the physics: it

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Meta-World's Sawyer as the simulated arm of the nodes, and the judge of its episodes.
 
 The setpoint of the loop is the benchmark's own state: every 12.5 ms the native action is the

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Meta-World's Sawyer driven by the torques of a joint impedance.
 
 The benchmark's model has no motors at the arm's joints: a mocap body drags the hand, held

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Names of Meta-World's tasks in the benchmark and in gymnasium."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The arithmetic of Meta-World's rewards on scalars, bit for bit the benchmark's.
 
 Every operation has the order and the precision of the benchmark's, which works on arrays of two

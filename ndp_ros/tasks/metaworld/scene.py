@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Meta-World's simulations: their construction, goals, sharing, and the memory of their world.
 
 This module uses the benchmark's own interface;

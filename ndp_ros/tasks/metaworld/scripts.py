@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Meta-World's hand-written policies, one per task, on the setpoint of this package."""
 
 from __future__ import annotations

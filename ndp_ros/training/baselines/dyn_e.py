@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Dyn-E: twin delayed deterministic policy gradients (TD3) in an embedding of actions.
 
 The embedding is learnt first, from random motion (:mod:`ndp_ros.training.baselines.embedding`).

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """First stage of Dyn-E: an embedding of action sequences, learnt from random motion.
 
 A sequence of k displacements a is encoded as a normal distribution over z, and z and the

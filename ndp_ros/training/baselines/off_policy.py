@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A run of TD3 over windows: roll-outs into a replay memory, gradient steps on draws from it."""
 
 from __future__ import annotations

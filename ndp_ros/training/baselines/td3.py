@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Twin delayed deterministic policy gradients (TD3) over windows.
 
 A window is one action of the learner: its reward is the discounted sum of the window's rewards, and
