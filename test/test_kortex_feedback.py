@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Feedback that is read in place is what protobuf would have read, to the bit, or is left to it."""
 
 import math

@@ -1,3 +1,6 @@
+# Copyright 2026 the ndp_ros authors
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Cyclic feedback: what the loop needs of an answer to BaseCyclic.Refresh, read in place.
 
 An arm's answers have the same layout cycle after cycle: the same fields, each value of a known
