@@ -63,7 +63,7 @@ class Link:
     shapes: tuple[Shape, ...]
 
     def placement(self, position: float) -> Array:
-        """Return the placement (4, 4) in the parent's frame at a joint position [rad or m]."""
+        """Return the placement in the parent's frame (4, 4) at a joint position [rad or m]."""
         if not self.joint:
             return self.origin
         out = np.eye(4)

@@ -281,7 +281,7 @@ class MujocoArm:
         return {}
 
     def pose(self, body: int) -> Array:
-        """Return the pose (7,) of a body in the frame of the arm's base."""
+        """Return the pose of a body (7,) in the frame of the arm's base."""
         data, base = self.data, self.joints.base
         pose = np.concatenate((data.xpos[body], data.xquat[body]))
         return relative(data.xpos[base], data.xquat[base], pose)

@@ -101,7 +101,7 @@ class RigidBody:
         return ordered[self._order]
 
     def torques(self, setpoints: Array) -> Array:
-        """Compute the torques (r, n) of setpoints, with damping and friction.
+        """Compute the torques of setpoints (r, n), with damping and friction.
 
         Args:
             setpoints: y, yd, ydd of each joint (n or more, 3, r); joints beyond the n are ignored.

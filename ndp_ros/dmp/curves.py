@@ -101,10 +101,11 @@ class Curves:
         return mixed[..., 0], mixed[..., 1:]
 
     def amounts(self, displacement: Array, w: Array, unit: Array) -> Array:
-        """Return the amounts (..., r, dof) nearest to g - y0 (..., dof) and w (..., dof, N).
+        """Return the amounts of curves (..., r, dof) nearest to a displacement and weights.
 
-        They are those of :meth:`parameters` if there are as many curves as parameters; otherwise
-        the ones whose curve is nearest over the segment.
+        The displacement g - y0 is ``(..., dof)``, w ``(..., dof, N)``. The amounts are those of
+        :meth:`parameters` if there are as many curves as parameters; otherwise the ones whose curve
+        is nearest over the segment.
         """
         grid = response(self.config, np.linspace(0.0, 1.0, _GRID))[0, :, 2:]
         nearest = np.linalg.lstsq(grid @ self.mixing, grid, rcond=None)[0]

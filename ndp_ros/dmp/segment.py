@@ -143,7 +143,7 @@ class BoundSegment:
         return y, yd, ydd
 
     def setpoints(self, times: ArrayLike) -> Array:
-        """Return the setpoints (n, 3, dof): y, yd, ydd at many times; SI units.
+        """Return y, yd and ydd at many times (n, 3, dof), in SI units.
 
         The response is kept for each set of normalised times, so the same times cost one matrix
         product.

@@ -80,5 +80,5 @@ class Paper:
         self._draw.text((x + pad, y + pad), text, fill="white", font=self._font)
 
     def picture(self) -> NDArray[np.uint8]:
-        """Return the picture (height, width, 3)."""
+        """Return the picture drawn so far (height, width, 3)."""
         return np.asarray(self._image)

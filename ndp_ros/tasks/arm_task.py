@@ -167,7 +167,7 @@ class ArmTask(Hostable, Uncopyable, gymnasium.Env[Array, Array]):
 
     @property
     def grip(self) -> Array:
-        """Return the middle of the hand's grip (3,), in the scene [m]."""
+        """Return the point between the fingers (3,), in the scene [m]."""
         at: Array = self.robot.data.site_xpos[self.robot.joints.grip].copy()
         return at
 

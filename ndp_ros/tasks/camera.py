@@ -55,7 +55,7 @@ class Camera:
         return {"name": self.name, "size": self.size, "_child": None, "_model": None}
 
     def picture(self, model: mujoco.MjModel, data: mujoco.MjData) -> NDArray[np.uint8]:
-        """Return a picture (height, width, 3) of a scene.
+        """Return a picture of a scene (height, width, 3).
 
         Raises:
             TaskError: If this machine cannot draw.

@@ -59,7 +59,7 @@ class Painter:
         self._picture: Picture = np.empty((size[1], size[0], 3), np.uint8)
 
     def picture(self, state: NDArray[np.float64]) -> Picture:
-        """Return the picture (height, width, 3) of a state; the next call overwrites it."""
+        """Return the picture of a state (height, width, 3); the next call overwrites it."""
         mujoco.mj_setState(self._model, self._data, state, STATE)
         mujoco.mj_forward(self._model, self._data)
         everything = mujoco.mjtCatBit.mjCAT_ALL

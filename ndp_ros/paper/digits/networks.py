@@ -142,7 +142,7 @@ class Writer(nn.Module):
         return self.trajectories(self.outputs(images), y0)
 
     def trajectories(self, out: Tensor, y0: Tensor | None) -> Tensor:
-        """Return the trajectories (batch, 301, 2) of the last layer's outputs (batch, n)."""
+        """Return the trajectories of outputs of the last layer (batch, n), as (batch, 301, 2)."""
         raise NotImplementedError
 
     def loss(self, images: Tensor, demonstrations: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ _GRIPPER_SPAN = 0.1  # [m], the finger distance that the benchmark calls fully o
 
 
 def quaternion(matrix: Array) -> Array:
-    """Return the unit quaternion (4,) as (x, y, z, w) of a rotation matrix (3, 3).
+    """Return the unit quaternion of a rotation matrix (3, 3), as (x, y, z, w).
 
     The largest of the four components is found from the diagonal and the others by one
     division (Markley 2008), so no branch divides by a small number. The input is not made
