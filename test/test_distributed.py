@@ -44,36 +44,21 @@ def torchrun(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_two_ranks_resume_a_run_with_the_numbers_of_one_process(tmp_path):
-    flags = [
-        "--environments",
-        "4",
-        "--workers",
-        "1",
-        "--hidden",
-        "16",
-        "16",
-        "--checkpoint-every",
-        "2",
-        "--evaluation-episodes",
-        "4",
-        "--preset=",
-        "--batch-size",
-        "160",
-        "--minibatches",
-        "4",
-        "--epochs",
-        "2",
-        "--task-options",
-        "noise=0.01",
-        "--quiet",
-        "--out",
-        str(tmp_path / "two"),
-    ]
-    train(toy(320, workers=1, task_options=("noise=0.01",)), tmp_path / "two", quiet=True)
-    done = torchrun("train", TOY, "--samples", "960", *flags, "--resume")
+    two = tmp_path / "two"
+    train(toy(320, workers=1, task_options=("noise=0.01",)), two, quiet=True)
+    flags = ["--config", str(two / "config.yaml"), "--samples", "960", "--out", str(two)]
+    done = torchrun("train", TOY, *flags, "--quiet", "--resume")
     assert done.returncode == 0, done.stderr
     train(toy(960, workers=2, task_options=("noise=0.01",)), tmp_path / "one", quiet=True)
-    assert_same_run(tmp_path / "one", tmp_path / "two")
+    assert_same_run(tmp_path / "one", two)
+
+
+def test_a_run_that_the_first_rank_refuses_ends_with_its_words_alone(tmp_path):
+    train(toy(320, workers=1), tmp_path / "run", quiet=True)
+    done = torchrun("train", TOY, "--seed", "7", "--quiet", "--out", str(tmp_path / "run"))
+    assert done.returncode != 0
+    assert "[rank1]" not in done.stderr
+    assert "exists: add --resume" in done.stderr
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])

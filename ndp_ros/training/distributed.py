@@ -69,7 +69,10 @@ def joined() -> Iterator[int]:
 
 def assist() -> int:
     """Serve the first rank until the run ends; return the exit status."""
-    verb, *plan_and_share = _receive()
+    try:
+        verb, *plan_and_share = _receive()
+    except RuntimeError:  # the first rank has refused the run, and has said why
+        return 1
     if verb == "close":
         return 1
     plan, mine = plan_and_share
