@@ -823,3 +823,12 @@ def test_the_benchmark_measures_a_real_streamer(capsys) -> None:
         assert 0.0 < figures["p50"] <= figures["p99"] <= figures["p999"] <= figures["max"]
     with pytest.raises(ConfigError, match="rate is 0"):
         bench.main(parser.parse_args(["--rates", "0"]))
+
+
+def test_the_benchmark_says_why_the_arm_has_braked(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(bench, "_drive", lambda stream, seconds: time.sleep(seconds))
+    parser = argparse.ArgumentParser()
+    bench.configure(parser)
+    arguments = ["--rates", "500", "--seconds", "2", "--hardware", "mock", "--dof", "4"]
+    assert bench.main(parser.parse_args(arguments)) == 0
+    assert "braked after 0 segments: parent_lost" in capsys.readouterr().out

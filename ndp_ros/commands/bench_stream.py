@@ -42,8 +42,8 @@ _EPILOG = """\
 Progress goes to standard error. With --json the last line of standard output is one JSON object;
 each row has dof, ticks, missed (periods without a tick; also in percent of all periods),
 lateness_us and cost_us (p50, p99, p999, max), load_percent (median cost as a share of the period),
-memory_mib (of the streamer, before and after), c_loop (the same of a loop in C that only works for
-15 us a tick, measured right after ours).
+memory_mib (of the streamer, before and after), braked (why the arm braked; empty if it did not),
+c_loop (the same of a loop in C that only works for 15 us a tick, measured right after ours).
 
 examples:
   ndp bench stream
@@ -137,6 +137,8 @@ def _print(row: dict[str, Any], out: TextIO) -> None:
         f"p99.9 {cost['p999']:.0f} us ({row['load_percent']:.0f} % of a period)  "
         f"stolen {row['stolen_percent']:.0f} %  loop: {row['loop']}\n"
     )
+    if row["braked"]:
+        out.write(f"           braked after {row['segments']} segments: {row['braked']}\n")
     if isinstance(bare, str):
         out.write(f"           C loop left out: {bare}\n")
         return
@@ -161,7 +163,7 @@ def measure(spec: StreamSpec, seconds: float) -> dict[str, Any]:
         _drive(stream, seconds)
         memory.append(_memory(pid))
         after, stolen = stream.tick_counts(), _stolen() - stolen
-        segments, granted = stream.mailbox.report()["accepted"], stream.granted
+        report, granted = stream.mailbox.report(), stream.granted
         if problem := stream.problem or stream.close():
             raise StreamError(problem)
     counts = {name: after[name] - before[name] for name in after}
@@ -179,7 +181,8 @@ def measure(spec: StreamSpec, seconds: float) -> dict[str, Any]:
         "lateness_us": late,
         "cost_us": cost,
         "load_percent": cost["p50"] * spec.runtime.rate * 1e-4,
-        "segments": segments,
+        "segments": report["accepted"],
+        "braked": report["reason"],
         "memory_mib": memory,
         "stolen_percent": 100.0 * stolen / seconds / (os.cpu_count() or 1),
         **granted,
