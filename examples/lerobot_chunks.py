@@ -61,8 +61,7 @@ def observation(position: Any) -> dict[str, torch.Tensor]:
 
 def offline(policy: Any) -> None:
     """Follow a chunk every 50 ms, each one late, and print the steps at the hand-overs."""
-    y, yd, ydd = np.zeros((3, DOF))
-    worst = np.zeros(2)
+    (y, yd, ydd), worst = np.zeros((3, DOF)), np.zeros(2)
     for _ in range(20):
         chunk = chunk_of(policy, observation(y))
         fit = fit_segment(chunk, PERIOD, y, yd, ydd0=ydd, age=DELAY, duration=1.0, smoothing=0.05)
@@ -85,17 +84,15 @@ def over_ros(policy: Any, seconds: float = 10.0) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         rclpy.spin_once(node, timeout_sec=PERIOD)
-        if not heard:
-            continue
-        seen = heard.pop()
-        heard.clear()
-        message = JointTrajectory(header=seen.header, joint_names=seen.joint_names)
-        chunk = chunk_of(policy, observation(seen.points[0].positions))
-        for i, row in enumerate(chunk.tolist(), start=1):
-            due = Duration(nanosec=int(i * PERIOD * 1e9))
-            message.points.append(JointTrajectoryPoint(positions=row, time_from_start=due))
-        publisher.publish(message)
-        time.sleep(PERIOD)
+        while heard:
+            seen = heard.pop()
+            message = JointTrajectory(header=seen.header, joint_names=seen.joint_names)
+            chunk = chunk_of(policy, observation(seen.points[0].positions))
+            for i, row in enumerate(chunk.tolist(), start=1):
+                due = Duration(nanosec=int(i * PERIOD * 1e9))
+                message.points.append(JointTrajectoryPoint(positions=row, time_from_start=due))
+            publisher.publish(message)
+            time.sleep(PERIOD)
 
 
 if __name__ == "__main__":

@@ -218,11 +218,8 @@ class Streamer:
         if self._simulated is not None and ticks % self._every_poses == 0:
             self._report.world(self._simulated)
         phase, reason = self._reported
-        if (
-            ticks % self._every_status == 0
-            or follower.phase != phase
-            or follower.reason is not reason
-        ):
+        news = follower.phase != phase or follower.reason is not reason
+        if news or ticks % self._every_status == 0:
             # Before the state, so that a reader of the new phase finds its reason here.
             self._reported = follower.phase, follower.reason
             self._report.status()

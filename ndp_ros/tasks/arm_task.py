@@ -120,7 +120,6 @@ class ArmTask(Hostable, Uncopyable, gymnasium.Env[Array, Array]):
         self._segments = max(1, round(config.horizon / (self.k * self.control_dt)))
         self.render_mode, self._camera = render_mode, Camera(camera, size)
         self.metadata = {**self.metadata, "render_fps": frame_rate(self.k * self.control_dt)}
-
         described = ArmConfig.named(scene.arm)
         self.arm = described.name
         self.robot = MujocoArm(described, scene, config.timestep, meshes=render_mode is not None)
@@ -128,14 +127,12 @@ class ArmTask(Hostable, Uncopyable, gymnasium.Env[Array, Array]):
         self.joint_names, self._n = info.joint_names, info.n_arm
         self._objects = SeenObjects(self.robot, self.objects, self.frames)
         self._define_spaces(info)
-
         self._y, self._yd, self._ydd = np.zeros(info.dof), np.zeros(info.dof), np.zeros(self._n)
         self._delay = ObservationDelay(
             config.latency, config.tick, self.fields, info.dof, self.objects
         )
-        self._segments_left = 0
         self._figures = _Figures()
-        self.saturated, self.shortfall = 0, 0.0
+        self._segments_left, self.saturated, self.shortfall = 0, 0, 0.0
         self.tracked = np.zeros((0, 3, info.dof))
         self.on_tick: Callable[[], None] | None = None
         self._loop = VectorArmTask([self])

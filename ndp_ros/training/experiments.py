@@ -99,7 +99,7 @@ def noise_in(values: Mapping[str, Any], method: str) -> str:
 
 
 def shipped_layers(task: str, method: str, noise: str = "") -> list[Layer]:
-    """Return the values that ship for a task and a method, those for any task if it has no own."""
+    """Return the values that ship for a task, or else for any task, with a method."""
     path = _shipped_file(task) or share(f"config/experiments/{_ANY}.yaml")
     return experiment_layers(path, method, noise)
 

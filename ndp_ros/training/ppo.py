@@ -30,11 +30,9 @@ from ndp_ros.training.exploration import WindowNoise
 Array = NDArray[Any]
 
 _LOG_2PI = math.log(2.0 * math.pi)
-
 _TERMS = ("policy_loss", "value_loss", "entropy", "clipped", "kl")
 """Fields of :class:`Losses` that are columns of the log."""
 _KL = _TERMS.index("kl")
-
 _RATE_FACTOR, _LOWEST_RATE, _HIGHEST_RATE = 1.2, 1e-6, 1e-2
 """Factor and bounds of the adaptive step size."""
 
@@ -56,8 +54,7 @@ def advantages(
     Args:
         rewards: Rewards ``(windows, environments, k)``.
         values: Values of the same shape.
-        following: First value of the observation after each window,
-            ``(windows, environments)``.
+        following: First value of the observation after each window, ``(windows, environments)``.
         terminated: Whether the window ended in a terminal state, ``(windows, environments)``.
         ended: Whether the episode ended with the window, terminated or truncated.
         gamma: Discount per control step.

@@ -84,8 +84,6 @@ class DatagramChannel:
         self._calls = 0
         self._parse_feedback = MESSAGES["Feedback"].FromString
         self._echoed = 0
-        self._expected = 0
-        """Number of the last command."""
         self.sent = time.monotonic()
 
     def call(
@@ -139,8 +137,7 @@ class DatagramChannel:
     def send(self, request: CyclicRequest) -> None:
         """Send one cyclic command; :meth:`receive` has its feedback."""
         self.cycles = cycle = self.cycles + 1
-        self._expected = number = cycle % _CYCLES + 1
-        request.stamp(self.session, number, cycle & 0xFFFF)
+        request.stamp(self.session, cycle % _CYCLES + 1, cycle & 0xFFFF)
         self._transmit(request.data)
 
     def receive(self, timeout: float, reader: FeedbackReader | None = None) -> Any | None:
@@ -235,10 +232,8 @@ class DatagramChannel:
             word: The header's word with the request's number.
             frame: Number of the cycle that the feedback states.
         """
-        message = word & 0xFFFF
-        if message == self._expected and self.answered < self.cycles:
-            cycle = self.cycles
-        elif (cycle := self._cycle_of(message)) == 0:
+        cycle = self._cycle_of(word & 0xFFFF)
+        if cycle == 0:
             return False
         if frame == cycle & 0xFFFF:
             self._echoed = min(self._echoed + 1, _SURE)

@@ -1,7 +1,7 @@
 # Copyright 2026 the ndp_ros authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-"""Cyclic feedback: what the loop needs of an answer to BaseCyclic.Refresh, read in place.
+"""Cyclic feedback: read the measured values of an answer to BaseCyclic.Refresh in place.
 
 An arm's answers have the same layout cycle after cycle: the same fields, each value of a known
 type at a known offset. :class:`FeedbackReader` learns this layout from an answer that protobuf has
@@ -44,7 +44,7 @@ _MOST = 16
 
 
 class Measured(NamedTuple):
-    """What the loop needs of one feedback without a fault, in the units of Kortex."""
+    """The values of a fault-free feedback message that the loop uses, in the units of Kortex."""
 
     word: int
     """Session and number of the request that it answers; 0 if unknown."""
