@@ -173,6 +173,25 @@ def test_an_arm_that_is_pushed_is_confirmed_within_tens_of_milliseconds():
     assert all(confirmed[10:])
 
 
+@settings(deadline=None, max_examples=50)
+@given(pauses=st.lists(st.floats(0.012, 0.2), min_size=1, max_size=3), speed=st.floats(0.1, 1.0))
+def test_readings_of_an_arm_that_stood_still_while_the_loop_paused_are_believed_at_once(
+    pauses, speed
+):
+    readings = Readings()
+    for _ in range(200):  # reach the speed
+        readings.reading.velocity[1] += speed / 200
+        readings.reading.position[1] += readings.reading.velocity[1] * T
+        assert readings.next()
+    for pause in pauses:
+        readings.period = pause
+        assert readings.next()
+        readings.period = T
+        for _ in range(100):
+            readings.reading.position[1] += speed * T
+            assert readings.next()
+
+
 @settings(deadline=None, max_examples=20)
 @given(wrong=st.floats(-1.2, 1.2), late=st.integers(0, 2), seed=st.integers(0, 99))
 def test_a_holding_arm_that_is_driven_by_torque_stays_although_a_velocity_is_wrong(

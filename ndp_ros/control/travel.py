@@ -19,6 +19,9 @@ Mask = NDArray[np.bool_]
 
 _LONGEST = 0.03
 """Longest time between two readings over which velocities are added up [s]."""
+_GAP = 3.0
+"""Times the usual interval between readings after which the loop has paused: the arm may have
+stopped and started again unseen, so that no velocities are added up over it."""
 _STRETCH = 4.0
 """Largest accepted ratio between a change of position and its velocities, either way: the time of
 an emulated arm may run slower or faster than the clock."""
@@ -33,6 +36,7 @@ _DRIFT = 0.002
 
 CONSTANTS = {
     "longest": _LONGEST,
+    "gap": _GAP,
     "step": _STEP,
     "window": _WINDOW,
     "stretch": _STRETCH,
@@ -44,9 +48,10 @@ CONSTANTS = {
 class Travel(ctypes.Structure):
     """The way of the arm's joints since a first reading, by positions and by velocities."""
 
-    _fields_ = fields(began=float, time=float)
+    _fields_ = fields(began=float, time=float, interval=float)
     began: float
     time: float
+    interval: float
 
     def __init__(self, n: int) -> None:
         self._n = n
@@ -54,6 +59,8 @@ class Travel(ctypes.Structure):
         self._integral, self._step = np.zeros(n), np.zeros(n)
         self.began = self.time = -math.inf
         """Times of the first and of the newest reading [s]."""
+        self.interval = _LONGEST
+        """Usual time between two readings [s]."""
 
     @property
     def memory(self) -> dict[str, Any]:
@@ -115,9 +122,14 @@ class VelocityCheck:
         """Add a reading (3, dof); return whether velocities explained the last window."""
         travel = self._travel
         elapsed = at - travel.time
-        if elapsed > _LONGEST:
+        if elapsed < _STEP:
+            return self.unexplained is None
+        paused = elapsed > min(_LONGEST, _GAP * max(travel.interval, _STEP))
+        # A slower rate of readings becomes the usual one at once, a faster one in a few readings.
+        travel.interval = min(_LONGEST, max(elapsed, 0.5 * travel.interval))
+        if paused:
             travel.start(raw, at)
-        elif elapsed >= _STEP:
+        else:
             travel.add(raw, at)
             if at - travel.began >= _WINDOW:
                 self._judge(travel.explains(raw, _DRIFT))

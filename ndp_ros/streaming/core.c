@@ -37,7 +37,7 @@ typedef struct { int64_t version, slot, generation, mark, length, width, skipped
 typedef struct { int64_t stamp; } Slot;
 typedef struct { int64_t torque_known; } Guard;
 typedef struct { double seen, finite_at, gripper_time; int64_t passed; } Confirmer;
-typedef struct { double began, time; } Travel;
+typedef struct { double began, time, interval; } Travel;
 typedef struct { int64_t suspended; } Recovery;
 typedef struct { int64_t previous, waits_since, request, changed, parent_silent;
                  double settles_until; } Turn;
@@ -89,7 +89,7 @@ typedef struct { int64_t total, worst; } Histogram;
     X(feedback_timeout) X(settling) X(every_status) X(every_sample) X(most_busy) \
     X(max_age) X(tolerance) X(takes) X(clamps) X(too_fast) X(overdue_after) X(grace) X(rate) X(max_rows) \
     X(response_stride) X(at_ticks) X(at_missed) X(at_accepted) X(at_worst) X(at_histogram) X(at_costliest) X(at_costs) \
-    X(sudden) X(longest) X(step) X(window) X(stretch) X(drift)
+    X(sudden) X(longest) X(gap) X(step) X(window) X(stretch) X(drift)
 
 #define COUNT(...) +1
 enum { N_BUFFERS = 0 BUFFERS(COUNT) };
@@ -359,7 +359,8 @@ static int commandable(const Core *c, const double *position)
 
 /* ---- Confirmer.confirm, of readings that pass in every respect ---- */
 
-typedef struct { double raw[3 * MAX_DOF], integral[MAX_DOF]; int restart, add; } Confirmed;
+typedef struct { double raw[3 * MAX_DOF], integral[MAX_DOF], interval;
+                 int restart, add; } Confirmed;
 
 static int confirmable(
     const Core *c, const double *position, const double *velocity, const double *effort,
@@ -381,10 +382,15 @@ static int confirmable(
         bound += c->allowed[j];
         if (!(fabs(raw[j] - c->base[j]) <= bound)) return 0;
     }
-    double elapsed = at - c->travel->time;
-    out->restart = elapsed > c->longest;
-    out->add = !out->restart && elapsed >= c->step;
-    if (!out->add) return 1;
+    double elapsed = at - c->travel->time, interval = c->travel->interval;
+    double bound = c->gap * (interval > c->step ? interval : c->step);
+    out->restart = out->add = 0;
+    if (elapsed < c->step) return 1;
+    out->restart = elapsed > (bound < c->longest ? bound : c->longest);
+    out->add = !out->restart;
+    interval = elapsed > 0.5 * interval ? elapsed : 0.5 * interval;
+    out->interval = interval < c->longest ? interval : c->longest;
+    if (out->restart) return 1;
     for (int j = 0; j < n; j++) {
         double way = raw[d + j] + c->last_velocity[j];
         way *= 0.5 * elapsed;
@@ -416,6 +422,7 @@ static int take_reading(Core *c, const Confirmed *r, double at)
     if (r->restart || r->add) {
         memcpy(c->last_velocity, r->raw + d, n * sizeof(double));
         c->travel->time = at;
+        c->travel->interval = r->interval;
     }
     if (r->restart) {
         memcpy(c->start, r->raw, n * sizeof(double));
