@@ -825,8 +825,24 @@ def test_the_benchmark_measures_a_real_streamer(capsys) -> None:
         bench.main(parser.parse_args(["--rates", "0"]))
 
 
+def test_the_benchmark_adds_up_arms_and_rounds_and_looks_every_minute(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(bench, "_WINDOW", 0.2)
+    parser = argparse.ArgumentParser()
+    bench.configure(parser)
+    arguments = ["--rates", "500", "--seconds", "0.5", "--hardware", "mock", "--dof", "4"]
+    arguments += ["--arms", "2", "--rounds", "2", "--json"]
+    assert bench.main(parser.parse_args(arguments)) == 0
+    row = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"][0]
+    assert 600 < row["ticks"] + row["missed"] < 1400
+    assert row["braked"] == ""
+    assert len(row["windows"]) == 4
+    assert all(window["ticks"] + window["missed"] > 150 for window in row["windows"])
+    if isinstance(row["c_loop"], dict):
+        assert row["c_loop"]["ticks"] + row["c_loop"]["missed"] == 1000
+
+
 def test_the_benchmark_says_why_the_arm_has_braked(capsys, monkeypatch) -> None:
-    monkeypatch.setattr(bench, "_drive", lambda stream, seconds: time.sleep(seconds))
+    monkeypatch.setattr(bench, "_drive", lambda streams, seconds, look: time.sleep(seconds))
     parser = argparse.ArgumentParser()
     bench.configure(parser)
     arguments = ["--rates", "500", "--seconds", "2", "--hardware", "mock", "--dof", "4"]

@@ -21,8 +21,8 @@ from ndp_ros.control.arm import ArmConfig
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.dmp.response import response, response_size
 from ndp_ros.errors import RejectedError, StreamError
-from ndp_ros.streaming.clock import worst_of
 from ndp_ros.streaming.config import RuntimeConfig, StreamSpec
+from ndp_ros.streaming.figures import Counts, Figures
 from ndp_ros.streaming.layout import RESPONSES, MailboxLayout, decode
 from ndp_ros.streaming.mailbox import Mailbox, ResponseHandle
 from ndp_ros.streaming.process import start
@@ -234,7 +234,7 @@ class StreamerHandle:
         """Begin a new interval for the figures whose names end in ``_since_reset``."""
         self._marked = self.tick_counts()
 
-    def tick_counts(self) -> dict[str, NDArray[np.float64]]:
+    def tick_counts(self) -> Counts:
         """Return counts of the loop so far.
 
         They are ``ticks``, ``missed``, the binned ``histogram`` of lateness and ``costs``, and
@@ -247,7 +247,7 @@ class StreamerHandle:
     def figures(self) -> dict[str, object]:
         """Return rates, lateness and counts for diagnostics."""
         report, counts = self.mailbox.report(), self.tick_counts()
-        since = {name: count - self._marked[name] for name, count in counts.items()}
+        since = Figures.between(self._marked, counts)
         late, cost = report["lateness_us"], report["cost_us"]
         return {
             "rate_hz": self._runtime.rate,
@@ -255,12 +255,9 @@ class StreamerHandle:
             "missed_ticks": report["missed"],
             **{f"lateness_us_{name}": value for name, value in late.items()},
             **{f"cost_us_{name}": value for name, value in cost.items()},
-            "ticks_since_reset": int(since["ticks"]),
-            "missed_since_reset": int(since["missed"]),
-            "lateness_us_max_since_reset": worst_of(
-                since["histogram"].tolist(), float(self._marked["worst"]), float(counts["worst"])
-            )
-            * 1e6,
+            "ticks_since_reset": since.ticks,
+            "missed_since_reset": since.missed,
+            "lateness_us_max_since_reset": since.late.worst * 1e6,
             **{name: report[name] for name in ("accepted", "dropped", "refused", "stretched")},
             **{f"guard_{name}": count for name, count in report["guard"].items()},
             "scheduler": self.granted.get("scheduler", ""),
