@@ -9,6 +9,7 @@ The policy node packs its output here; the integrator node checks what arrives.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -110,7 +111,7 @@ def parameters_from_message(
         )
     dof = len(joint_names)
     try:
-        config = from_mapping(DmpConfig, {name: getattr(message, name) for name in _DYNAMICS})
+        config = _config_of(*(getattr(message, name) for name in _DYNAMICS))
     except ConfigError as error:
         raise RejectedError("dynamics", str(error)) from error
     sizes = len(message.goal), len(message.weights), len(message.origin)
@@ -141,6 +142,12 @@ def parameters_from_message(
         checkpoint=str(message.checkpoint),
         session=int(message.session),
     )
+
+
+@functools.lru_cache(maxsize=32)
+def _config_of(*values: object) -> DmpConfig:
+    """Return the system of these values, checked once: segments of one policy share theirs."""
+    return from_mapping(DmpConfig, dict(zip(_DYNAMICS, values, strict=True)))
 
 
 def _require_recent(age: float, max_age: float) -> None:
