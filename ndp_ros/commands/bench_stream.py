@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -220,7 +221,9 @@ def measure(spec: StreamSpec, seconds: float, arms: int = 1) -> Measured:
         StreamError: If a streamer cannot start, or ends by itself.
     """
     with ExitStack() as stack:
-        streams = [stack.enter_context(StreamerHandle(spec, ("cube", "bin"))) for _ in range(arms)]
+        # A streamer ends with the thread that started it.
+        pool = stack.enter_context(ThreadPoolExecutor(arms))
+        streams = _started(pool, [spec] * arms, stack)
         for stream in streams:
             stream.request("follow", timeout=_FOLLOW_TIMEOUT)
         memory, stolen = _memory(streams), _stolen()
@@ -253,6 +256,24 @@ def measure(spec: StreamSpec, seconds: float, arms: int = 1) -> Measured:
             if problem := stream.problem or stream.close():
                 raise StreamError(problem)
     return measured
+
+
+def _started(pool: Executor, specs: Sequence[StreamSpec], stack: ExitStack) -> list[StreamerHandle]:
+    """Start streamers at the same time, with heartbeats for those that wait for the others.
+
+    Raises:
+        StreamError: If one cannot start.
+    """
+    starts = [pool.submit(StreamerHandle, spec, ("cube", "bin")) for spec in specs]
+    while waiting := [start for start in starts if not start.done()]:
+        for start in starts:
+            if start not in waiting and start.exception() is None:
+                start.result().mailbox.beat()
+        time.sleep(0.02)
+    for start in starts:
+        if start.exception() is None:
+            stack.enter_context(start.result())
+    return [start.result() for start in starts]
 
 
 def _counts(streams: Sequence[StreamerHandle]) -> list[Counts]:
