@@ -54,12 +54,7 @@ __all__ = [
 
 
 def lazy_exports(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return a package's ``__getattr__``, which imports a public name when it is first used.
-
-    Args:
-        package: Name of the package.
-        modules: Module in it of each public name.
-    """
+    """Return a package's ``__getattr__``, which imports each name from its module on first use."""
 
     def export(name: str) -> Any:
         if name not in modules:

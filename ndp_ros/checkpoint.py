@@ -36,7 +36,7 @@ from safetensors import SafetensorError
 from ndp_ros.config import from_mapping, param, to_mapping
 from ndp_ros.errors import CheckpointError, ConfigError, describe
 from ndp_ros.files import read_file
-from ndp_ros.observation import JOINT_FIELDS, field_slice
+from ndp_ros.observation import JOINT_FIELDS, field_slices
 from ndp_ros.paths import find_checkpoint
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.policies.layout import OBSERVATION_CLIP, VARIANCE, Layout, Tensors
@@ -285,9 +285,8 @@ def _check_tensors(spec: PolicySpec, tensors: Tensors, where: str) -> None:
     if (tensors[VARIANCE] < 0.0).any():
         worst = float(tensors[VARIANCE].min())
         raise CheckpointError(f"{where}: tensor {VARIANCE} holds {worst:g}, expected 0 or more")
-    for f in spec.observation:
-        seen = tensors[VARIANCE][field_slice(spec.observation, f.name)]
-        if f.name in JOINT_FIELDS and not seen.any():
+    for f, place in field_slices(spec.observation):
+        if f.name in JOINT_FIELDS and not tensors[VARIANCE][place].any():
             raise CheckpointError(
                 f"{where}: tensor {VARIANCE} is 0 for every {f.name}: joints that never moved"
             )
@@ -353,14 +352,14 @@ def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        if folder.is_dir() and not folder.is_symlink():
+        replaced = folder.is_dir() and not folder.is_symlink()
+        if replaced:
             folder.rename(scratch / "old")
-            try:
-                fresh.rename(folder)
-            except OSError:
-                (scratch / "old").rename(folder)
-                raise
-        else:
+        try:
             fresh.rename(folder)
+        except OSError:
+            if replaced:
+                (scratch / "old").rename(folder)
+            raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

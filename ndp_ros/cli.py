@@ -29,11 +29,12 @@ from ndp_ros.processes import SINGLE_THREADED, interrupts_blocked
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as in shells."""
+_COMMANDS = "ndp_ros.commands"
 
 
 @dataclass(frozen=True)
 class Subcommand:
-    """The module of a subcommand, its summary for ``--help``, and the module of its options."""
+    """A module of ``commands``, its summary for ``--help``, and the module of its options."""
 
     module: str
     summary: str
@@ -41,40 +42,28 @@ class Subcommand:
 
     def configure(self, parser: OneLineParser) -> None:
         """Add the arguments."""
-        importlib.import_module(self.options or self.module).configure(parser)
+        importlib.import_module(f"{_COMMANDS}.{self.options or self.module}").configure(parser)
 
 
 SUBCOMMANDS = {
-    "train": Subcommand("ndp_ros.commands.train", "train a policy on a task"),
-    "sweep": Subcommand("ndp_ros.commands.sweep", "search options of a run with Optuna"),
-    "config": Subcommand("ndp_ros.commands.config", "print a run's values and their sources"),
-    "eval": Subcommand(
-        "ndp_ros.commands.evaluate",
-        "measure a checkpoint's success",
-        "ndp_ros.commands.evaluate_options",
-    ),
-    "export": Subcommand(
-        "ndp_ros.commands.export",
-        "ship a run's checkpoint with its figures",
-        "ndp_ros.commands.export_options",
-    ),
-    "hub": Subcommand("ndp_ros.commands.hub", "push and pull checkpoints"),
-    "collect": Subcommand(
-        "ndp_ros.commands.collect",
-        "write down what an expert does",
-        "ndp_ros.commands.collect_options",
-    ),
-    "plot": Subcommand("ndp_ros.commands.plot", "draw runs, recordings, checkpoints, a field"),
-    "reproduce": Subcommand("ndp_ros.commands.reproduce", "remake a table or figure of the paper"),
-    "check": Subcommand("ndp_ros.commands.check", "check YAML files and checkpoints"),
-    "sim": Subcommand("ndp_ros.commands.sim", "run a checkpoint under ROS 2 in simulation"),
-    "run": Subcommand("ndp_ros.commands.run", "run a checkpoint under ROS 2 on a real arm"),
-    "follow": Subcommand("ndp_ros.commands.follow", "let a running arm follow, or hold"),
-    "top": Subcommand("ndp_ros.commands.top", "watch running systems in the terminal"),
-    "emulate": Subcommand("ndp_ros.commands.emulate", "emulate a Kortex arm on this machine"),
-    "bench": Subcommand("ndp_ros.commands.bench", "measure speed and timing"),
-    "doctor": Subcommand("ndp_ros.commands.doctor", "say what works here and what to do"),
-    "completion": Subcommand("ndp_ros.commands.completion", "complete ndp in a shell"),
+    "train": Subcommand("train", "train a policy on a task"),
+    "sweep": Subcommand("sweep", "search options of a run with Optuna"),
+    "config": Subcommand("config", "print a run's values and their sources"),
+    "eval": Subcommand("evaluate", "measure a checkpoint's success", "evaluate_options"),
+    "export": Subcommand("export", "ship a run's checkpoint with its figures", "export_options"),
+    "hub": Subcommand("hub", "push and pull checkpoints"),
+    "collect": Subcommand("collect", "write down what an expert does", "collect_options"),
+    "plot": Subcommand("plot", "draw runs, recordings, checkpoints, a field"),
+    "reproduce": Subcommand("reproduce", "remake a table or figure of the paper"),
+    "check": Subcommand("check", "check YAML files and checkpoints"),
+    "sim": Subcommand("sim", "run a checkpoint under ROS 2 in simulation"),
+    "run": Subcommand("run", "run a checkpoint under ROS 2 on a real arm"),
+    "follow": Subcommand("follow", "let a running arm follow, or hold"),
+    "top": Subcommand("top", "watch running systems in the terminal"),
+    "emulate": Subcommand("emulate", "emulate a Kortex arm on this machine"),
+    "bench": Subcommand("bench", "measure speed and timing"),
+    "doctor": Subcommand("doctor", "say what works here and what to do"),
+    "completion": Subcommand("completion", "complete ndp in a shell"),
 }
 
 _EPILOG = """examples:
@@ -135,7 +124,7 @@ def _dispatch(arguments: list[str]) -> int:
         command.configure(parser)
         given = parser.parse_args(arguments[1:])
         with interrupts_blocked():
-            module = importlib.import_module(command.module)
+            module = importlib.import_module(f"{_COMMANDS}.{command.module}")
         return int(module.main(given))
     except NdpError as error:
         return _fail(name, str(error))

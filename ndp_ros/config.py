@@ -54,8 +54,6 @@ def param(
         "maximum": maximum,
         "choices": choices,
     }
-    if default is dataclasses.MISSING:
-        return dataclasses.field(metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -66,11 +64,11 @@ class Field:
     name: str
     type: Any
     default: Any
-    doc: str
-    unit: str
-    minimum: float | None
-    maximum: float | None
-    choices: Sequence[Any] | None
+    doc: str = ""
+    unit: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: Sequence[Any] | None = None
 
     @property
     def required(self) -> bool:
@@ -106,10 +104,7 @@ def _number(bound: float) -> str:
 def fields_of(cls: type) -> list[Field]:
     """Return the fields of a configuration class in their order of declaration."""
     hints = typing.get_type_hints(cls)
-    return [
-        Field(name=f.name, type=hints[f.name], default=f.default, **_metadata(f))
-        for f in dataclasses.fields(cls)
-    ]
+    return [Field(f.name, hints[f.name], f.default, **f.metadata) for f in dataclasses.fields(cls)]
 
 
 def is_config(kind: Any) -> bool:
@@ -121,10 +116,7 @@ def leaves(cls: type, defaults: Any = None) -> list[Field]:
     """Return all parameters, those of nested classes beside the others: flags, ROS parameters.
 
     A name that several nested classes share is one parameter, which sets the field in each.
-
-    Args:
-        cls: The configuration class.
-        defaults: A configuration whose values replace the class's defaults.
+    ``defaults`` is a configuration whose values replace those of the class.
     """
     found: dict[str, Field] = {}
     for p in fields_of(cls):
@@ -198,12 +190,7 @@ def to_mapping(config: Any) -> dict[str, Any]:
 def load(
     cls: type[Config], path: str | Path | None = None, overrides: Mapping[str, Any] | None = None
 ) -> Config:
-    """Build a configuration from a YAML file, with overrides on top.
-
-    Args:
-        cls: The configuration class.
-        path: YAML file; ``None`` for the defaults.
-        overrides: Values by name that replace those of the file.
+    """Build a configuration from a YAML file or, without one, the defaults, with overrides on top.
 
     Raises:
         ConfigError: As in :func:`from_mapping`.
@@ -213,20 +200,9 @@ def load(
 
 
 def load_named(
-    cls: type[Config],
-    folder: str,
-    name: str,
-    kind: str,
-    overrides: Mapping[str, Any] | None = None,
+    cls: type[Config], folder: str, name: str, kind: str, overrides: Mapping[str, Any] | None = None
 ) -> Config:
-    """Build a configuration from ``config/<folder>/<name>.yaml``.
-
-    Args:
-        cls: The configuration class.
-        folder: Folder of the files of its kind.
-        name: Name of the file without its suffix.
-        kind: Name of the kind, for the message.
-        overrides: As in :func:`load`.
+    """Build a configuration from ``config/<folder>/<name>.yaml``; ``kind`` names it in the error.
 
     Raises:
         ConfigError: If there is no such file, or as in :func:`from_mapping`.
@@ -241,7 +217,7 @@ def add_arguments(parser: argparse.ArgumentParser, cls: type, skip: Sequence[str
     """Add one ``--flag`` per parameter of a configuration class, in one group for each class.
 
     The groups of nested classes are named as their sections in YAML. Flags that are not given stay
-    out of the namespace, so that :func:`from_arguments` can tell them from a YAML file's values.
+    out of the namespace, so that they do not hide the values of a YAML file.
     """
     title = cls.__name__.removesuffix("Config").removesuffix("Shape").lower()
     _add_group(parser, cls, title, set(skip))
@@ -254,27 +230,15 @@ def _add_group(parser: argparse.ArgumentParser, cls: type, title: str, taken: se
     for p in (p for p in fields if not is_config(p.type)):
         taken.add(p.name)
         shown = "" if p.required else f" (default: {_as_typed(p.default)})"
-        flag = "--" + p.name.replace("_", "-")
-        help_text = (p.describe() + shown).replace("%", "%%")
+        how: dict[str, Any] = {"help": (p.describe() + shown).replace("%", "%%")}
         if p.type is bool:
-            group.add_argument(
-                flag,
-                dest=p.name,
-                action=argparse.BooleanOptionalAction,
-                default=argparse.SUPPRESS,
-                help=help_text,
-            )
+            how["action"] = argparse.BooleanOptionalAction
         else:
-            many = {"nargs": "+"} if typing.get_origin(p.type) is tuple else {}
-            group.add_argument(
-                flag,
-                dest=p.name,
-                default=argparse.SUPPRESS,
-                help=help_text,
-                metavar=(p.unit or p.name).upper(),
-                **many,  # type: ignore[arg-type]
-            )
-
+            how["metavar"] = (p.unit or p.name).upper()
+        if typing.get_origin(p.type) is tuple:
+            how["nargs"] = "+"
+        flag = "--" + p.name.replace("_", "-")
+        group.add_argument(flag, dest=p.name, default=argparse.SUPPRESS, **how)
     for p in fields:
         if is_config(p.type):
             _add_group(parser, p.type, p.name, taken)
@@ -289,16 +253,9 @@ def _as_typed(default: Any) -> str:
     return "none" if default is None or default == "" else str(default)
 
 
-def from_arguments(
-    cls: type[Config], namespace: argparse.Namespace, path: str | Path | None = None
-) -> Config:
-    """Build a configuration from parsed flags over an optional YAML file."""
-    return load(cls, path, nest(cls, vars(namespace)))
-
-
-def _metadata(f: dataclasses.Field[Any]) -> dict[str, Any]:
-    keys = ("doc", "unit", "minimum", "maximum", "choices")
-    return {key: f.metadata.get(key, "" if key in ("doc", "unit") else None) for key in keys}
+def from_arguments(cls: type[Config], namespace: argparse.Namespace) -> Config:
+    """Build a configuration from parsed flags."""
+    return from_mapping(cls, nest(cls, vars(namespace)))
 
 
 def _convert(p: Field, value: Any, where: str) -> Any:
@@ -352,19 +309,12 @@ def _cast(kind: Any, value: Any, name: str) -> Any:
         return tuple(_cast(k, v, name) for k, v in zip(kinds, value, strict=True))
     if is_config(kind):
         return value if isinstance(value, kind) else from_mapping(kind, value, source=name)
-    if kind is bool:
-        if isinstance(value, bool):
-            return value
-    elif kind in (int, float):
-        if not isinstance(value, bool):
-            try:
-                return float(value) if kind is float else _whole(value)
-            except (TypeError, ValueError, OverflowError):
-                pass
-    elif kind is str:
-        if isinstance(value, str | Path):
-            return str(value)
-    else:
+    if kind not in (bool, int, float, str) or (kind is bool and isinstance(value, bool)):
         return value
+    if kind is str and isinstance(value, str | Path):
+        return str(value)
+    if kind in (int, float) and not isinstance(value, bool):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            return float(value) if kind is float else _whole(value)
     expected = "true or false" if kind is bool else kind.__name__
     raise ConfigError(f"{name} is {value!r}, expected {expected}")

@@ -20,13 +20,8 @@ _LONG = 24
 """Longest list of names in a message; of a longer one only the nearest are named."""
 _EXTRAS = {
     "sim": (
-        "mujoco",
-        "pinocchio",
-        "gymnasium",
-        "imageio",
-        "imageio_ffmpeg",
-        "OpenGL",
-        "matplotlib",
+        *("mujoco", "pinocchio", "gymnasium"),
+        *("imageio", "imageio_ffmpeg", "OpenGL", "matplotlib"),
     ),
     "train": ("torch", "safetensors", "tensorboard", "scipy"),
     "metaworld": ("metaworld",),
@@ -50,13 +45,7 @@ class NdpError(Exception):
 
     @classmethod
     def choice(cls, name: str, value: object, allowed: Iterable[object]) -> Self:
-        """Return an error for a value outside a closed list.
-
-        Args:
-            name: Name of the value, as the user knows it.
-            value: The given value.
-            allowed: All allowed values.
-        """
+        """Return an error for a value outside a closed list; it names all of it, or the nearest."""
         names = [str(item) or "''" for item in allowed]
         near = difflib.get_close_matches(str(value), names, 3)
         meant = f": did you mean {' or '.join(near)}?" if near else ""
@@ -116,11 +105,7 @@ class StreamError(NdpError):
 
 
 def describe(error: BaseException) -> str:
-    """Return an error of the system, a parser or an import in one line, with its remedy.
-
-    Args:
-        error: Any error but an :class:`NdpError`.
-    """
+    """Return any error but an :class:`NdpError` in one line, with its remedy."""
     if isinstance(error, ModuleNotFoundError):
         module = (error.name or "").partition(".")[0]
         if _ROS.fullmatch(module):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -24,11 +25,7 @@ from ndp_ros.paths import share_roots
 
 
 def atomic_write(path: Path, data: str | bytes) -> None:
-    """Write a file in one step; an existing one is replaced.
-
-    Args:
-        path: The file; its folder must exist.
-        data: Its content; text is encoded as UTF-8.
+    """Write a file in an existing folder in one step, text as UTF-8; an existing one is replaced.
 
     Raises:
         OSError: If it cannot be written; the old content is then unchanged.
@@ -65,10 +62,7 @@ def read_file(path: str | Path, largest: int = 1 << 30) -> bytes:
 def require_file(path: Path, option: str, endings: Sequence[str] = ()) -> None:
     """Check that a file can be written, without touching anything.
 
-    Args:
-        path: The file; an existing one will be replaced.
-        option: Name of the command-line option, for the message.
-        endings: Allowed suffixes with their dot; empty for any.
+    ``option`` names the path in messages; ``endings`` are the allowed suffixes with their dot.
 
     Raises:
         ConfigError: If it cannot.
@@ -87,10 +81,6 @@ def require_file(path: Path, option: str, endings: Sequence[str] = ()) -> None:
 def require_folder(path: Path, option: str) -> None:
     """Check that a folder can be made, or written into, without touching anything.
 
-    Args:
-        path: The folder.
-        option: Name of the command-line option, for the message.
-
     Raises:
         ConfigError: If it cannot.
     """
@@ -100,11 +90,7 @@ def require_folder(path: Path, option: str) -> None:
 
 
 def write_output(path: Path, data: str | bytes) -> None:
-    """Write a file atomically, and make its folder if it is missing.
-
-    Args:
-        path: The file.
-        data: Its content; text is encoded as UTF-8.
+    """Write a file as :func:`atomic_write` does, and make its folder if it is missing.
 
     Raises:
         OSError: If it cannot be written; the old content is then unchanged.
@@ -130,10 +116,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: As in :func:`layers`.
     """
-    values: dict[str, Any] = {}
-    for _, layer in layers(path):
-        values = merged(values, layer)
-    return values
+    return functools.reduce(merged, (layer for _, layer in layers(path)))
 
 
 def layers(path: str | Path) -> list[tuple[Path, dict[str, Any]]]:

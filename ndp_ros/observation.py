@@ -55,13 +55,7 @@ class ObservationField:
 def arm_observation(
     dof: int, objects: Sequence[str], frames: Sequence[str] = ()
 ) -> tuple[ObservationField, ...]:
-    """Return the fields of a joint-space task: the joints, the setpoint, then the objects.
-
-    Args:
-        dof: Number of joints.
-        objects: Names of the objects.
-        frames: Those of them whose axes are observed as well.
-    """
+    """Return the fields of a joint-space task: joints, setpoint, objects (``frames`` with axes)."""
     joints = tuple(ObservationField(name, dof) for name in JOINT_FIELDS)
     return joints + tuple(
         ObservationField(OBJECT_PREFIX + name, FRAME if name in frames else POSITION)
@@ -112,20 +106,13 @@ def field_slices(fields: Sequence[ObservationField]) -> list[tuple[ObservationFi
     return [(f, slice(a, b)) for f, a, b in zip(fields, ends, ends[1:], strict=False)]
 
 
-def assemble(
-    fields: Sequence[ObservationField], values: Mapping[str, Array], out: Array | None = None
-) -> Array:
-    """Return the observation vector (n_obs,) built from named values.
-
-    Args:
-        fields: Names and sizes, in order.
-        values: For each name an array of its size; SI units.
-        out: Array (n_obs,) to write into.
+def assemble(fields: Sequence[ObservationField], values: Mapping[str, Array]) -> Array:
+    """Return the observation vector (n_obs,) built from named values in SI units.
 
     Raises:
         ConfigError: If a value is missing or has another size.
     """
-    out = np.empty(observation_size(fields)) if out is None else out
+    out = np.empty(observation_size(fields))
     start = 0
     for f in fields:
         if f.name not in values:

@@ -74,9 +74,8 @@ def interrupts_blocked() -> Iterator[None]:
     # The mask is this thread's and its children's; threads of libraries still take the signal.
     came: list[int] = []
     handled = threading.current_thread() is threading.main_thread()
-    handler = (
-        signal.signal(signal.SIGINT, lambda number, _: came.append(number)) if handled else None
-    )
+    if handled:
+        handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
     try:
         yield
     finally:
@@ -90,11 +89,8 @@ def interrupts_blocked() -> Iterator[None]:
 def lock_file(path: Path, mode: int) -> int:
     """Lock a file for this process and write the number of the process into it.
 
-    The kernel releases the lock when the process exits.
-
-    Args:
-        path: The file; it is created if it is missing.
-        mode: Permissions of a new file.
+    A missing file is made with the permissions ``mode``. The kernel releases the lock when the
+    process exits.
 
     Returns:
         The file descriptor, which holds the lock while it is open.

@@ -14,9 +14,9 @@ from ndp_ros import cli
 from ndp_ros.config import (
     add_arguments,
     fields_of,
-    from_arguments,
     from_mapping,
     load,
+    nest,
     param,
     to_mapping,
 )
@@ -86,7 +86,8 @@ def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
     parser = argparse.ArgumentParser()
     add_arguments(parser, Example)
     given = parser.parse_args(["--rate", "2000", "--no-record", "--gains", "3", "4"])
-    assert from_arguments(Example, given, path) == Example(2000, (3.0, 4.0), "linear", False)
+    found = load(Example, path, nest(Example, vars(given)))
+    assert found == Example(2000, (3.0, 4.0), "linear", False)
 
 
 def test_help_shows_unit_bounds_and_default():

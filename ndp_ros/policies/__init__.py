@@ -31,13 +31,10 @@ __all__ = [
 
 
 def make_policy(spec: PolicySpec, tensors: Tensors | None = None, seed: int = 0) -> ActorCritic:
-    """Return the torch policy that a specification describes.
+    """Return the torch policy of a specification.
 
-    Args:
-        spec: Shape and scales.
-        tensors: Named arrays, as :func:`ndp_ros.checkpoint.load` returns them;
-            ``None`` for an untrained policy.
-        seed: Seed of the initial weights, unused with ``tensors``.
+    Its tensors are those given, as :func:`ndp_ros.checkpoint.load` returns them, or else the
+    initial ones of a seed.
     """
     policy: ActorCritic
     if spec.method == "ndp":

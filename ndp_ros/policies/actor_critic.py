@@ -26,7 +26,8 @@ class ActorCritic(nn.Module, abc.ABC):
     """A Gaussian over the decision of a forward pass, independent in each of its numbers.
 
     A decision is k actions, displacements of the setpoint over one control step in units of
-    ``spec.action_scale``, or with noise of the segment the curve amounts of an NDP.
+    ``spec.action_scale``, or with noise of the segment the curve amounts of an NDP. Observations
+    ``obs (batch, n_obs)`` are raw.
     """
 
     def __init__(self, spec: PolicySpec) -> None:
@@ -40,12 +41,12 @@ class ActorCritic(nn.Module, abc.ABC):
         self.log_std = nn.Parameter(torch.full((spec.decision[1],), spec.init_log_std))
 
     def outputs(self, obs: Tensor) -> Tensor:
-        """Return the outputs of the actor's network for raw observations ``(batch, n_obs)``."""
+        """Return the outputs of the actor's network."""
         return torch.as_tensor(self.actor(self.images(self.normaliser(obs))))
 
     @abc.abstractmethod
     def means(self, obs: Tensor) -> Tensor:
-        """Return the mean actions ``(batch, k, dof)`` for raw observations ``(batch, n_obs)``."""
+        """Return the mean actions ``(batch, k, dof)``."""
 
     def decide(self, obs: Tensor) -> Tensor:
         """Return the mean decisions ``(batch, *spec.decision)``: the actions, unless overridden."""
@@ -60,24 +61,9 @@ class ActorCritic(nn.Module, abc.ABC):
         return values.expand(-1, self.spec.decision[0])
 
     def log_prob(self, obs: Tensor, decisions: Tensor) -> Tensor:
-        """Return the log-density ``(batch, spec.decision[0])`` of each row, section 3.4.
-
-        Args:
-            obs: Raw observations ``(batch, n_obs)``.
-            decisions: Decisions ``(batch, *spec.decision)``.
-        """
+        """Return the log-density ``(batch, spec.decision[0])`` of decisions by row, section 3.4."""
         z = (decisions - self.decide(obs)) * torch.exp(-self.log_std)
         return (-0.5 * (z * z + math.log(2.0 * math.pi)) - self.log_std).sum(-1)
-
-    def act(
-        self, obs: Tensor, generator: torch.Generator | None = None, deterministic: bool = False
-    ) -> Tensor:
-        """Return decisions ``(batch, *spec.decision)``: the means, or a sample around them."""
-        means = self.decide(obs)
-        if deterministic:
-            return means
-        noise = torch.randn(means.shape, generator=generator, dtype=means.dtype)
-        return means + torch.exp(self.log_std) * noise
 
     def load_tensors(self, tensors: Tensors) -> None:
         """Copy named arrays, as a checkpoint holds them, into this policy."""

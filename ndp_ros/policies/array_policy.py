@@ -50,6 +50,8 @@ Array = NDArray[Any]
 class ArrayPolicy:
     """Actor and critic on arrays: Φ with its dynamical system, and the values.
 
+    Observations ``obs (batch, n_obs)`` are raw.
+
     Attributes:
         spec: Shape and scales.
         layout: Where each parameter lies.
@@ -117,14 +119,10 @@ class ArrayPolicy:
         }
 
     def set_statistics(self, mean: Array, variance: Array) -> None:
-        """Normalise by statistics of observations from now on.
+        """Normalise by the mean and variance ``(n_obs,)`` of observations from now on.
 
         All pixels of an image are divided by one deviation: a pixel that hardly ever changed would
         count for too much once it does.
-
-        Args:
-            mean: Their mean ``(n_obs,)``.
-            variance: Their variance ``(n_obs,)``.
         """
         self.mean[:], self.variance[:] = mean, variance
         for f, where in field_slices(self.spec.observation):
@@ -138,11 +136,7 @@ class ArrayPolicy:
         return np.ascontiguousarray(scaled.T, dtype=self.dtype)
 
     def drift(self, obs: Array) -> Array:
-        """Return the part of mean decisions ``(*decision, batch)`` that the start velocity adds.
-
-        Args:
-            obs: Raw observations ``(batch, n_obs)``.
-        """
+        """Return the part of mean decisions ``(*decision, batch)`` that the start velocity adds."""
         if self.spec.method != "ndp" or self.spec.learned_alpha or self.draws_segments:
             return np.zeros((*self.spec.decision, len(obs)), self.dtype)
         return self._coasting(obs)
@@ -154,16 +148,12 @@ class ArrayPolicy:
         return (column[:, None, None] * yd0.T).astype(self.dtype)
 
     def decide(self, obs: Array) -> Array:
-        """Return the mean decisions ``(batch, *spec.decision)``, which exploration adds noise to.
-
-        Args:
-            obs: Raw observations ``(batch, n_obs)``.
-        """
+        """Return the mean decisions ``(batch, *spec.decision)``; exploration adds noise to them."""
         relative = self.run(len(obs)).actor(self.normalise(obs))
         return np.ascontiguousarray((relative + self.drift(obs)).transpose(2, 0, 1))
 
     def means(self, obs: Array) -> Array:
-        """Return the mean actions ``(batch, k, dof)`` for raw observations ``(batch, n_obs)``."""
+        """Return the mean actions ``(batch, k, dof)``."""
         if not self.draws_segments:
             return self.decide(obs)
         amounts = self.decide(obs).reshape(len(obs), self.spec.curves, self.spec.dof)
@@ -181,9 +171,7 @@ class ArrayPolicy:
     def parameters_of(self, obs: Array, amounts: Array | None = None) -> tuple[Array, Array]:
         """Return an NDP's goal ``g (batch, dof)`` [rad] and weights ``w (batch, dof, N)``.
 
-        Args:
-            obs: Raw observations ``(batch, n_obs)``.
-            amounts: Curve amounts ``(batch, *spec.decision)`` instead of the mean ones.
+        Curve amounts ``(batch, *spec.decision)`` may be given instead of the mean ones.
         """
         if self.draws_segments:
             chosen = self.decide(obs) if amounts is None else amounts
@@ -201,11 +189,7 @@ class ArrayPolicy:
         return g, out[1:].transpose(2, 1, 0) @ weight_mixing(self.spec).T
 
     def systems_of(self, obs: Array) -> Sequence[DmpConfig]:
-        """Return the dynamical system of each segment; one for all unless alpha is learned.
-
-        Args:
-            obs: Raw observations ``(batch, n_obs)``.
-        """
+        """Return the dynamical system of each segment; one for all unless alpha is learned."""
         dmp = self.spec.dmp
         if not self.spec.learned_alpha:
             return [dmp] * len(obs)
@@ -236,8 +220,7 @@ class Pass:
         self.slopes = layout.views(self.gradient)
         self._weights = [_layer(layout, policy.flat, i) for i in range(len(spec.hidden))]
         self._slopes = [_layer(layout, self.gradient, i) for i in range(len(spec.hidden))]
-        last = len(spec.hidden)
-        ends = [f"{network}.{last}" for network in ("actor", "critic")]
+        ends = [f"{network}.{len(spec.hidden)}" for network in ("actor", "critic")]
         self._ends = [
             (policy.parameters[f"{e}.weight"], policy.parameters[f"{e}.bias"][:, None])
             for e in ends
@@ -267,10 +250,7 @@ class Pass:
     def forward(self, x: Array) -> tuple[Array, Array]:
         """Return relative means ``(k, dof, batch)`` and values ``(heads, batch)``.
 
-        Both are buffers that the next pass overwrites.
-
-        Args:
-            x: Normalised observations ``(n_obs, batch)``.
+        Both are buffers that the next pass overwrites. ``x (n_obs, batch)`` is normalised.
         """
         below = x
         if self._images is not None:
@@ -288,9 +268,8 @@ class Pass:
     def backward(self, d_means: Array, d_values: Array) -> Array:
         """Write the gradient of a loss into ``gradient`` and return it.
 
-        Args:
-            d_means: Gradient of the relative means ``(k, dof, batch)``.
-            d_values: Gradient of the values ``(heads, batch)``.
+        ``d_means (k, dof, batch)`` and ``d_values (heads, batch)`` are those of the relative means
+        and of the values.
         """
         top, d_top = self._hidden[-1], self._back[-1]
         ends = zip(self._ends, self._end_slopes, strict=True)

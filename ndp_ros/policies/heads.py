@@ -30,13 +30,8 @@ Array = NDArray[Any]
 def make_head(spec: PolicySpec, batch: int, dtype: Any, mean: Array, variance: Array) -> Head:
     """Return the head of a policy for a fixed number of observations.
 
-    Args:
-        spec: Shape and scales.
-        batch: Number of observations of a pass.
-        dtype: Type of every number in a pass.
-        mean: Statistics ``(n_obs,)`` by which the observations are normalised; a head reads them
-            at each pass, so they are changed in place.
-        variance: The same for the variance.
+    It reads the statistics ``(n_obs,)`` by which observations are normalised at each pass, so they
+    are changed in place.
     """
     if spec.bounded:
         return BoundedHead(spec, batch, dtype)
@@ -53,15 +48,11 @@ class Head(Protocol):
     def forward(self, u: Array, x: Array) -> Array:
         """Return the relative means ``(*spec.decision, batch)``.
 
-        Args:
-            u: Outputs of the actor ``(outputs, batch)``.
-            x: Its normalised observations ``(n_obs, batch)``.
+        ``u (outputs, batch)`` is what the actor yields for normalised ``x (n_obs, batch)``.
         """
-        ...
 
     def backward(self, d_means: Array) -> Array:
         """Return the gradient of the outputs of the last forward pass."""
-        ...
 
 
 class PlainHead:
@@ -110,10 +101,7 @@ class DynamicHead:
         self._A = rows.astype(dtype)
         self._unit = (spec.goal_gain / np.array(spec.action_scale))[:, None].astype(dtype)
         size = (rows.shape[1], spec.dof, batch)
-        self._u = np.empty(size, dtype)
-        self._C = np.empty(size, dtype)
-        self._dC = np.empty(size, dtype)
-        self._du = np.empty(size, dtype)
+        self._u, self._C, self._dC, self._du = (np.empty(size, dtype) for _ in range(4))
         self._means = np.empty((spec.k, spec.dof, batch), dtype)
 
     def forward(self, u: Array, x: Array) -> Array:

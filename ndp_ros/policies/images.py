@@ -29,15 +29,10 @@ class ArrayEncoders:
     def __init__(
         self, spec: PolicySpec, parameters: Mapping[str, Array], device: str = "cpu"
     ) -> None:
-        """Make the encoders.
+        """Make the encoders, whose parameters are views of the flat vector by name.
 
         Torch computes with one thread from now on: images are small, and more threads than idle
         cores take thirty times as long.
-
-        Args:
-            spec: Shape and scales.
-            parameters: Views of the flat vector by name.
-            device: Where to compute, a name of :data:`ndp_ros.policies.devices.DEVICES`.
 
         Raises:
             ConfigError: If this torch has no such device.
@@ -54,8 +49,7 @@ class ArrayEncoders:
     def encode(self, x: Array) -> Array:
         """Return the inputs of actor and critic ``(inputs, batch)`` without a backward pass.
 
-        Args:
-            x: Normalised observations ``(n_obs, batch)``.
+        ``x (n_obs, batch)`` is normalised.
         """
         with torch.no_grad():
             return self.forward(x)[0]

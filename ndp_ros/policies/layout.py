@@ -139,13 +139,7 @@ class Layout:
         return {name: flat[self._slices[name]].reshape(s) for name, s in self.shapes.items()}
 
     def pair(self, flat: NDArray[Any], layer: int, kind: str) -> NDArray[Any]:
-        """Return one hidden layer of actor and critic together, ``(2, out[, in])``.
-
-        Args:
-            flat: The flat vector ``(size,)``.
-            layer: Index of a hidden layer.
-            kind: ``"weight"`` or ``"bias"``.
-        """
+        """Return one hidden layer of actor and critic together, ``(2, out[, in])``."""
         first, second = (f"{network}.{layer}.{kind}" for network in ("actor", "critic"))
         both = slice(self._slices[first].start, self._slices[second].stop)
         return flat[both].reshape(2, *self.shapes[first])

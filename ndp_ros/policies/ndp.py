@@ -46,9 +46,6 @@ class NdpPolicy(ActorCritic):
     def parameters_of(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Return goal ``g (batch, dof)`` [rad] and weights ``w (batch, dof, N)``.
 
-        Args:
-            obs: Raw observations ``(batch, n_obs)``.
-
         Raises:
             ConfigError: If alpha is learned, since the parameters mean nothing without it.
         """
