@@ -20,7 +20,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.dmp.learned_alpha import alpha_of
@@ -33,6 +32,7 @@ from ndp_ros.policies.layout import (
     PIXEL_VARIANCE,
     VARIANCE,
     VARIANCE_FLOOR,
+    Array,
     Layout,
     Tensors,
     curves_of,
@@ -43,8 +43,6 @@ from ndp_ros.policies.spec import ALPHA_RANGE, PolicySpec
 
 if TYPE_CHECKING:
     from ndp_ros.policies.images import ArrayEncoders
-
-Array = NDArray[Any]
 
 
 class ArrayPolicy:

@@ -21,10 +21,8 @@ from numpy.typing import NDArray
 from ndp_ros.dmp.learned_alpha import alpha_series
 from ndp_ros.dmp.response import response
 from ndp_ros.observation import field_slice
-from ndp_ros.policies.layout import VARIANCE_FLOOR, actor_outputs, weight_mixing
+from ndp_ros.policies.layout import VARIANCE_FLOOR, Array, actor_outputs, weight_mixing
 from ndp_ros.policies.spec import ALPHA_RANGE, PolicySpec
-
-Array = NDArray[Any]
 
 
 def make_head(spec: PolicySpec, batch: int, dtype: Any, mean: Array, variance: Array) -> Head:

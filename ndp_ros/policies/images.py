@@ -9,18 +9,15 @@ Convolutions are torch's, and so is their gradient; everything behind them stays
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ndp_ros.policies.devices import torch_device
+from ndp_ros.policies.layout import Array
 from ndp_ros.policies.networks import ImageEncoders
 from ndp_ros.policies.spec import PolicySpec
-
-Array = NDArray[Any]
 
 
 class ArrayEncoders:

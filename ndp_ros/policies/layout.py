@@ -23,7 +23,8 @@ from ndp_ros.dmp.response import whitening
 from ndp_ros.observation import ObservationField, observation_size
 from ndp_ros.policies.spec import PolicySpec
 
-Tensors = Mapping[str, NDArray[Any]]
+Array = NDArray[Any]
+Tensors = Mapping[str, Array]
 
 MEAN = "normaliser.mean"
 VARIANCE = "normaliser.variance"

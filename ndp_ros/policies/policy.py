@@ -8,16 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ndp_ros.dmp.segment import Segment
 from ndp_ros.errors import ConfigError
-from ndp_ros.observation import assemble, observation_size
+from ndp_ros.observation import Array, assemble, observation_size
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.policies.layout import Tensors
 from ndp_ros.policies.spec import PolicySpec
 
-Array = NDArray[np.float64]
 Observation = ArrayLike | Mapping[str, ArrayLike]
 """A vector (n_obs,), or an array for each field of the observation by its name."""
 

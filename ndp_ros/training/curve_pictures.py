@@ -40,14 +40,7 @@ _THOUSANDTHS = ("tracking_rms", "eval_tracking_rms")
 
 
 def draw_band(axes: Any, group: Band, label: str, look: Look) -> None:
-    """Draw a band into axes.
-
-    Args:
-        axes: Of matplotlib.
-        group: The band.
-        label: Its name in the legend.
-        look: Colour, line style and marker.
-    """
+    """Draw a band with its label into axes of matplotlib."""
     how: dict[str, Any] = {"color": look.colour, "label": label}
     if group.x[0] == group.x[-1]:  # one point, which a line would not show
         ends = np.abs(np.array([group.low[:1], group.high[:1]]) - group.middle[:1])
@@ -71,12 +64,7 @@ def draw_band(axes: Any, group: Band, label: str, look: Look) -> None:
 def draw(groups: Sequence[Band], figure: str, against: str, path: Path, title: str = "") -> None:
     """Draw bands into a picture; the ending of the path decides its format.
 
-    Args:
-        groups: The bands.
-        figure: Column of the log that they show.
-        against: Column of the horizontal axis.
-        path: The picture.
-        title: Its title.
+    ``figure`` is the column of the log that they show, ``against`` that of the horizontal axis.
 
     Raises:
         ConfigError: If it cannot be written.

@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
 from ndp_ros.errors import TrainingError
+from ndp_ros.observation import Array
 from ndp_ros.training.config import RunConfig, differences, value_at
 from ndp_ros.training.directory import CONFIG, read_config
 from ndp_ros.training.logs import COLUMNS, read_progress
-
-Array = NDArray[np.float64]
 
 _RESAMPLES = 2000
 _OF_A_SEED: dict[str, Any] = {"seed": 0, "workers": 0, "samples": 1, "device": "cpu"}
@@ -78,12 +76,7 @@ class Band:
 
 
 def read_curve(folder: Path, figure: str, against: str = "observed") -> Curve:
-    """Return a run's curve.
-
-    Args:
-        folder: The run directory.
-        figure: Column of ``progress.csv``.
-        against: Column of the horizontal axis.
+    """Return a run's curve: a column of ``progress.csv`` against another one.
 
     Raises:
         NothingYetError: If it has no such figure yet.
@@ -166,13 +159,8 @@ def interquartile_mean(values: Array, axis: int = 0) -> Array:
     return np.tensordot(weights, ordered, axes=(0, axis))
 
 
-def bootstrap(values: Array, seed: int = 0) -> tuple[Array, Array]:
-    """Return the 95 % percentile interval of the interquartile mean over seeds.
-
-    Args:
-        values: ``(seeds, n)``.
-        seed: Seed of the resampling.
-    """
+def bootstrap(values: Array) -> tuple[Array, Array]:
+    """Return the 95 % percentile interval of the interquartile mean over seeds ``(seeds, n)``."""
     if len(values) < 2:
         return values[0], values[0]
     found = stats.bootstrap(
@@ -181,7 +169,7 @@ def bootstrap(values: Array, seed: int = 0) -> tuple[Array, Array]:
         axis=0,
         n_resamples=_RESAMPLES,
         method="percentile",
-        rng=np.random.default_rng(seed),
+        rng=np.random.default_rng(0),
     )
     return found.confidence_interval.low, found.confidence_interval.high
 

@@ -27,7 +27,6 @@ from typing import Any, Protocol
 import numpy as np
 import safetensors
 import safetensors.numpy
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from ndp_ros.config import from_mapping, to_mapping
@@ -35,11 +34,10 @@ from ndp_ros.errors import ConfigError, TrainingError
 from ndp_ros.files import write_output
 from ndp_ros.observation import observation_size
 from ndp_ros.policies.array_policy import ArrayPolicy
+from ndp_ros.policies.layout import Array
 from ndp_ros.policies.spec import PolicySpec
 from ndp_ros.tasks.contract import Step, TaskEnvironment
 from ndp_ros.training.evaluation import Actor, Episode, make_actor, run_episode
-
-Array = NDArray[Any]
 
 SCHEMA = "1"
 
@@ -165,18 +163,11 @@ def collect(
     noise: float = 0.0,
     watch: Callable[[Episode], None] = lambda episode: None,
 ) -> Demonstrations:
-    """Record episodes of an expert.
+    """Record episodes of an expert, one from each seed.
 
-    With noise the expert acts with a part of its exploration while its mean actions are recorded,
-    so that the demonstrations show how to recover from deviations.
-
-    Args:
-        policy: The expert.
-        env: Its environment.
-        seeds: Seeds of the start states, one per episode.
-        source: Record of the expert.
-        noise: Part of the expert's standard deviation to act with.
-        watch: Called with the figures of each episode.
+    With noise the expert acts with that part of its standard deviation while its mean actions are
+    recorded, so that the demonstrations show how to recover from deviations. ``watch`` is called
+    with the figures of each episode.
 
     Raises:
         TrainingError: If there are no seeds.
@@ -202,13 +193,8 @@ def collect(
     )
 
 
-def require_windows(spec: PolicySpec, k: int, every: int = 0) -> None:
-    """Check that demonstrations of an expert can be regrouped.
-
-    Args:
-        spec: Specification of the expert's policy.
-        k: Control steps of a window.
-        every: Control steps between the starts of neighbouring windows; 0 for k.
+def require_windows(spec: PolicySpec, k: int, every: int) -> None:
+    """Check that demonstrations of an expert can be regrouped, as by :func:`regroup`.
 
     Raises:
         TrainingError: If the expert's windows are longer than one control step.
@@ -223,14 +209,9 @@ def require_windows(spec: PolicySpec, k: int, every: int = 0) -> None:
 def regroup(data: Demonstrations, k: int, every: int = 0) -> Demonstrations:
     """Return demonstrations in windows of k control steps, from an expert with k = 1.
 
-    A window has the observation of its first control step and the actions of all k. Control steps
-    at the end of an episode that fill no window are dropped.
-
-    Args:
-        data: Demonstrations of an expert with k = 1.
-        k: Control steps of a window.
-        every: Control steps between the starts of neighbouring windows; 0 for k, without
-            overlap.
+    A window has the observation of its first control step and the actions of all k. One starts
+    ``every`` so many control steps; with 0 they do not overlap. Control steps at the end of an
+    episode that fill no window are dropped.
 
     Raises:
         TrainingError: If the expert's windows are longer, or an episode is shorter than k.

@@ -140,13 +140,7 @@ class RunDirectory:
     ) -> None:
         """Write a checkpoint, move the links to it and remove checkpoints without a link.
 
-        Args:
-            samples: Control steps so far, the name of the folder.
-            spec: Specification of the policy.
-            tensors: Tensors of the policy.
-            state: State of the trainer.
-            evaluation: Figures of the evaluation, for the record.
-            better: Whether ``best`` moves to this checkpoint.
+        Its folder is named by the control steps so far; ``best`` moves to it if it is ``better``.
 
         Raises:
             CheckpointError: If it cannot be written.
@@ -161,10 +155,8 @@ class RunDirectory:
             "evaluation": plain(evaluation),
         }
         arrays = {n: np.asarray(a, order="C") for n, a in state.arrays.items()}
-        files = {
-            _ARRAYS: safetensors.numpy.save(arrays),
-            _COUNTERS: json.dumps(state.counters).encode(),
-        }
+        counters = json.dumps(state.counters).encode()
+        files = {_ARRAYS: safetensors.numpy.save(arrays), _COUNTERS: counters}
         checkpoint.save(self._checkpoints / name, spec, tensors, origin, extra=files)
         if better:
             _link(self.best, name)
@@ -206,23 +198,28 @@ class RunDirectory:
             self._lock = -1
 
     def _make_folder(self) -> None:
-        folder = self.folder
-        taken = folder.exists() and (
-            not folder.is_dir() or any(path.name != LOCK for path in folder.iterdir())
-        )
-        if taken:
-            raise TrainingError(f"{folder} exists: add --resume, or name another with --out")
+        self._require_empty()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise TrainingError(f"cannot write to {folder}: {error.strerror}") from error
+            raise TrainingError(f"cannot write to {self.folder}: {error.strerror}") from error
+
+    def _require_empty(self) -> None:
+        """Check that the folder, if it is there, holds nothing but a lock."""
+        folder = self.folder
+        if folder.exists() and not (
+            folder.is_dir() and {p.name for p in folder.iterdir()} <= {LOCK}
+        ):
+            raise TrainingError(f"{folder} exists: add --resume, or name another with --out")
+
+    def _origin(self) -> dict[str, Any]:
+        """Return the provenance of this start."""
+        started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        return {**provenance(), "command": self._command, "started": started}
 
     def _make(self) -> None:
-        folder = self.folder
-        if any(path.name != LOCK for path in folder.iterdir()):
-            raise TrainingError(f"{folder} exists: add --resume, or name another with --out")
-        started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        origin = {**provenance(), "command": self._command, "started": started}
+        self._require_empty()
+        folder, origin = self.folder, self._origin()
         if self.config.start_from:
             origin["start_from"] = checkpoint.load(find_checkpoint(self.config.start_from)).id
         try:
@@ -234,13 +231,7 @@ class RunDirectory:
 
     def _record_resumption(self) -> None:
         """Add this resumption to the provenance and write the configuration."""
-        started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        entry = {
-            **provenance(),
-            "command": self._command,
-            "started": started,
-            "samples": self.config.samples,
-        }
+        entry = {**self._origin(), "samples": self.config.samples}
         path = self.folder / PROVENANCE
         try:
             origin = json.loads(path.read_text(encoding="utf-8"))
@@ -297,32 +288,15 @@ def hold(folder: Path) -> int:
 
 
 def acting_choice(config: RunConfig, checkpoint: str | Path) -> TaskChoice:
-    """Return the task with the embedding of a checkpoint, for methods that act in one.
-
-    Args:
-        config: Configuration of the run.
-        checkpoint: Folder of the checkpoint, which contains the embedding.
-    """
+    """Return the task with the embedding in a checkpoint's folder, for methods that act in one."""
     file = str(Path(checkpoint) / _ARRAYS) if config.row.embedded else ""
     return dataclasses.replace(config.choice, embedding=file)
 
 
 def resume_command(folder: Path, config: RunConfig) -> str:
     """Return the command that resumes a run, with all options from its own file."""
-    return shlex.join(
-        [
-            "ndp",
-            "train",
-            config.task,
-            "--method",
-            config.method,
-            "--config",
-            str(folder / CONFIG),
-            "--out",
-            str(folder),
-            "--resume",
-        ]
-    )
+    where = ("--config", str(folder / CONFIG), "--out", str(folder), "--resume")
+    return shlex.join(("ndp", "train", config.task, "--method", config.method, *where))
 
 
 def interrupted(folder: Path, config: RunConfig) -> str:

@@ -22,15 +22,13 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ndp_ros.errors import NdpError, TrainingError
 from ndp_ros.policies.array_policy import ArrayPolicy
+from ndp_ros.policies.layout import Array
 from ndp_ros.training.evaluation import Episode
 from ndp_ros.training.rollouts import Rollouts
 from ndp_ros.training.worker import Block, Plan
-
-Array = NDArray[Any]
 
 Answer = tuple[list[Episode], dict[str, Array]] | str
 """A rank's episodes and rows of the block, or an error message."""
@@ -98,10 +96,7 @@ class SharedRollouts:
     """
 
     def __init__(self, plan: Plan) -> None:
-        """Start the workers of every rank.
-
-        Args:
-            plan: Division for one process; each rank has as many workers.
+        """Start the workers of every rank, on each as many as the plan for one process has.
 
         Raises:
             TrainingError: If there are more ranks than environments, or a worker fails.

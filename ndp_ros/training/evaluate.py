@@ -80,16 +80,9 @@ def measure(
     watcher: Watcher | None = None,
     watched: int = 0,
 ) -> list[Episode]:
-    """Return the figures of each of several episodes.
+    """Return the figures of each of several episodes from ``seed`` on.
 
-    Args:
-        saved: The checkpoint.
-        env: Its task.
-        episodes: Number of episodes.
-        seed: First start state.
-        line: Shows the success rate so far.
-        watcher: Looks on at the first episodes.
-        watched: Number of these.
+    A line shows the success rate so far; a watcher looks on at the first ``watched`` episodes.
 
     Raises:
         CheckpointError: If policy and task do not belong together.
@@ -106,11 +99,7 @@ def measure(
 
 
 def record(folder: Path, seed: int) -> Recording:
-    """Return the recording of one episode of a checkpoint.
-
-    Args:
-        folder: The checkpoint.
-        seed: Start state.
+    """Return the recording of one episode of a checkpoint from a start state.
 
     Raises:
         CheckpointError: If it is damaged or does not fit its task.
@@ -152,10 +141,7 @@ def task_choice(
 ) -> TaskChoice:
     """Return the task that a checkpoint was trained on, with some options replaced.
 
-    Args:
-        saved: The checkpoint.
-        options: ``name=value`` each.
-        folder: Its folder; that of a Dyn-E checkpoint has the embedding of its actions.
+    The folder of a Dyn-E checkpoint has the embedding of its actions.
 
     Raises:
         CheckpointError: If its actions are embedded and no folder is given, or the record of

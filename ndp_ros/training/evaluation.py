@@ -20,10 +20,10 @@ from ndp_ros.dmp.segment import Segment, kept_response
 from ndp_ros.errors import TaskError
 from ndp_ros.observation import field_slice
 from ndp_ros.policies.array_policy import ArrayPolicy
+from ndp_ros.policies.layout import Array
 from ndp_ros.tasks.contract import Explorable, Step, TaskEnvironment
 from ndp_ros.tasks.vector import VectorTask
 
-Array = NDArray[Any]
 Episode = dict[str, Any]
 Actor = Callable[[TaskEnvironment, NDArray[np.float64]], Step]
 
@@ -49,22 +49,14 @@ def make_actor(policy: ArrayPolicy) -> Actor:
 
 
 def planned(
-    policy: ArrayPolicy,
-    envs: Sequence[TaskEnvironment],
-    obs: Array,
-    amounts: Array | None = None,
+    policy: ArrayPolicy, envs: Sequence[TaskEnvironment], obs: Array, amounts: Array | None = None
 ) -> Array:
     """Return an NDP's setpoints ``(n, n_ticks, 3, dof)`` of one window for every environment.
 
-    A segment starts at the environment's setpoint. If that has moved since the observation, the
-    goal moves with it: a segment is relative to its start, as in the streamer. All segments of one
-    dynamical system are one product with its response.
-
-    Args:
-        policy: The NDP.
-        envs: The environments, which define the ticks.
-        obs: Their observations ``(n, n_obs)``.
-        amounts: Curve amounts ``(n, *decision)`` instead of the mean ones.
+    A segment starts at the environment's setpoint. If that has moved since its observation
+    ``(n_obs,)`` was made, the goal moves with it: a segment is relative to its start, as in the
+    streamer. Curve amounts ``(n, *decision)`` may be given instead of the mean ones. All segments
+    of one dynamical system are one product with its response.
     """
     spec = policy.spec
     y = origin = obs[:, field_slice(spec.observation, "setpoint")]
@@ -146,13 +138,7 @@ class _Running:
 def run_episode(
     env: TaskEnvironment, actor: Actor, seed: int, watcher: Watcher | None = None
 ) -> Episode:
-    """Return the figures of one episode.
-
-    Args:
-        env: The environment.
-        actor: Function that advances it by one window.
-        seed: Seed of the start state.
-        watcher: Looks on, for a video.
+    """Return the figures of one episode, at which a watcher may look on.
 
     Raises:
         TaskError: If an observation is not finite.
@@ -161,12 +147,7 @@ def run_episode(
 
 
 def run_episodes(vector: VectorTask, policy: ArrayPolicy, seeds: Sequence[int]) -> list[Episode]:
-    """Return the figures of deterministic episodes, equal to those of :func:`run_episode`.
-
-    Args:
-        vector: Environments of one task, which run side by side.
-        policy: The policy.
-        seeds: Seeds of the start states, one per episode.
+    """Return the figures of deterministic episodes of one task, as :func:`run_episode` would.
 
     Raises:
         TaskError: If an observation is not finite.

@@ -64,10 +64,7 @@ def listed_methods(path: Path) -> tuple[str, ...]:
 def experiment_layers(path: Path, method: str, noise: str = "") -> list[Layer]:
     """Return the values of an experiment file for a method, the most general first.
 
-    Args:
-        path: The file.
-        method: Name of the method.
-        noise: Exploration if it is not the file's own choice; the layers do not set it.
+    ``noise`` is the exploration if it is not the file's own choice; the layers do not set it.
 
     Raises:
         ConfigError: As in :func:`listed_methods`.
@@ -107,11 +104,8 @@ def shipped_layers(task: str, method: str, noise: str = "") -> list[Layer]:
 def shipped(task: str, method: str, also: str = "", noise: str = "") -> RunConfig:
     """Return the configuration that ships for a task and a method.
 
-    Args:
-        task: Short name of the task.
-        method: Name of the method.
-        also: Name of a shipped file whose values come on top.
-        noise: Exploration of a method that has a choice; the experiment's unless given.
+    The values of another shipped file, ``also``, come on top. ``noise`` is the exploration of a
+    method that has a choice; the experiment's unless given.
     """
     over = read_yaml(share(f"config/experiments/{also}.yaml")) if also else {}
     noise = noise or noise_in(over, method)

@@ -19,22 +19,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from ndp_ros.policies.layout import Array
 
 
 class WindowNoise:
     """Correlated noise over the sub-steps of a window; arrays are ``(k, ...)``."""
 
     def __init__(self, k: int, correlation: float, dtype: Any = np.float32) -> None:
-        """Compute L and its inverse.
-
-        Args:
-            k: Actions of a window.
-            correlation: rho, the correlation of neighbours; with 0 every array stays as it is.
-            dtype: Type of the arrays.
-        """
+        """Compute L and its inverse; with a correlation rho of 0 every array stays as it is."""
         lag = np.subtract.outer(np.arange(k), np.arange(k))
         colour = np.where(lag >= 0, float(correlation) ** np.maximum(lag, 0), 0.0)
         colour[:, 1:] *= np.sqrt(1.0 - correlation**2)

@@ -12,14 +12,12 @@ from __future__ import annotations
 import contextlib
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ndp_ros.errors import TrainingError
 from ndp_ros.policies.array_policy import ArrayPolicy
-from ndp_ros.policies.layout import LOG_STD, initial_tensors
+from ndp_ros.policies.layout import LOG_STD, Array, initial_tensors
 from ndp_ros.policies.spec import PolicySpec
 from ndp_ros.training.config import RunConfig
 from ndp_ros.training.demonstrations import Demonstrations, load
@@ -29,8 +27,6 @@ from ndp_ros.training.ppo import Adam
 from ndp_ros.training.rollouts import Rollouts
 from ndp_ros.training.trainer import AnyRollouts, Trainer
 from ndp_ros.training.worker import Plan
-
-Array = NDArray[Any]
 
 _SPLIT, _SHUFFLE = 4, 5
 """First keys of the generators that choose the held-out episodes and order the windows."""

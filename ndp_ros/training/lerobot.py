@@ -19,15 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ndp_ros.errors import TrainingError
-from ndp_ros.observation import ObservationField, assemble
+from ndp_ros.observation import Array, ObservationField, assemble
 from ndp_ros.policies.spec import PolicySpec
 from ndp_ros.training.config import RunConfig, make_spec
 from ndp_ros.training.demonstrations import Demonstrations
-
-Array = NDArray[np.float64]
 
 LEROBOT = "lerobot:"
 """Prefix of the name of a data set among experts."""
@@ -40,11 +37,8 @@ def read_lerobot(
 ) -> Demonstrations:
     """Return the episodes of a data set as demonstrations with k = 1, at the task's control step.
 
-    Args:
-        folder: Folder of the data set, with ``meta`` and ``data``.
-        task: Task whose observations and joints they are.
-        options: Task options, ``name=value`` each.
-        columns: Column of each field of the observation, where it is not ``observation.FIELD``.
+    ``columns`` has the column of each field of the observation, where it is not
+    ``observation.FIELD``.
 
     Raises:
         TrainingError: If it is no data set, or a field has no column.

@@ -53,16 +53,17 @@ def evaluation_columns(evaluation: Row) -> Row:
     return {"eval_success": evaluation["success_rate"], **figures}
 
 
+def finite_figures(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return the columns of a row that are finite numbers."""
+    known = {name: float(row[name]) for name in row if name in COLUMNS and row[name] is not None}
+    return {name: value for name, value in known.items() if math.isfinite(value)}
+
+
 class RunLog:
     """The CSV file and the TensorBoard events of a run directory."""
 
     def __init__(self, folder: Path, after: int = 0) -> None:
-        """Open the logs and drop the rows after the checkpoint of a resumed run.
-
-        Args:
-            folder: The run directory.
-            after: Samples of the checkpoint; 0 for a new run.
-        """
+        """Open the logs and drop the rows after the samples of the checkpoint to resume from."""
         kept = [row for row in read_progress(folder) if int(row["samples"]) <= after]
         path = folder / CSV_NAME
         scratch = path.with_suffix(".new")
@@ -107,18 +108,10 @@ class _Events:
             self._writer.add_event(event)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        values = [
-            self._summary.Value(tag=name, simple_value=float(value))
-            for name, value in row.items()
-            if name in COLUMNS and value is not None and math.isfinite(float(value))
-        ]
-        self._writer.add_event(
-            self._event(
-                wall_time=time.time(),
-                step=int(row["samples"]),
-                summary=self._summary(value=values),
-            )
-        )
+        each = finite_figures(row).items()
+        values = [self._summary.Value(tag=name, simple_value=value) for name, value in each]
+        step, summary = int(row["samples"]), self._summary(value=values)
+        self._writer.add_event(self._event(wall_time=time.time(), step=step, summary=summary))
 
     def close(self) -> None:
         self._writer.close()

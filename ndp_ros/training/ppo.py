@@ -19,15 +19,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ndp_ros.errors import TrainingError
 from ndp_ros.policies.array_policy import ArrayPolicy
-from ndp_ros.policies.layout import LOG_STD
+from ndp_ros.policies.layout import LOG_STD, Array
 from ndp_ros.training.config import PpoConfig
 from ndp_ros.training.exploration import WindowNoise
-
-Array = NDArray[Any]
 
 _LOG_2PI = math.log(2.0 * math.pi)
 _TERMS = ("policy_loss", "value_loss", "entropy", "clipped", "kl")
@@ -35,6 +32,7 @@ _TERMS = ("policy_loss", "value_loss", "entropy", "clipped", "kl")
 _KL = _TERMS.index("kl")
 _RATE_FACTOR, _LOWEST_RATE, _HIGHEST_RATE = 1.2, 1e-6, 1e-2
 """Factor and bounds of the adaptive step size."""
+_BETAS = (0.9, 0.999)
 
 
 def advantages(
@@ -48,17 +46,12 @@ def advantages(
 ) -> Array:
     """Return generalised advantages ``(windows, environments, k)``, step by step.
 
-    Inside a window the next value is that of the next head; at its end it is the first
-    head's at the next observation, or zero if the episode terminated.
+    Inside a window the next value is that of the next head; at its end it is the first head's at
+    the next observation, or zero if the episode terminated.
 
-    Args:
-        rewards: Rewards ``(windows, environments, k)``.
-        values: Values of the same shape.
-        following: First value of the observation after each window, ``(windows, environments)``.
-        terminated: Whether the window ended in a terminal state, ``(windows, environments)``.
-        ended: Whether the episode ended with the window, terminated or truncated.
-        gamma: Discount per control step.
-        lam: Lambda of GAE.
+    Rewards and values are ``(windows, environments, k)``. The others are ``(windows,
+    environments)``: the first value of the observation after each window, whether it ended in a
+    terminal state, and whether the episode ended with it, terminated or truncated.
     """
     result = np.empty_like(rewards)
     windows, environments, k = rewards.shape
@@ -159,13 +152,9 @@ def losses(
         total   = policy + value_coefficient value - entropy_coefficient entropy
         kl      = mean sum log(s / s_old) + (s_old^2 + (mu - mu_old)^2) / (2 s^2) - 1/2
 
-    Args:
-        batch: The minibatch.
-        means: Relative means ``(k, dof, b)`` under the current parameters, whitened.
-        log_std: Log-deviations ``(dof,)``.
-        values: Values ``(heads, b)``; a single head serves all sub-steps.
-        config: Clip and coefficients.
-        acted_log_std: Log-deviations of the policy that acted, if they have changed since.
+    Whitened relative means ``(k, dof, b)``, log-deviations ``(dof,)`` and values ``(heads, b)``, of
+    which a single head serves all sub-steps, are those of the current parameters. The policy that
+    acted had ``acted_log_std``, if they have changed since.
     """
     k, b = batch.advantages.shape
     share = 1.0 / (k * b)
@@ -235,13 +224,7 @@ class Learner:
     """
 
     def __init__(self, policy: ArrayPolicy, config: PpoConfig, learn_std: bool = True) -> None:
-        """Start with zero moments.
-
-        Args:
-            policy: The policy to train.
-            config: Hyper-parameters.
-            learn_std: Whether the standard deviations are trained.
-        """
+        """Start with zero moments; the standard deviations are trained if ``learn_std``."""
         self.policy = policy
         self.config = config
         self._learn_std = learn_std
@@ -254,10 +237,7 @@ class Learner:
     def update(self, batch: Batch, rng: np.random.Generator, progress: float) -> dict[str, float]:
         """Run all epochs over one batch and return the means of their figures.
 
-        Args:
-            batch: Windows collected by the current policy.
-            rng: Generator of the order of the windows.
-            progress: Part of the run that is done, 0 to 1, for the schedule.
+        ``progress`` is the part of the run that is done, 0 to 1, for the schedule.
 
         Raises:
             TrainingError: If a gradient is not finite.
@@ -317,16 +297,9 @@ def make_batch(
 ) -> Batch:
     """Return a batch for the learner from time-major roll-outs.
 
-    Args:
-        policy: The policy that acted, with the normaliser that it acted with.
-        obs: Raw observations ``(windows, environments, n_obs)``.
-        actions: Decisions ``(windows, environments, k, dof)``.
-        rewards: Scaled rewards ``(windows, environments, k)``.
-        values: Values of the same shape.
-        following: As in :func:`advantages`, like ``terminated`` and ``ended``.
-        terminated: See there.
-        ended: See there.
-        config: Discount, lambda and correlation of the noise.
+    Raw observations are ``(windows, environments, n_obs)``, decisions ``(windows, environments, k,
+    dof)``; the other arrays are those of :func:`advantages`. The policy has the normaliser that it
+    acted with.
     """
     gains = advantages(
         rewards, values, following, terminated, ended, config.gamma, config.gae_lambda
@@ -362,19 +335,16 @@ class Adam:
         steps: Number of steps taken.
     """
 
-    def __init__(
-        self, size: int, dtype: Any, eps: float = 1e-5, betas: tuple[float, float] = (0.9, 0.999)
-    ) -> None:
+    def __init__(self, size: int, dtype: Any, eps: float = 1e-5) -> None:
         self.m: Array = np.zeros(size, dtype)
         self.v: Array = np.zeros(size, dtype)
         self.steps = 0
         self._eps = eps
-        self._betas = betas
         self._slack: Array = np.empty(size, dtype)
 
     def step(self, parameters: Array, gradient: Array, learning_rate: float) -> None:
         """Move the parameters ``(size,)`` one step down the gradient, which is overwritten."""
-        b1, b2 = self._betas
+        b1, b2 = _BETAS
         self.steps += 1
         slack = self._slack
         self.m *= b1

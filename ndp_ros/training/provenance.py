@@ -26,9 +26,7 @@ _VERSIONS = ("numpy", "mujoco", "pin", "gymnasium", "torch", "safetensors")
 def observed(origin: Mapping[str, Any], spec: PolicySpec) -> int:
     """Return the number of different observations that a checkpoint was trained on.
 
-    Args:
-        origin: The checkpoint's provenance.
-        spec: Its policy. Where one action lasts several control steps, ``spec.k`` is 1.
+    Where one action lasts several control steps, ``spec.k`` is 1.
     """
     samples, config = int(origin.get("samples", 0)), origin.get("config") or {}
     method = METHODS.get(config.get("method", ""))

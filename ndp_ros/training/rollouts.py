@@ -41,11 +41,7 @@ class Rollouts:
     """
 
     def __init__(self, plan: Plan, mine: range | None = None) -> None:
-        """Start the workers and build their environments.
-
-        Args:
-            plan: Division of the roll-outs.
-            mine: Numbers of the workers to start if others run elsewhere; ``None`` for all.
+        """Start the workers and build their environments; ``mine`` if others run elsewhere.
 
         Raises:
             TrainingError: If a worker cannot build its environments.
@@ -96,9 +92,8 @@ class Rollouts:
     def collect(self, batch: int, fresh: bool) -> list[Episode]:
         """Fill the block with a batch and return the episodes that ended in it.
 
-        Args:
-            batch: Number of the batch, a key of the noise.
-            fresh: Whether all environments start a new episode first.
+        The number of the batch is a key of the noise. If ``fresh``, all environments start a new
+        episode first.
 
         Raises:
             TrainingError: If a worker dies or an environment fails.

@@ -13,15 +13,13 @@ from importlib import metadata
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ndp_ros.errors import NdpError, TaskError
+from ndp_ros.policies.layout import Array
 from ndp_ros.policies.spec import PolicySpec
 from ndp_ros.tasks.contract import TaskEnvironment
 from ndp_ros.tasks.metaworld.registry import MT50, TASKS
 from ndp_ros.training.config import RunConfig, make_spec
-
-Array = NDArray[Any]
 
 EXPERT = "expert"
 """Method of a task that returns the action (dof,) of its hand-written policy."""
@@ -40,12 +38,7 @@ class Scripted:
     std: Array = np.ones(1)
 
     def __init__(self, spec: PolicySpec, env: TaskEnvironment) -> None:
-        """Select the scripts of an environment's task.
-
-        Args:
-            spec: Specification of a policy with k = 1 for the environment.
-            env: An environment of Meta-World, or one with an ``expert``.
-        """
+        """Take the scripts of an environment of Meta-World, or the ``expert`` of another one."""
         self.spec = spec
         self._script: Callable[[Array], Array]
         if hasattr(env, EXPERT):
@@ -62,10 +55,6 @@ class Scripted:
 
 def scripted(task: str, options: Sequence[str]) -> tuple[Scripted, TaskEnvironment, dict[str, Any]]:
     """Return the scripted expert of a task, its environment and the source to record.
-
-    Args:
-        task: Short name of a task, or its gymnasium id (``module:id``).
-        options: Task options, ``name=value`` each.
 
     Raises:
         TaskError: If the task has no script or refuses an option.

@@ -35,15 +35,10 @@ def train_seeds(
     command: str,
     watching: tuple[str, int] = ("", 0),
 ) -> int:
-    """Train every seed and return the worst exit status.
+    """Train every seed with one worker in ``out/seed-<n>``, or in a folder of its default name.
 
-    Args:
-        config: The configuration, of which each run gets another seed and one worker.
-        seeds: The seeds.
-        out: Folder of the ``seed-<n>`` run directories; ``None`` for the default names.
-        resume: Continue each seed from its last checkpoint; a seed without one starts.
-        command: Command line of the user, for the record.
-        watching: Tracker and evaluations between films, as for :func:`tracking.watched`.
+    A seed that is resumed without a checkpoint starts. ``watching`` are the tracker and the
+    evaluations between films, as for :func:`tracking.watched`. Return the worst exit status.
 
     Raises:
         TrainingError: If a seed is given twice or is negative.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from ndp_ros.observation import Array
 
 _FLOOR = 1e-8
 _REWARD_CLIP = 10.0
@@ -71,10 +71,8 @@ class RewardScale:
     ) -> Array:
         """Update the statistics with rewards and return them scaled, in the same shape.
 
-        Args:
-            rewards: Rewards ``(windows, environments, k)``.
-            ended: Whether an episode ended with a window, ``(windows, environments)``.
-            task: Number of the task in each window, of the same shape; None for one task.
+        Rewards are ``(windows, environments, k)``; ``ended`` and the number of the task in each
+        window, None for one task, are ``(windows, environments)``.
         """
         returns = np.empty_like(rewards)
         for t in range(len(rewards)):

@@ -10,7 +10,6 @@ run directory, until ``wandb sync`` sends it. It needs the extra ``track``.
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from ndp_ros.config import to_mapping
 from ndp_ros.errors import TrainingError
 from ndp_ros.training.config import RunConfig
 from ndp_ros.training.films import FILMS, filming
-from ndp_ros.training.logs import COLUMNS, Row, Watch
+from ndp_ros.training.logs import Row, Watch, finite_figures
 
 TRACKERS = ("wandb",)
 
@@ -30,11 +29,7 @@ def watched(
 ) -> Iterator[Watch | None]:
     """Yield the watch of a run that films and reports it; None if neither is asked for.
 
-    Args:
-        config: Configuration of the run.
-        folder: Its directory.
-        track: One of ``TRACKERS``; empty for none.
-        film_every: Evaluations between films; 0 for none.
+    ``track`` is one of ``TRACKERS``, ``film_every`` the evaluations between films.
 
     Raises:
         TrainingError: If the tracker refuses to start.
@@ -74,11 +69,7 @@ class _Wandb:
         """Report a row, and the film that was made at it."""
         if self._run is None:
             self._run = self._begin()
-        values: dict[str, Any] = {
-            name: float(value)
-            for name, value in row.items()
-            if name in COLUMNS and value is not None and math.isfinite(float(value))
-        }
+        values: dict[str, Any] = {**finite_figures(row)}
         film = self._folder / FILMS / f"{row['samples']}.mp4"
         if film.exists():
             values["film"] = self._wandb.Video(str(film), format="mp4")

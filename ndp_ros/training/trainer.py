@@ -69,12 +69,7 @@ class Trainer(ABC):
         return self.samples_before + self.batch * self.samples_per_batch
 
     def run(self, quiet: bool = False, watch: Watch | None = None) -> None:
-        """Train to the end.
-
-        Args:
-            quiet: Show no progress.
-            watch: Called with every row of the log and with the ``total`` of samples.
-        """
+        """Train to the end; the watch gets every row of the log, with the ``total`` of samples."""
         title = f"{self.config.task} {self.config.method} seed {self.config.seed}"
         total = self.samples_before + self.batches * self.samples_per_batch
         with (

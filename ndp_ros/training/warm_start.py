@@ -37,10 +37,6 @@ def start_tensors(
     new run. The normaliser continues from the checkpoint's statistics: new statistics from the
     first batch would not fit the trained network and would spoil the policy.
 
-    Args:
-        spec: Specification of the new run's policy.
-        name: Folder of a checkpoint, or the name of one that ships.
-
     Returns:
         Tensors by name, and the number of observations behind each input's statistics
         ``(n_obs,)``, which is 0 for an input that was constant.

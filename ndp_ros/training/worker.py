@@ -20,12 +20,11 @@ from multiprocessing.connection import Connection
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ndp_ros.errors import NdpError, TrainingError
 from ndp_ros.observation import field_slices, observation_size
 from ndp_ros.policies.array_policy import ArrayPolicy
-from ndp_ros.policies.layout import LOG_STD, Layout, initial_tensors
+from ndp_ros.policies.layout import LOG_STD, Array, Layout, initial_tensors
 from ndp_ros.policies.spec import PolicySpec
 from ndp_ros.tasks.choice import TaskChoice, described
 from ndp_ros.tasks.contract import Explorable, Step
@@ -33,8 +32,6 @@ from ndp_ros.tasks.vector import vectorise
 from ndp_ros.training.config import RunConfig
 from ndp_ros.training.evaluation import Episode, planned, run_episodes
 from ndp_ros.training.exploration import WindowNoise
-
-Array = NDArray[Any]
 
 _ALIGNMENT = 64
 _NOISE, _START = 1, 2
@@ -45,14 +42,7 @@ _NOISE, _START = 1, 2
 class Plan:
     """Division of the roll-outs between workers: plain data that each of them receives.
 
-    Attributes:
-        choice: The task.
-        spec: Specification of the policy.
-        seed: Seed of the run.
-        environments: Number of environments.
-        windows: Windows per environment and batch.
-        workers: Number of processes.
-        noise_correlation: Correlation of the noise of neighbouring actions in a window.
+    ``windows`` are those of a batch in each environment.
     """
 
     choice: TaskChoice
@@ -66,15 +56,9 @@ class Plan:
     @classmethod
     def of(cls, config: RunConfig, spec: PolicySpec, windows: int) -> Plan:
         """Return the plan of a run."""
-        return cls(
-            config.choice,
-            spec,
-            config.seed,
-            config.environments,
-            windows,
-            config.processes,
-            config.ppo.noise_correlation,
-        )
+        environments, workers = config.environments, config.processes
+        correlation = config.ppo.noise_correlation
+        return cls(config.choice, spec, config.seed, environments, windows, workers, correlation)
 
     def share(self, worker: int) -> range:
         """Return the numbers of a worker's environments."""
@@ -137,7 +121,7 @@ class Block:
 def work(plan: Plan, index: int, memory: Any, pipe: Connection) -> None:
     """Run a worker process until the learner closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError, OSError):
+    with contextlib.suppress(EOFError, OSError):
         try:
             worker = Worker(plan, index, memory)
             pipe.send(("ready", []))
@@ -172,9 +156,7 @@ class Worker:
     def collect(self, batch: int, fresh: bool) -> list[Episode]:
         """Write the windows of one batch to the block and return the episodes that ended.
 
-        Args:
-            batch: Number of the batch.
-            fresh: Whether all environments start a new episode first.
+        If ``fresh``, all environments start a new episode first.
         """
         plan, block, mine = self._plan, self._block, self._mine
         rows = slice(mine.start, mine.stop)

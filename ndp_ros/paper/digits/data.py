@@ -32,8 +32,7 @@ from numpy.typing import NDArray
 from ndp_ros.config import add_arguments, from_arguments, param
 from ndp_ros.errors import NdpError, TaskError
 from ndp_ros.files import write_output
-
-Array = NDArray[np.float64]
+from ndp_ros.observation import Array
 
 CANVAS = 40
 SAMPLES = 301

@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 
 from ndp_ros.dmp.basis import forcing_columns, phase
 from ndp_ros.errors import TrainingError
+from ndp_ros.observation import Array
 from ndp_ros.paper.digits.data import CANVAS, CLASSES, DigitsConfig, DigitSet, generate
 from ndp_ros.paper.digits.networks import NdpWriter
 from ndp_ros.paper.digits.training import load_writer
 from ndp_ros.pictures.style import GOAL, MEASURED, OBJECT, PLANNED, picture
-
-Array = NDArray[np.float64]
 
 _INSTANTS = (0.1, 0.4, 0.7, 1.0)
 """Normalised times of the panels."""

@@ -14,11 +14,10 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ndp_ros.errors import TrainingError
 from ndp_ros.policies.array_policy import ArrayPolicy
-from ndp_ros.policies.layout import LOG_STD, initial_tensors
+from ndp_ros.policies.layout import LOG_STD, Array, initial_tensors
 from ndp_ros.policies.spec import PolicySpec
 from ndp_ros.tasks.actions.embedding import PREFIX
 from ndp_ros.training.baselines.embedding import learn_embedding, load_decoder, save_decoder
@@ -28,8 +27,6 @@ from ndp_ros.training.directory import RunDirectory, State
 from ndp_ros.training.logs import ProgressLine, Watch
 from ndp_ros.training.rollouts import Rollouts
 from ndp_ros.training.worker import Plan
-
-Array = NDArray[Any]
 
 EMBEDDING = "embedding.safetensors"
 """File of the decoder in a run directory."""

@@ -20,21 +20,18 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors.numpy
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ndp_ros.errors import TrainingError
 from ndp_ros.files import atomic_write
 from ndp_ros.policies.devices import torch_device
+from ndp_ros.policies.layout import Array
 from ndp_ros.tasks.actions.embedding import PREFIX
 from ndp_ros.training.config import DynEConfig
-
-Array = NDArray[Any]
 
 _DRAW = 7
 """Key of the generator that draws windows."""
@@ -76,12 +73,8 @@ class Embedding(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return the loss and, as a part of it, the prediction error, both means over windows.
 
-        Args:
-            obs: Whitened observations ``(b, n_obs)``.
-            actions: Sequences ``(b, k dof)``.
-            change: Whitened changes ``(b, n_obs)``.
-            beta: Weight of the KL.
-            generator: Generator of z.
+        Observations and changes ``(b, n_obs)`` are whitened, actions are sequences ``(b, k dof)``;
+        ``beta`` weighs the KL, and the generator draws z.
         """
         mean, log_variance = self.encode(actions)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
@@ -107,15 +100,9 @@ def learn_embedding(
 ) -> dict[str, Array]:
     """Return the tensors of ``ndp_ros.tasks.actions.embedding.Decoder``, learnt from windows.
 
-    Args:
-        obs: Observations at the start of each window ``(n, n_obs)``.
-        actions: Displacements ``(n, k, dof)``.
-        next_obs: Observations at the end ``(n, n_obs)``.
-        bound: Largest displacements ``(k, dof)``.
-        config: Sizes and steps.
-        seed: Seed of initial weights, batches and noise.
-        progress: Called after each gradient step.
-        device: Where to learn, a name of ``ndp_ros.policies.devices.DEVICES``.
+    A window has the observations ``(n, n_obs)`` at its start and end and displacements
+    ``(n, k, dof)``, of which ``bound (k, dof)`` are the largest. The seed is that of initial
+    weights, batches and noise; ``progress`` is called after each gradient step.
 
     Raises:
         TrainingError: If a loss is not finite.
@@ -140,7 +127,7 @@ def learn_embedding(
     adam = torch.optim.Adam(net.parameters(), lr=config.embedding_rate, amsgrad=True)
     for done, (state, sequence, change) in enumerate(draws(config.embedding_steps), start=1):
         loss, error = net.loss(state, sequence, change, config.information_cost, generator)
-        _descend(adam, loss, "embedding", "embedding_rate")
+        _descend(adam, loss, "embedding")
         progress(done, "prediction error", error.item())
 
     net.requires_grad_(False)
@@ -151,25 +138,19 @@ def learn_embedding(
         decoded = torch.tanh(decoder(z))
         error = ((whiten(decoded) - z) ** 2).mean()
         motion = decoded.reshape(len(decoded), *bound.shape).norm(dim=2).sum()
-        _descend(adam, error + config.motion_cost * motion, "decoder", "embedding_rate")
+        _descend(adam, error + config.motion_cost * motion, "decoder")
         progress(config.embedding_steps + done, "decoding error", error.item())
     return {"bound": bound.astype(np.float32), "largest": largest, **_linear_tensors(decoder)}
 
 
-def _descend(optimiser: torch.optim.Optimizer, loss: Tensor, name: str, rate: str) -> None:
+def _descend(optimiser: torch.optim.Optimizer, loss: Tensor, name: str) -> None:
     """Take one gradient step on the parameters of an optimiser; no other gradients are computed.
-
-    Args:
-        optimiser: Optimiser of the parameters.
-        loss: A scalar.
-        name: Name of the trained part, for the error.
-        rate: Option that sets its step size, for the error.
 
     Raises:
         TrainingError: If the loss is not finite.
     """
     if not torch.isfinite(loss):
-        raise TrainingError(f"the loss of the {name} is not finite: lower {rate}")
+        raise TrainingError(f"the loss of the {name} is not finite: lower embedding_rate")
     optimiser.zero_grad()
     loss.backward(inputs=[p for group in optimiser.param_groups for p in group["params"]])
     optimiser.step()

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ndp_ros.errors import TrainingError
 from ndp_ros.policies.array_policy import ArrayPolicy
-from ndp_ros.policies.layout import initial_tensors
+from ndp_ros.policies.layout import Array, initial_tensors
 from ndp_ros.policies.spec import PolicySpec
 from ndp_ros.training.baselines.td3 import TwinDelayed
 from ndp_ros.training.config import RunConfig
@@ -25,8 +23,6 @@ from ndp_ros.training.logs import Row
 from ndp_ros.training.rollouts import Rollouts
 from ndp_ros.training.trainer import AnyRollouts, Collector
 from ndp_ros.training.worker import Block, Plan
-
-Array = NDArray[Any]
 
 _LEARN = 6
 """First key of the generators that draw from the memory."""

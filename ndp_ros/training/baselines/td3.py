@@ -35,11 +35,9 @@ class TwinCritics(nn.Module):
     """
 
     def __init__(self, widths: Sequence[int], norm: bool) -> None:
-        """Draw the weights as ``nn.Linear`` does.
+        """Draw the weights as ``nn.Linear`` does, for layer widths of which the last is 1.
 
-        Args:
-            widths: Layer widths, the last of them 1.
-            norm: Normalise each hidden layer over its units before its bias.
+        With ``norm`` each hidden layer is normalised over its units before its bias.
         """
         super().__init__()
         self._norm = norm
@@ -104,11 +102,10 @@ class TwinDelayed(nn.Module):
         }
         self._followers = [*self.target_actor.parameters(), *self.targets.parameters()]
         self._leaders = [p for part in self._parameters_of.values() for p in part]
+        rates = {"actor": td3.actor_rate, "critics": td3.critic_rate}
         self.optimisers = {
-            name: torch.optim.Adam(part, lr=getattr(td3, rate), fused=True)
-            for (name, part), rate in zip(
-                self._parameters_of.items(), ("actor_rate", "critic_rate"), strict=True
-            )
+            name: torch.optim.Adam(part, lr=rates[name], fused=True)
+            for name, part in self._parameters_of.items()
         }
 
     def actions(self, network: nn.Module, x: Tensor) -> Tensor:
@@ -116,12 +113,7 @@ class TwinDelayed(nn.Module):
         return torch.tanh(network(x))
 
     def following(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the target actor's actions ``(b, n)`` with clipped noise on them.
-
-        Args:
-            x: Normalised observations ``(b, n_obs)``.
-            generator: Generator of the noise.
-        """
+        """Return the target actor's noisy actions ``(b, n)`` for normalised ``x (b, n_obs)``."""
         actions = self.actions(self.target_actor, x)
         noise = self._config.target_noise * torch.randn(
             actions.shape, generator=generator, device=self.device
@@ -136,10 +128,7 @@ class TwinDelayed(nn.Module):
     def goal(self, batch: dict[str, Tensor], scale: float, generator: torch.Generator) -> Tensor:
         """Return the critics' goal ``(b,)``: the lesser of both targets after the window.
 
-        Args:
-            batch: Windows from the memory.
-            scale: Divisor of rewards.
-            generator: Generator of the target actor's noise.
+        Rewards are divided by ``scale``; the generator draws the noise of the target actor.
         """
         x = self.actor.normaliser(batch["next_obs"])
         ahead = self.targets(self.inputs(x, self.following(x, generator))).amin(0)
@@ -151,13 +140,8 @@ class TwinDelayed(nn.Module):
     ) -> dict[str, Tensor]:
         """Take one gradient step of the critics and, every few steps, one of the actor.
 
-        Args:
-            batch: Windows from the memory.
-            scale: Divisor of rewards.
-            generator: Generator of the target actor's noise.
-
-        Returns:
-            Losses of the critics and, if it was trained, of the actor.
+        Arguments are those of :meth:`goal`. Return the losses of the critics and, if it was
+        trained, of the actor.
         """
         with torch.no_grad():
             goal = self.goal(batch, scale, generator)
