@@ -133,7 +133,9 @@ def test_rows_of_a_comparison_at_one_k_differ_in_method_and_tuned_values_only():
 
 def test_the_picture_over_k_has_a_panel_for_each_task_with_more_than_one_k(tmp_path) -> None:
     areas = {"throw-segment-k5": 0.8, "throw-segment-k20": 0.6, "push-segment-k10": 0.5}
-    rows = [{"row": row, "auc_samples": [area, None]} for row, area in areas.items()]
+    rows = [
+        {"row": row, "seeds": [10, 11], "auc_samples": [area, None]} for row, area in areas.items()
+    ]
     drawn: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(segments, "draw_by_k", lambda panels, label, path: drawn.append(panels))

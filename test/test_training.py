@@ -353,7 +353,7 @@ def test_a_worker_killed_from_outside_ends_the_run(
 
     def kill_one(self: Rollouts, batch: int, fresh: bool) -> list:
         if batch == 3:
-            os.kill(self.pids[1], signal.SIGKILL)
+            os.kill(self._processes[1].pid, signal.SIGKILL)
         return collect(self, batch, fresh)
 
     monkeypatch.setattr(Rollouts, "collect", kill_one)

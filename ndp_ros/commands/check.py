@@ -159,10 +159,10 @@ def _made(choice: TaskChoice) -> TaskEnvironment | None:
     """
     import gymnasium
 
-    from ndp_ros.tasks.choice import environment_id, task_ids
+    from ndp_ros.tasks.choice import environment_id, list_tasks
 
     name = environment_id(choice.task)
-    if name not in task_ids().values():
+    if name not in list_tasks().values():
         return None
     benchmark = "metaworld" in str(gymnasium.registry[name].entry_point)
     if benchmark and importlib.util.find_spec("metaworld") is None:
@@ -184,7 +184,7 @@ def _arm(path: Path, values: dict[str, Any]) -> list[str]:
 
 
 def _experiment(path: Path, values: dict[str, Any]) -> None:
-    from ndp_ros.tasks.choice import parse_options, task_ids
+    from ndp_ros.tasks.choice import list_tasks, parse_options
     from ndp_ros.training.config import RunConfig
     from ndp_ros.training.experiments import (
         combined,
@@ -195,7 +195,7 @@ def _experiment(path: Path, values: dict[str, Any]) -> None:
 
     variants = [values]
     if is_experiment(values):
-        task = {"task": path.stem} if path.stem in task_ids() else {}
+        task = {"task": path.stem} if path.stem in list_tasks() else {}
         variants = [
             {**combined(experiment_layers(path, method)), **task, "method": method}
             for method in listed_methods(path)

@@ -22,7 +22,7 @@ A claim of several comparisons holds if each does, and does not hold as soon as 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,9 +88,7 @@ def claim(
 def interval(a: Sequence[float], b: Sequence[float] | float) -> Interval | None:
     """Return the difference of means a - b with its 95 % interval, None if undecidable.
 
-    Args:
-        a: One value a seed.
-        b: The same of another row, or a number.
+    A row has one value a seed; b may be a number.
     """
     groups = [np.asarray(a, float)] + ([] if isinstance(b, float) else [np.asarray(b, float)])
     if any(len(group) < 2 for group in groups):
@@ -105,15 +103,11 @@ def interval(a: Sequence[float], b: Sequence[float] | float) -> Interval | None:
 
 
 def blocked_interval(a: str, b: str, rows: Mapping[str, Mapping[int, float]]) -> Interval | None:
-    """Return the difference a - b with its 95 % interval, None if undecidable.
+    """Return the difference of rows a - b with its 95 % interval, None if undecidable.
 
-    Least squares of value = row + seed + deviation over all rows: with two rows Student's
-    paired t interval, with several, each on the same seeds, that of a randomised block design.
-
-    Args:
-        a: A row.
-        b: Another row.
-        rows: Values by seed of each row, these two among them.
+    Least squares of value = row + seed + deviation over all rows, each with its values by seed:
+    with two rows Student's paired t interval, with several, each on the same seeds, that of a
+    randomised block design.
     """
     if any(len(rows.get(row, ())) < 2 for row in (a, b)):
         return None
@@ -141,28 +135,26 @@ def _around(difference: float, deviation: float, freedom: float) -> Interval:
     return difference, difference - half, difference + half
 
 
+def by_seed(rows: Sequence[Mapping[str, Any]], figure: str) -> dict[str, dict[int, float]]:
+    """Return the values of a figure that aggregated rows have, by row and seed."""
+    return {
+        row["row"]: {s: v for s, v in zip(row["seeds"], row[figure], strict=True) if v is not None}
+        for row in rows
+        if figure in row
+    }
+
+
 def judge(
     claim: Claim, rows: Sequence[Mapping[str, Any]], pooled: Collection[str] = ()
 ) -> dict[str, Any]:
     """Return a claim with every comparison, its interval and the verdict.
 
-    Args:
-        claim: The claim.
-        rows: Aggregated rows by ``row``, each with its ``seeds`` and the figure as one value
-            a seed.
-        pooled: Rows that share one deviation between seeds, those of the claim among them;
-            none to compare rows on their own seeds.
+    Aggregated rows are compared by their ``row``, with one value of the figure for each of their
+    ``seeds``. The rows of ``pooled``, those of the claim among them, share one deviation between
+    seeds; without any, rows are compared on their own seeds.
     """
     named = claim.rows | set(pooled)
-    values = {
-        row["row"]: {
-            seed: value
-            for seed, value in zip(row["seeds"], row[claim.figure], strict=True)
-            if value is not None
-        }
-        for row in rows
-        if row["row"] in named and claim.figure in row
-    }
+    values = by_seed([row for row in rows if row["row"] in named], claim.figure)
     pool = {name: values[name] for name in sorted(pooled) if name in values}
     comparisons = []
     for row, other in claim.pairs:
@@ -187,19 +179,23 @@ def judge(
 
 def claims_table(judged: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the lines of a Markdown table of judged claims."""
-    lines = ["| claim | said in | verdict | difference (95 % interval) |", "|" + " --- |" * 4]
+    rows = []
     for claim in judged:
-        shown = []
-        for c in claim["comparisons"]:
-            found = c["interval"]
-            text = "no interval yet"
-            if found is not None:
-                text = "{:+.3f} ({:+.3f} to {:+.3f})".format(*found)
-            shown.append(f"`{c['row']}` − {_named(c['than'])}: {text}")
-        lines.append(
-            f"| {claim['claim']} | {claim['source']} | {claim['verdict']} | {'; '.join(shown)} |"
-        )
-    return lines
+        texts = [interval_text(c["interval"]) or "no interval yet" for c in claim["comparisons"]]
+        pairs = zip(claim["comparisons"], texts, strict=True)
+        shown = [f"`{c['row']}` − {_named(c['than'])}: {text}" for c, text in pairs]
+        rows.append((claim["claim"], claim["source"], claim["verdict"], "; ".join(shown)))
+    return markdown_rows(("claim", "said in", "verdict", "difference (95 % interval)"), rows)
+
+
+def interval_text(found: Sequence[float] | None) -> str:
+    """Return a difference and its interval as text, empty without one."""
+    return "{:+.3f} ({:+.3f} to {:+.3f})".format(*found) if found else ""
+
+
+def markdown_rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table."""
+    return [f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows)]
 
 
 def _named(than: str | float) -> str:

@@ -98,16 +98,11 @@ class Comparison(Study):
         baseline: str = "",
         remark: str = "",
     ) -> None:
-        """Describe a study.
+        """Describe a study of rows, in the order of the table and of each stage's work.
 
-        Args:
-            name: Name on the command line.
-            rows: Rows by name, in the order of the table and of each stage's work.
-            scales: Scales by name.
-            claims: Statements of the paper.
-            against: Horizontal axis of the pictures: ``observed`` or ``samples``.
-            baseline: Row that every panel shows, which the others change in one thing.
-            remark: A sentence for below the table.
+        ``against`` is the horizontal axis of the pictures, ``observed`` or ``samples``. Every panel
+        shows the ``baseline``, which the others change in one thing. A remark is for below the
+        table.
         """
         super().__init__(name, {n: s.text for n, s in scales.items()}, claims)
         self.rows, self.scales, self.against = rows, scales, against
@@ -153,18 +148,17 @@ class Comparison(Study):
         run = _train(config, folder / RUN, command, log)
         rows = read_progress(run)
         ends = {name: run / CHECKPOINTS / name for name in (LAST, BEST)}
+        whole = Probe(episodes=scale.episodes)
         result: Record = {
             "samples": int(rows[-1]["samples"]),
             "observed": int(rows[-1]["observed"]),
             "seconds": float(rows[-1]["seconds"]),
             "outputs": actor_outputs(checkpoint.load(ends[LAST]).spec),
             "first_seed": FIRST_SEED,
-            LAST: measure(config, ends[LAST], Probe(episodes=scale.episodes)),
+            LAST: measure(config, ends[LAST], whole),
         }
         same = ends[LAST].resolve() == ends[BEST].resolve()
-        result[BEST] = (
-            result[LAST] if same else measure(config, ends[BEST], Probe(episodes=scale.episodes))
-        )
+        result[BEST] = result[LAST] if same else measure(config, ends[BEST], whole)
         for name, probe in self.rows[job.row].probes.items():
             log(f"probe {name}")
             episodes = min(probe.episodes or scale.episodes, scale.episodes)
@@ -178,7 +172,7 @@ class Comparison(Study):
         """Return the curve of a run, and the fields in which its configuration differs from now."""
         run = outcome.folder / RUN
         curve = [
-            {name: _number(line.get(name)) for name in self.curve_columns}
+            {n: float(line[n]) if line.get(n) else None for n in self.curve_columns}
             for line in read_progress(run)
             if line["eval_success"]
         ]
@@ -287,12 +281,7 @@ class Comparison(Study):
 
 
 def measure(config: RunConfig, folder: Path, probe: Probe) -> dict[str, Any]:
-    """Return the figures of a checkpoint under the conditions of a probe.
-
-    Args:
-        config: The run.
-        folder: The checkpoint.
-        probe: Conditions, with a number of episodes.
+    """Return the figures of a checkpoint of a run under the conditions of a probe.
 
     Raises:
         TrainingError: If the probe has no episodes.
@@ -337,10 +326,6 @@ def _train(config: RunConfig, run: Path, command: str, log: Log) -> Path:
 @lru_cache(maxsize=64)
 def _shipped(task: str, method: str, experiment: str, noise: str) -> dict[str, Any]:
     return to_mapping(shipped(task, method, experiment, noise))
-
-
-def _number(text: str | None) -> float | None:
-    return float(text) if text else None
 
 
 def _observed_until(curve: Sequence[Record], success: float) -> int | None:

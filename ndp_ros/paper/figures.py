@@ -193,11 +193,6 @@ def rows_of(task: str) -> tuple[dict[str, Row], dict[str, Row]]:
     return hyper, structure
 
 
-def _elsewhere(row: Row, home: str, panel: str) -> Row:
-    """Return a row whose runs another figure makes."""
-    return replace(row, panel=panel, home=home)
-
-
 def _hyper_claims(task: str, rows: Mapping[str, Row]) -> list[Claim]:
     base, how = f"{task}-base", ("auc_samples", "section 5.2.1")
 
@@ -229,12 +224,8 @@ def _structure_claims(task: str) -> list[Claim]:
 
 def _impedance_rows() -> dict[str, Row]:
     """Return Figure 9's VICES, and NDP on Pick, which Figure 5 trains."""
-    pick = replace(
-        _elsewhere(FIG5_ROWS["pick-ndp"], "fig5", "baselines, Pick"),
-        curve="NDP",
-        seeds={"short": 3},
-        stage=1,
-    )
+    how: dict[str, Any] = {"curve": "NDP", "seeds": {"short": 3}, "stage": 1}
+    pick = replace(FIG5_ROWS["pick-ndp"], home="fig5", panel="baselines, Pick", **how)
     return {"pick-ndp": pick} | {
         f"{task}-{method}": Row(
             task, method, f"baselines, {panel}", seeds=_FEWER, stage=1, at=at_short(task)
@@ -282,10 +273,9 @@ _THROW_REMARK = (
 def _ablations(task: str, first: str, second: str) -> tuple[Comparison, Comparison]:
     """Return both figures of a task."""
     hyper, structure = rows_of(task)
-    shared = {
-        f"{task}-base": _elsewhere(hyper[f"{task}-base"], first, "NDP"),
-        f"{task}-m{_PARITY}": _elsewhere(hyper[f"{task}-m{_PARITY}"], first, "open questions"),
-    }
+    # Rows whose runs the first figure makes.
+    panels = {f"{task}-base": "NDP", f"{task}-m{_PARITY}": "open questions"}
+    shared = {row: replace(hyper[row], home=first, panel=panel) for row, panel in panels.items()}
     throw = task == "throw"  # its figure has the paper's variants of VICES too
     others = _impedance_rows() if throw else {}
     claims = _structure_claims(task) + (_impedance_claims() if throw else [])

@@ -56,10 +56,7 @@ class DemonstrationConfig(ABC):
     def demonstrate(self, experts: Sequence[Path], folder: Path, log: Log) -> None:
         """Write demonstrations and their result into a job's folder.
 
-        Args:
-            experts: Folders of the jobs that it needs.
-            folder: Folder of this one.
-            log: Called with one line an episode.
+        ``experts`` are the folders of the jobs that it needs.
         """
 
     def _write(
@@ -73,13 +70,8 @@ class DemonstrationConfig(ABC):
     ) -> None:
         """Record an expert in its environment, and close the environment.
 
-        Args:
-            expert: The expert.
-            env: Its environment.
-            source: Origin of the demonstrations, for their file.
-            named: Origin of the demonstrations, for the result.
-            folder: The job's folder.
-            log: Called with one line an episode.
+        The origin of the demonstrations is the ``source`` of their file, and ``named`` in the
+        result.
         """
         try:
             data = collect(
@@ -147,16 +139,11 @@ class Imitation(Comparison):
         paper: Mapping[str, tuple[float, float]] | None = None,
         claims: Sequence[Claim] = (),
     ) -> None:
-        """Describe the table.
+        """Describe the table of learners ``TASK-nn`` and ``TASK-ndp``.
 
-        Args:
-            name: Name on the command line.
-            rows: Learners by name, ``TASK-nn`` and ``TASK-ndp``.
-            scales: Scales by name.
-            episodes: Episodes of demonstrations by scale.
-            experts: Studies whose runs demonstrate, in rows ``TASK-ppo``; the first that has one.
-            paper: Success and deviation in the paper's table, by row.
-            claims: Statements of the paper.
+        Each scale has a number of episodes of demonstrations. ``experts`` are studies whose runs
+        demonstrate, in rows ``TASK-ppo``; the first that has one. ``paper`` has success and
+        deviation in the paper's table, by row.
         """
         super().__init__(name, rows, scales, claims)
         self._experts, self._episodes, self._paper = experts, episodes, paper or {}

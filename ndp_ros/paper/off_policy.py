@@ -13,8 +13,8 @@ from typing import Any
 
 from ndp_ros.files import merged
 from ndp_ros.paper.protocol import difference
-from ndp_ros.paper.rows import SMOKE, Row, Scale
-from ndp_ros.paper.segments import PROTOCOL, TASKS, Judged
+from ndp_ros.paper.rows import Row
+from ndp_ros.paper.segments import PROTOCOL, TASKS, Judged, judged_scales
 
 _SAMPLES = 400_000
 """Control steps of a run, and horizon of its area."""
@@ -26,11 +26,11 @@ _LABELS = {"ndp-td3": "NDP by TD3", "dyn-e": "Dyn-E"}
 _CURVES = (1, 3)
 
 
-def _values(method: str, samples: int = _SAMPLES) -> dict[str, Any]:
+def _values(method: str) -> dict[str, Any]:
     k = _LENGTHS[method]
     return {
         "k": k,
-        "samples": samples,
+        "samples": _SAMPLES,
         "checkpoint_every": 10,
         "evaluation_episodes": 64,
         "td3": {"steps_per_window": _STEPS * k},
@@ -65,20 +65,10 @@ _CLAIMS = [
 OFF_POLICY = Judged(
     "off_policy",
     ROWS,
-    {
-        "smoke": SMOKE,
-        "short": Scale(
-            f"seeds from {PROTOCOL.first_seed} on in groups of {PROTOCOL.group}, "
-            f"{_SAMPLES:,} control steps",
-            PROTOCOL.most,
-            first_seed=PROTOCOL.first_seed,
-        ),
-        "full": Scale(
-            f"the same with all {PROTOCOL.most} seeds",
-            PROTOCOL.most,
-            first_seed=PROTOCOL.first_seed,
-        ),
-    },
+    judged_scales(
+        f"seeds from {PROTOCOL.first_seed} on in groups of {PROTOCOL.group}, "
+        f"{_SAMPLES:,} control steps"
+    ),
     against="samples",
     contrasts=_CLAIMS,
     remark="Areas by control steps over the whole run, 64 episodes an evaluation. Every method "

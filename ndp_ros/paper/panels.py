@@ -32,12 +32,8 @@ def draw_panels(
 ) -> None:
     """Draw the evaluations of the finished runs.
 
-    Args:
-        runs: Records of runs, with their curves.
-        panels: Rows of each panel, by title; those without a finished run are left out.
-        legends: Name of every row in the legends.
-        against: Horizontal axis: ``observed`` or ``samples``.
-        path: The picture.
+    Panels are rows by title; those without a finished run are left out. Legends name every row, and
+    ``against`` is the horizontal axis, ``observed`` or ``samples``.
     """
     runs = [r for r in runs if r["status"] == "done" and r["curve"]]
     begun = {t: rows for t, rows in panels.items() if any(run["row"] in rows for run in runs)}
@@ -62,10 +58,7 @@ def draw_by_k(
 ) -> None:
     """Draw a figure of each method over k: points for the seeds, a line through their means.
 
-    Args:
-        panels: Values by title, method and k, one a seed.
-        label: Name of the figure, for the vertical axis.
-        path: The picture.
+    Values are by title, method and k, one a seed; the label is that of the vertical axis.
     """
     everywhere = looks([method for methods in panels.values() for method in methods])
     with picture(path, _WIDTHS[1] * len(panels), 3.5) as figure:

@@ -21,7 +21,15 @@ import numpy as np
 from scipy import stats
 
 from ndp_ros.errors import TrainingError
-from ndp_ros.paper.claims import HELD, LEAST, NOT_HELD, OURS, UNDECIDED
+from ndp_ros.paper.claims import (
+    HELD,
+    LEAST,
+    NOT_HELD,
+    OURS,
+    UNDECIDED,
+    interval_text,
+    markdown_rows,
+)
 
 Values = Mapping[str, Mapping[int, float]]
 """A figure of each row, by seed."""
@@ -78,19 +86,13 @@ class Contrast:
         return [sum(w * values[row][s] for row, w in self.weights.items()) for s in seeds]
 
 
-def difference(contrast: str, *parts: tuple[str, str], figure: str = "auc_samples") -> Contrast:
-    """Return the claim that a row is above another, or by more than a second pair of rows is.
-
-    Args:
-        contrast: The statement.
-        parts: (row, other): one pair, or two of which the first differs by more.
-        figure: Figure of the rows.
-    """
+def difference(text: str, *pairs: tuple[str, str]) -> Contrast:
+    """Return the claim that a row is above another, or by more than a second pair of rows is."""
     weights: dict[str, float] = {}
-    for sign, (row, other) in zip((1.0, -1.0), parts, strict=False):
+    for sign, (row, other) in zip((1.0, -1.0), pairs, strict=False):
         weights[row] = weights.get(row, 0.0) + sign
         weights[other] = weights.get(other, 0.0) - sign
-    return Contrast(contrast, weights, figure)
+    return Contrast(text, weights)
 
 
 def judge(
@@ -98,10 +100,7 @@ def judge(
 ) -> list[dict[str, Any]]:
     """Return every claim with its mean, 95 % interval, the look that decided it and the verdict.
 
-    Args:
-        claims: The primary claims, all of them: Holm's procedure counts them.
-        figures: Values of the rows by figure.
-        protocol: Seeds and error probability.
+    They are all the primary claims, since Holm's procedure counts them.
     """
     judged: dict[int, dict[str, Any]] = {}
     shown: dict[int, dict[str, Any]] = {}
@@ -162,10 +161,10 @@ def _test(values: Sequence[float]) -> dict[str, Any]:
 
 def verdict_table(judged: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the lines of a Markdown table of judged claims."""
-    lines = ["| claim | verdict | seeds | difference (95 % interval) | p |", "|" + " --- |" * 5]
+    rows = []
     for claim in judged:
-        found = claim["interval"]
-        text = "no seeds yet" if found is None else "{:+.3f} ({:+.3f} to {:+.3f})".format(*found)
+        text = interval_text(claim["interval"]) or "no seeds yet"
         p = "" if claim["p"] is None else f"{claim['p']:.2g}"
-        lines.append(f"| {claim['claim']} | {claim['verdict']} | {claim['seeds']} | {text} | {p} |")
-    return lines
+        rows.append((claim["claim"], claim["verdict"], str(claim["seeds"]), text, p))
+    columns = ("claim", "verdict", "seeds", "difference (95 % interval)", "p")
+    return markdown_rows(columns, rows)

@@ -88,10 +88,8 @@ class Outcome:
 def select(jobs: Sequence[Job], only: Sequence[str] = (), without: Sequence[str] = ()) -> list[Job]:
     """Return jobs in the order of work, each after those that it needs.
 
-    Args:
-        jobs: All jobs of a study.
-        only: Patterns of rows, or of rows with a seed; without any, all jobs.
-        without: Names of runs that are left out unless another one needs them.
+    Patterns in ``only`` are of rows, or of rows with a seed; without any, all jobs count. Runs
+    named in ``without`` are left out unless another one needs them.
 
     Raises:
         TrainingError: If a pattern fits no job.
@@ -149,12 +147,9 @@ class Queue:
     ) -> None:
         """Make every run that is neither done nor under way elsewhere, and wait for all of them.
 
-        A run whose worker ended before it is recorded as failed, with the worker's name.
-
-        Args:
-            workers: Workers to start, one core each; a single local one is this process.
-            executor: A name of ``EXECUTORS``.
-            options: Parameters of submitit's executor, such as ``slurm_partition``.
+        Workers have one core each; a single local one is this process. Options are parameters of
+        submitit's executor, such as ``slurm_partition``. A run whose worker ended before it is
+        recorded as failed, with the worker's name.
 
         Raises:
             TrainingError: If the executor is unknown or not installed, or a worker ended early

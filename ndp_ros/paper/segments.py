@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ndp_ros.files import merged
+from ndp_ros.paper.claims import by_seed
 from ndp_ros.paper.comparison import Comparison
 from ndp_ros.paper.panels import draw_by_k
 from ndp_ros.paper.protocol import (
@@ -81,6 +82,12 @@ _SHARED = {"evaluation_episodes": 64}
 """Values of every run of both studies."""
 
 
+def _values(kind: str, k: int, trial: str) -> dict[str, Any]:
+    """Return the noise and the values of a trial."""
+    changes = merged(merged(_CENTRE[kind], _TRIALS[kind][trial]), {"k": k, **_SHARED})
+    return {"noise": "segment" if kind == _SEGMENT else "action", "changes": changes}
+
+
 def _rows_of_trials() -> dict[str, Row]:
     return {
         _trial(task, kind, k, name): Row(
@@ -88,15 +95,14 @@ def _rows_of_trials() -> dict[str, Row]:
             _METHODS[kind],
             f"{TASKS[task][0]}, {_LABELS[kind]}",
             f"k = {k}, {name}",
-            noise="segment" if kind == _SEGMENT else "action",
-            changes=merged(merged(_CENTRE[kind], change), {"k": k, **_SHARED}),
             at=_length(task, TRIAL_SHARE),
             stage=LENGTHS.index(k),
+            **_values(kind, k, name),
         )
         for task in TUNED
         for k in LENGTHS
         for kind, trials in _TRIALS.items()
-        for name, change in trials.items()
+        for name in trials
     }
 
 
@@ -145,19 +151,13 @@ class Judged(Segments):
     def pictures(self, record: Record, out: Path) -> list[Path]:
         """Draw the curves, and the areas over k of tasks where a method has more than one."""
         panels: dict[str, dict[str, dict[int, list[float]]]] = {}
-        for row in record["rows"]:
-            values = [value for value in row.get("auc_samples", ()) if value is not None]
+        for name, values in by_seed(record["rows"], "auc_samples").items():
+            row = self.rows[name]
             if values:
-                here = self.rows[row["row"]]
-                methods = panels.setdefault(here.panel, {})
-                methods.setdefault(here.legend.partition(", k =")[0], {})[here.changes["k"]] = (
-                    values
-                )
-        panels = {
-            title: methods
-            for title, methods in panels.items()
-            if any(len(by_k) > 1 for by_k in methods.values())
-        }
+                method = row.legend.partition(", k =")[0]
+                by_k = panels.setdefault(row.panel, {}).setdefault(method, {})
+                by_k[row.changes["k"]] = list(values.values())
+        panels = {t: m for t, m in panels.items() if any(len(by_k) > 1 for by_k in m.values())}
         paths = super().pictures(record, out)
         if panels:
             paths.append(out / f"{self.name}_by_k.png")
@@ -165,28 +165,20 @@ class Judged(Segments):
         return paths
 
     def _figures(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[int, float]]]:
-        return {
-            claim.figure: {
-                row["row"]: {
-                    seed: value
-                    for seed, value in zip(row["seeds"], row[claim.figure], strict=True)
-                    if value is not None
-                }
-                for row in rows
-                if claim.figure in row
-            }
-            for claim in self._contrasts
-        }
+        return {claim.figure: by_seed(rows, claim.figure) for claim in self._contrasts}
+
+
+def judged_scales(short: str) -> dict[str, Scale]:
+    """Return the scales of a comparison by the protocol, of which ``short`` has this text."""
+    how: dict[str, Any] = {"seeds": PROTOCOL.most, "first_seed": PROTOCOL.first_seed}
+    full = f"the same with all {PROTOCOL.most} seeds"
+    return {"smoke": SMOKE, "short": Scale(short, **how), "full": Scale(full, **how)}
 
 
 def chosen(task: str, kind: str, k: int, tuning: Record) -> str:
     """Return the trial with the largest area, the centre as long as there is none.
 
-    Args:
-        task: Task; one without trials has Throw's.
-        kind: ``segment`` or ``multi``.
-        k: Control steps a decision.
-        tuning: Report of the trials.
+    A task without trials has Throw's.
     """
     where = task if task in TUNED else TUNED[0]
     areas = {
@@ -202,17 +194,10 @@ def _rows_of_comparison(tuning: Record) -> dict[str, Row]:
     for stage, (task, (panel, _)) in enumerate(TASKS.items()):
         for k in LENGTHS:
             for kind, method in _METHODS.items():
-                change = _TRIALS[kind][chosen(task, kind, k, tuning)]
-                rows[f"{task}-{kind}-k{k}"] = Row(
-                    task,
-                    method,
-                    panel,
-                    f"{_LABELS[kind]}, k = {k}",
-                    noise="segment" if kind == _SEGMENT else "action",
-                    changes=merged(merged(_CENTRE[kind], change), {"k": k, **_SHARED}),
-                    at=_length(task),
-                    stage=stage,
-                )
+                curve = f"{_LABELS[kind]}, k = {k}"
+                values = _values(kind, k, chosen(task, kind, k, tuning))
+                row = Row(task, method, panel, curve, at=_length(task), stage=stage, **values)
+                rows[f"{task}-{kind}-k{k}"] = row
         rows[f"{task}-action-k5"] = Row(
             task,
             "ndp",
@@ -274,21 +259,10 @@ TUNING = Segments(
 SEGMENTS = Judged(
     "segments",
     _rows_of_comparison(read_record(Path("results") / "tuning", "tuning")),
-    {
-        "smoke": SMOKE,
-        "short": Scale(
-            f"the best of six trials each, seeds from {PROTOCOL.first_seed} on in groups of "
-            f"{PROTOCOL.group}; {_LONG}",
-            PROTOCOL.most,
-            first_seed=PROTOCOL.first_seed,
-            episodes=100,
-        ),
-        "full": Scale(
-            f"the same with all {PROTOCOL.most} seeds",
-            PROTOCOL.most,
-            first_seed=PROTOCOL.first_seed,
-        ),
-    },
+    judged_scales(
+        f"the best of six trials each, seeds from {PROTOCOL.first_seed} on in groups of "
+        f"{PROTOCOL.group}; {_LONG}"
+    ),
     against="samples",
     contrasts=_contrasts(),
     remark="Areas by control steps over the whole run, 64 episodes an evaluation; at one k they "

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 from ndp_ros.config import from_mapping, to_mapping
 from ndp_ros.errors import ConfigError, TrainingError
 from ndp_ros.files import atomic_write
-from ndp_ros.paper.claims import Claim, claims_table, judge
+from ndp_ros.paper.claims import Claim, claims_table, judge, markdown_rows
 from ndp_ros.paper.queue import SCALES, Job, Log, Outcome
 from ndp_ros.tasks.contract import plain
 from ndp_ros.training.provenance import provenance
@@ -206,10 +206,12 @@ class Study(ABC):
 
     def table(self, record: Record) -> str:
         """Return the Markdown of a record: table, claims, notes and unfinished runs."""
-        lines = markdown_rows(("row", "seeds", *self.columns), ())
-        for row in record["rows"]:
-            cells = self.cells(row) if row["done"] else [""] * len(self.columns)
-            lines.append(_line([row["label"], f"{row['done']} of {row['asked']}", *cells]))
+        blank = [""] * len(self.columns)
+        rows = [
+            (r["label"], f"{r['done']} of {r['asked']}", *(self.cells(r) if r["done"] else blank))
+            for r in record["rows"]
+        ]
+        lines = markdown_rows(("row", "seeds", *self.columns), rows)
         lines += ["", f"Scale {record['scale']}: {record['scale_text']}.", ""]
         for note in self.notes(record):
             lines += [note, ""]
@@ -328,15 +330,6 @@ def csv_text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     writer.writerow(columns)
     writer.writerows(rows)
     return text.getvalue()
-
-
-def markdown_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a Markdown table."""
-    return [_line(columns), _line(["---"] * len(columns)), *(_line(row) for row in rows)]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def _at(record: Record, path: str) -> Any:

@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_ros.dmp.config import DmpConfig
-from ndp_ros.paper.claims import BELOW, Claim
+from ndp_ros.paper.claims import BELOW, Claim, markdown_rows
 from ndp_ros.paper.digits import training as digits
 from ndp_ros.paper.digits.data import CANVAS, CLASSES, DigitsConfig, draw
 from ndp_ros.paper.digits.networks import WriterSpec
 from ndp_ros.paper.digits.training import DigitsRun, data_set, load_writer, predict, references
 from ndp_ros.paper.queue import Job, Log, Outcome
-from ndp_ros.paper.study import Record, Study, markdown_rows
+from ndp_ros.paper.study import Record, Study
 from ndp_ros.pictures.style import PLANNED, looks, picture
 
 PAPER = {"cnn": (10.59, 4.63), "cnn-dmp": (8.46, 8.45), "ndp": (0.74, 0.34)}

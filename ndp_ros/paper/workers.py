@@ -68,14 +68,9 @@ def run_by_submitit(
 ) -> dict[str, str]:
     """Call a function in several jobs; return how those ended that did not return from it.
 
-    An interruption cancels the submitted jobs.
-
-    Args:
-        work: The function; it is pickled.
-        workers: Number of jobs.
-        cluster: ``slurm``, or ``local`` for processes of this machine.
-        logs: Folder of submitit's files.
-        parameters: Parameters of submitit's executor, such as ``slurm_partition``.
+    The function is pickled. The cluster is ``slurm``, or ``local`` for processes of this machine;
+    the parameters are those of submitit's executor, such as ``slurm_partition``, whose files go to
+    the folder ``logs``. An interruption cancels the submitted jobs.
 
     Raises:
         TrainingError: If submitit is not installed or refuses.

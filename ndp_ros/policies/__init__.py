@@ -10,24 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ndp_ros.policies.array_policy import ArrayPolicy
-from ndp_ros.policies.layout import Layout, Tensors, initial_tensors
-from ndp_ros.policies.policy import Policy
+from ndp_ros.policies.layout import Tensors, initial_tensors
 from ndp_ros.policies.spec import KINDS, PolicySpec
 
 if TYPE_CHECKING:
     from ndp_ros.policies.actor_critic import ActorCritic
 
-__all__ = [
-    "KINDS",
-    "ArrayPolicy",
-    "Layout",
-    "Policy",
-    "PolicySpec",
-    "Tensors",
-    "initial_tensors",
-    "make_policy",
-]
+__all__ = ["KINDS", "PolicySpec", "initial_tensors", "make_policy"]
 
 
 def make_policy(spec: PolicySpec, tensors: Tensors | None = None, seed: int = 0) -> ActorCritic:

@@ -15,19 +15,12 @@ from ndp_ros.tasks.metaworld import registry as metaworld_registry
 if TYPE_CHECKING:
     from ndp_ros.tasks.arm_task import ArmTask
     from ndp_ros.tasks.config import ArmTaskConfig, with_options
-    from ndp_ros.tasks.vector import VectorTask, vectorise
 
-__all__ = ["ArmTask", "ArmTaskConfig", "VectorTask", "vectorise", "with_options"]
+__all__ = ["ArmTask", "ArmTaskConfig", "with_options"]
 
 __getattr__ = ndp_ros.lazy_exports(
     __name__,
-    {
-        "ArmTask": "arm_task",
-        "ArmTaskConfig": "config",
-        "VectorTask": "vector",
-        "vectorise": "vector",
-        "with_options": "config",
-    },
+    {"ArmTask": "arm_task", "ArmTaskConfig": "config", "with_options": "config"},
 )
 
 

@@ -44,9 +44,7 @@ class ArmRows:
     def __init__(self, robots: Sequence[MujocoArm], tick: float) -> None:
         """Keep views into the simulations, which cost a tenth of a call of each arm.
 
-        Args:
-            robots: Arms of one kind in one scene each.
-            tick: Time that :meth:`step` advances [s].
+        The arms are of one kind, in one scene each; :meth:`step` advances a tick [s].
         """
         first, info = robots[0], robots[0].connect()
         self.n, n = info.n_arm, info.n_arm
@@ -114,9 +112,7 @@ class SegmentControl(Protocol):
     def shortfall(self, step: int, velocity: Array) -> Array:
         """Return by what share of the velocity limits a control step missed its target (E,).
 
-        Args:
-            step: Control step of the segment.
-            velocity: Measured at its ticks (E, ticks, dof) [rad/s].
+        Velocities were measured at its ticks (E, ticks, dof) [rad/s].
         """
 
 
@@ -126,13 +122,10 @@ class Tracking:
     def __init__(
         self, robots: Sequence[MujocoArm], tick: float, ticks: int, limit_share: float
     ) -> None:
-        """Prepare the law and the limiter.
+        """Prepare the law and the limiter for arms (E,) of one kind.
 
-        Args:
-            robots: Arms (E,) of one kind.
-            tick: Period of the setpoints [s].
-            ticks: Ticks of a control step.
-            limit_share: Share of the velocity and acceleration limits that is used.
+        A setpoint is due every ``tick`` [s], of which a control step has ``ticks``; ``limit_share``
+        is the share of the velocity and acceleration limits that is used.
         """
         first, info, E = robots[0], robots[0].connect(), len(robots)
         self._n, self._tick, self._ticks = info.n_arm, tick, ticks
@@ -141,22 +134,15 @@ class Tracking:
         self._law = InverseDynamics(body, first.config.natural_frequency, info.max_torque, arms=E)
         # Joints are limited independently, so the joints of all arms are those of one long arm.
         speed, acceleration = limit_share * info.max_velocity, limit_share * info.max_acceleration
-        self._limiter = Limiter(
-            np.tile(info.lower, E),
-            np.tile(info.upper, E),
-            np.tile(speed, E),
-            np.tile(acceleration, E),
-            tick,
-        )
+        limits = (info.lower, info.upper, speed, acceleration)
+        low, high, speeds, accelerations = (np.tile(limit, E) for limit in limits)
+        self._limiter = Limiter(low, high, speeds, accelerations, tick)
         self.setpoints = np.zeros((0, 3, E, info.dof))
 
     def start(self, wanted: Array, y: Array, yd: Array) -> None:
-        """Begin a segment.
+        """Begin a segment at positions y [rad] with velocities yd [rad/s], (E, dof) each.
 
-        Args:
-            wanted: Setpoints (E, n_ticks, 3, dof), which the limits may change.
-            y: Positions (E, dof) where the segment starts [rad].
-            yd: Velocities (E, dof) with which it starts [rad/s].
+        The limits may change the wanted setpoints (E, n_ticks, 3, dof).
         """
         n, (E, n_ticks, _, dof) = self._n, wanted.shape
         asked = wanted.transpose(1, 2, 0, 3)
@@ -271,9 +257,6 @@ class VectorArmTask(VectorTask):
 
     def run(self, control: SegmentControl) -> list[Step]:
         """Run k control steps of every environment under a law.
-
-        Args:
-            control: The law.
 
         Raises:
             TaskError: If an episode is over.

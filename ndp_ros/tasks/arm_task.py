@@ -228,14 +228,7 @@ class ArmTask(Hostable, Uncopyable, gymnasium.Env[Array, Array]):
         return self._loop.execute([setpoints])[0]
 
     def run(self, control: SegmentControl) -> Step:
-        """Run k control steps under another law than inverse dynamics.
-
-        Args:
-            control: A law for one arm.
-
-        Returns:
-            As :meth:`step`.
-        """
+        """Run k control steps under another law than inverse dynamics; return as :meth:`step`."""
         return self._loop.run(control)[0]
 
     def join(self, action: Array) -> Array:
@@ -250,13 +243,10 @@ class ArmTask(Hostable, Uncopyable, gymnasium.Env[Array, Array]):
         return curve
 
     def deviation(self, action: Array) -> Array:
-        """Return the addition of an action's displacements to setpoints (n_ticks, 3, dof).
+        """Return the addition of an action's displacements (k, dof) to setpoints (n_ticks, 3, dof).
 
         It is a C1 cubic from rest to rest: exploration around a segment shifts its way points and
         leaves the velocity unchanged with which the next segment begins.
-
-        Args:
-            action: (k, dof) displacements in units of ``action_scale``.
         """
         curve: Array = self.way_points.deviation(action[None] * self.action_scale)[0]
         return curve
@@ -296,8 +286,7 @@ class ArmTask(Hostable, Uncopyable, gymnasium.Env[Array, Array]):
     def reward(self, first: bool) -> float:
         """Return the reward of the control step that has just ended.
 
-        Args:
-            first: Whether it is the first of its segment.
+        ``first`` says whether it is the first of its segment.
         """
         raise NotImplementedError(f"{type(self).__name__} has no reward()")
 
@@ -325,11 +314,7 @@ class ArmTask(Hostable, Uncopyable, gymnasium.Env[Array, Array]):
             raise TaskError("the episode is over: call reset() before step()")
 
     def end_tick(self, left: int) -> None:
-        """Process a tick.
-
-        Args:
-            left: Number of ticks that are left in the segment.
-        """
+        """Process a tick, after which ``left`` ticks remain of the segment."""
         self.watch()
         if self.on_tick is not None:
             self.on_tick()
@@ -337,13 +322,7 @@ class ArmTask(Hostable, Uncopyable, gymnasium.Env[Array, Array]):
             self._delay.add_objects(self._objects.values())
 
     def end_control_step(self, first: bool, saturated: int, shortfall: float) -> float:
-        """Return the reward of a control step that has been run.
-
-        Args:
-            first: Whether it is the first of its segment.
-            saturated: As the attribute.
-            shortfall: As the attribute.
-        """
+        """Return the reward of a control step that has been run, after taking its figures over."""
         self.saturated, self.shortfall = saturated, shortfall
         self._figures.saturated += saturated
         return self.reward(first)
@@ -353,11 +332,8 @@ class ArmTask(Hostable, Uncopyable, gymnasium.Env[Array, Array]):
     ) -> Step:
         """Return the step of a segment that has been run.
 
-        Args:
-            rewards: (k,).
-            setpoints: The tracked setpoints (n_ticks, 3, dof).
-            track: Measured positions and velocities (2, n_ticks, dof).
-            moved: Figures of the segment.
+        Rewards are (k,), the tracked setpoints (n_ticks, 3, dof), measured positions and velocities
+        ``track`` (2, n_ticks, dof).
 
         Raises:
             TaskError: If the task's summary lacks ``success``.

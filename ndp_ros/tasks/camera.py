@@ -107,9 +107,7 @@ class _Child:
     def ask(self, model: mujoco.MjModel | None, state: NDArray[np.float64]) -> Any:
         """Return a picture of a state, or the reason why there is none as a text.
 
-        Args:
-            model: The scene, if it is another one than before.
-            state: State of the scene.
+        The scene is sent if it is another one than before.
 
         Raises:
             OSError, EOFError: If the child has ended.

@@ -43,8 +43,8 @@ class TaskChoice:
         k: Control steps per forward pass of phi.
         preset: Named configuration of the task; empty for a task without presets.
         options: Further keyword arguments as ``name=value``, the value in YAML.
-        impedance: Coordinates that a policy controls by variable impedance, a name of
-            ``ndp_ros.tasks.actions.impedance.SPACES``; its parameters may be among the options.
+        impedance: Coordinates that a policy controls by variable impedance, ``joints`` or
+            ``hand``; its parameters may be among the options.
         embedding: File with the decoder of an embedding that a policy acts through.
     """
 
@@ -160,7 +160,13 @@ def list_tasks() -> dict[str, str]:
         >>> list_tasks()["throw"]
         'ndp_ros/Throw-v0'
     """
-    return task_ids()
+    import ndp_ros.tasks  # noqa: F401  (registers them)
+
+    return {
+        entry.name.lower(): id_
+        for id_, entry in sorted(gymnasium.registry.items())
+        if entry.namespace == NAMESPACE
+    }
 
 
 def described(error: BaseException, task: str) -> str:
@@ -201,21 +207,10 @@ def environment_id(task: str) -> str:
         return metaworld_registry.gymnasium_id(benchmark["name"])
     if "/" in task or ":" in task or task in gymnasium.registry:
         return task
-    known = task_ids()
+    known = list_tasks()
     if task not in known:
         raise TaskError.choice("task", task, known)
     return known[task]
-
-
-def task_ids() -> dict[str, str]:
-    """Return the gymnasium id of every task of this package by its short name."""
-    import ndp_ros.tasks  # noqa: F401  (registers them)
-
-    return {
-        entry.name.lower(): id_
-        for id_, entry in sorted(gymnasium.registry.items())
-        if entry.namespace == NAMESPACE
-    }
 
 
 def parse_options(options: Sequence[str]) -> dict[str, Any]:
@@ -238,11 +233,9 @@ def parse_options(options: Sequence[str]) -> dict[str, Any]:
 
 
 def over_options(under: Any, over: Any) -> Any:
-    """Return options with others over them by name, those first that are over.
+    """Return ``name=value`` options with others over them by name, those first that are over.
 
-    Args:
-        under: ``name=value`` each.
-        over: The same; what is no list of texts is returned as it is, for its schema to refuse.
+    What is no list of texts is returned as it is, for its schema to refuse.
     """
     if not all(isinstance(o, list | tuple) for o in (under, over)):
         return over

@@ -76,10 +76,8 @@ def preset_of(presets: Mapping[str, Config], name: str) -> Config:
 def with_options(config: Config, options: Mapping[str, Any], beside: Sequence[str] = ()) -> Config:
     """Return a configuration with some parameters changed, every value of it checked.
 
-    Args:
-        config: The configuration, a dataclass whose fields are made by ``param``.
-        options: Plain values by name; a number may be a text such as ``2e-2``.
-        beside: Options of the task that are no parameters, for the message.
+    Options are plain values by name; a number may be a text such as ``2e-2``. ``beside`` names
+    options of the task that are no parameters, for the message.
 
     Raises:
         TaskError: If there is no such parameter, or a value has another type or is out of

@@ -95,12 +95,10 @@ class Judge(Protocol):
         """Start a new episode from the start state of a seed."""
 
     def feed(self, time: float, position: Array, world: Mapping[str, Array]) -> None:
-        """Judge a sample.
+        """Judge a sample at a time since the first segment [s].
 
-        Args:
-            time: Since the first segment [s].
-            position: Measured joints (dof,) [rad].
-            world: Pose (7,) of each object in the base frame, and further values, by name.
+        Joints (dof,) [rad] are measured; the world has the pose (7,) of each object in the base
+        frame, and further values, by name.
         """
 
     def summary(self) -> dict[str, Any]:
@@ -116,9 +114,7 @@ class SimulatedTask(Protocol):
         joint_names: Its joints, in order.
         objects: Names of the objects whose poses are published.
         units: Units of the figures of its summary that have one.
-        arm_file: Name or file of the arm.
         command_mode: Kind of its commands, ``torque`` or ``position``.
-        duration: Longest episode [s].
     """
 
     arm: str
@@ -175,11 +171,6 @@ class Uncopyable:
 
 def finite_array(name: str, value: Any, shape: tuple[int, ...]) -> Array:
     """Return an action or setpoints as an array of float64.
-
-    Args:
-        name: Name of the value, for messages.
-        value: Numbers of the shape.
-        shape: Shape that it must have.
 
     Raises:
         TaskError: If the value is not numeric, has another shape or is not finite.

@@ -34,10 +34,7 @@ _MARGIN = 0.12
 def draw_joints(recording: Recording, path: Path, title: str = "") -> None:
     """Draw planned and measured joint angles, with the tracking error on axes of its own.
 
-    Args:
-        recording: The episode.
-        path: The picture.
-        title: Its title; checkpoint, start state and result if there is none.
+    Without a title, checkpoint, start state and result are it.
 
     Raises:
         TaskError: If nothing was recorded.
@@ -81,10 +78,7 @@ def draw_joints(recording: Recording, path: Path, title: str = "") -> None:
 def draw_hand(recording: Recording, path: Path, title: str = "") -> None:
     """Draw the path of the hand in space, from the side and from above, with release and landing.
 
-    Args:
-        recording: The episode, with the path of its hand.
-        path: The picture.
-        title: Its title; checkpoint, start state and result if there is none.
+    Without a title, checkpoint, start state and result are it.
 
     Raises:
         TaskError: If the path of the hand was not recorded.

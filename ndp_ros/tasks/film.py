@@ -36,7 +36,7 @@ SLOWDOWN = 6.0
 
 _SLOW = (0.08, 0.15)
 """Time before and after a release that is shown in slow motion [s]."""
-_REST = 0.8
+REST = 0.8
 """Time for which the last picture of an episode stays [s]."""
 
 
@@ -109,7 +109,7 @@ def shots_of(recording: Recording) -> list[_Shot]:
         shots.append(_Shot(now, slow))
         now += 1.0 / (RATE * (SLOWDOWN if slow else 1.0))
     last = _Shot(times[-1], slow=False)
-    return [*shots, *[last] * round(_REST * RATE)]
+    return [*shots, *[last] * round(REST * RATE)]
 
 
 def _moments(recording: Recording) -> list[float]:

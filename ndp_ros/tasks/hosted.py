@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from ndp_ros.arms.mujoco import MujocoArm, physics_timestep
-from ndp_ros.control.arm import Arm, ArmConfig, ArmInfo, Array, Command, JointState, SimulatedArm
-from ndp_ros.control.memory import TickCore
+from ndp_ros.control.arm import Arm, ArmConfig, Array, SimulatedArm
 from ndp_ros.control.omega import InverseDynamics, Omega
 from ndp_ros.control.rigid_body import RigidBody
 from ndp_ros.errors import ArmError
@@ -38,13 +37,8 @@ def make(
 ) -> tuple[Arm, Omega]:
     """Return the simulated arm of a task, and the Ω that drives it, for the streamer.
 
-    Args:
-        config: The arm, which must be the task's.
-        task: Short name of the task, or its gymnasium id (``module:id``).
-        command_mode: Kind of the commands; each task has one.
-        rate: Ticks of the loop per second [Hz].
-        seed: Start state.
-        task_options: Options of the task, ``name=value`` each; ``k`` and ``preset`` among them.
+    ``k`` and ``preset`` are among the options of the task, ``name=value`` each. The command mode is
+    the one that the task has, ``rate`` the ticks of the loop per second [Hz].
 
     Raises:
         ArmError: If the task is on another arm, or takes other commands.
@@ -94,13 +88,12 @@ class HostedArm:
     """
 
     def __init__(self, task: ArmTask, rate: float) -> None:
-        """Take a task over; nothing else may step it.
-
-        Args:
-            task: The task.
-            rate: Ticks of the loop per second, which the physics divides [Hz].
-        """
+        """Take a task over; nothing else may step it. The physics divides the rate [Hz]."""
         self._task, self._robot = task, task.robot
+        # Reading and driving are the robot's own.
+        self.connect, self.use = task.robot.connect, task.robot.use
+        self.read, self.write = task.robot.read, task.robot.write
+        self.stop, self.step = task.robot.stop, task.robot.step
         self._robot.model.opt.timestep = physics_timestep(1.0 / rate)
         self._bodies = {name: self._robot.model.body(name).id for name in task.objects}
 
@@ -110,38 +103,14 @@ class HostedArm:
         body = RigidBody(self._robot.model, info.joint_names[: info.n_arm])
         return InverseDynamics(body, self._robot.config.natural_frequency, info.max_torque)
 
-    def connect(self) -> ArmInfo:
-        """Return joints and limits."""
-        return self._robot.connect()
-
     @property
     def memory(self) -> dict[str, Any]:
         """The arrays that compiled code shares, by its names for them."""
         return self._robot.memory
 
-    def use(self, core: TickCore) -> None:
-        """Leave usual readings and commands to a core."""
-        self._robot.use(core)
-
-    def read(self, out: JointState) -> JointState:
-        """Write the newest measurement into ``out`` and return it."""
-        return self._robot.read(out)
-
-    def write(self, command: Command) -> None:
-        """Set the torques of the arm and the position of the fingers."""
-        self._robot.write(command)
-
-    def stop(self) -> None:
-        """Hold the present position until the next command."""
-        self._robot.stop()
-
     def close(self) -> None:
         """Release the task."""
         self._task.close()
-
-    def step(self, duration: float) -> None:
-        """Advance the physics by ``duration`` [s]."""
-        self._robot.step(duration)
 
     def reset(self, seed: int) -> Array:
         """Begin the episode of a seed; return the setpoint (dof,) that holds its start state."""

@@ -15,9 +15,7 @@ from ndp_ros.errors import TaskError
 from ndp_ros.pictures.paper import Paper
 from ndp_ros.pictures.style import ERROR, GOAL
 from ndp_ros.pictures.video import MOMENTS, RATE, ROWS, ContactSheet, Picture, write_video
-
-_REST = 0.8
-"""Time for which the last picture of an episode stays [s]."""
+from ndp_ros.tasks.film import REST
 
 
 class LiveFilm:
@@ -28,13 +26,7 @@ class LiveFilm:
     """
 
     def __init__(self, env: Any, control_dt: float, k: int) -> None:
-        """Begin a film.
-
-        Args:
-            env: The task.
-            control_dt: Control step [s].
-            k: Control steps of a window.
-        """
+        """Begin a film of a task with a control step [s], of which a window has k."""
         self._env, self._each = env, env if hasattr(env, "on_tick") else None
         self._step = control_dt if self._each is not None else control_dt * k
         self._steps = 0
@@ -92,7 +84,7 @@ class LiveFilm:
         for n, (pictures, times) in enumerate(zip(self._pictures, self._times, strict=True)):
             seed, success = self._captions[n]
             kept = np.linspace(0, len(pictures) - 1, MOMENTS).round().astype(int).tolist()
-            ends = [*times[1:], times[-1] + _REST]
+            ends = [*times[1:], times[-1] + REST]
             shown = 0
             for place, (picture, at, end) in enumerate(zip(pictures, times, ends, strict=True)):
                 paper = Paper(picture)

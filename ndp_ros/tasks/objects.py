@@ -19,12 +19,7 @@ class SeenObjects:
     """Bodies of a scene that are part of an observation."""
 
     def __init__(self, robot: MujocoArm, names: Sequence[str], frames: Sequence[str]) -> None:
-        """Find the bodies.
-
-        Args:
-            robot: The arm and its scene.
-            names: The bodies.
-            frames: Those of them whose axes are observed as well.
+        """Find the bodies by name, of which those in ``frames`` are observed with their axes.
 
         Raises:
             TaskError: If one is not in the scene.

@@ -43,14 +43,7 @@ class ObservationDelay:
         dof: int,
         objects: Sequence[str],
     ) -> None:
-        """Allocate the ticks.
-
-        Args:
-            latency: Largest delay [s].
-            tick: Time between two ticks [s].
-            fields: What an observation holds, in order.
-            dof: Number of joints.
-            objects: Names of the objects.
+        """Allocate the ticks of observations that are at most ``latency`` [s] late.
 
         Raises:
             ConfigError: If a field is neither one of the joints nor of an object.
@@ -67,12 +60,10 @@ class ObservationDelay:
         self._random = np.random.default_rng(0)
 
     def restart(self, seed: int, joints: Sequence[Array], poses: Array) -> None:
-        """Begin an episode as if nothing had moved before.
+        """Begin an episode as if nothing had moved before; the seed determines all its delays.
 
-        Args:
-            seed: Seed of the episode, which determines all its delays.
-            joints: Position, velocity, y and yd (dof,).
-            poses: Values of the objects' fields, one after the other.
+        Joints are position, velocity, y and yd (dof,); poses are the values of the objects' fields,
+        one after the other.
         """
         self._random = np.random.default_rng([seed, _DELAYS])
         self._joints[:] = joints
@@ -86,9 +77,7 @@ class ObservationDelay:
     def add_joints(self, track: Array, setpoints: Array) -> None:
         """Add the joints after each tick of a segment.
 
-        Args:
-            track: Positions and velocities (2, n_ticks, dof).
-            setpoints: (n_ticks, 3, dof).
+        ``track`` (2, n_ticks, dof) has positions and velocities, setpoints are (n_ticks, 3, dof).
         """
         recent = min(len(self._joints), len(setpoints))
         self._joints[:-recent] = self._joints[recent:]

@@ -34,13 +34,7 @@ class Painter:
     """Pictures of one scene by one of its cameras."""
 
     def __init__(self, model: mujoco.MjModel, camera: str, size: tuple[int, int]) -> None:
-        """Make the buffers.
-
-        Args:
-            model: The scene.
-            camera: Name of the camera.
-            size: Width and height of a picture [px].
-        """
+        """Make the buffers for pictures of a width and height [px]."""
         self._model, self._data, self._size = model, mujoco.MjData(model), size
         self._camera = model.camera(camera).id
         screen = model.vis.global_

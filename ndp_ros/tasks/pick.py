@@ -90,14 +90,9 @@ class Pick(ArmTask):
     ) -> None:
         """Build the task.
 
-        Args:
-            preset: ``default``, ``paper`` or ``released``; unused if config is given.
-            k: Control steps per ``step``.
-            render_mode: ``"rgb_array"`` or None.
-            config: A whole configuration.
-            camera: Camera of the scene for pictures.
-            **changes: Single parameters of :class:`PickConfig`, or ``size`` of
-                :class:`ArmTask`.
+        The preset is ``default``, ``paper`` or ``released``, unused if a whole configuration is
+        given. ``changes`` are single parameters of :class:`PickConfig`, or ``camera`` and ``size``
+        of :class:`ArmTask`.
         """
         pictures = {name: changes.pop(name) for name in PICTURES if name in changes}
         config = with_options(config or PickConfig.preset(preset), changes, PICTURES)

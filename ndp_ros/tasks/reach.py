@@ -96,16 +96,10 @@ class Reach(ArmTask):
         arm: str = "jaco",
         **changes: Any,
     ) -> None:
-        """Build the task.
+        """Build the task for an arm, by name or file.
 
-        Args:
-            preset: ``default``; unused if config is given.
-            k: Control steps per ``step``.
-            render_mode: ``"rgb_array"`` or None.
-            config: A whole configuration.
-            arm: Name or file of the arm.
-            **changes: Single parameters of :class:`ReachConfig`, or ``camera`` and ``size`` of
-                :class:`ArmTask`.
+        The preset is ``default``, unused if a whole configuration is given. ``changes`` are single
+        parameters of :class:`ReachConfig`, or ``camera`` and ``size`` of :class:`ArmTask`.
         """
         pictures = {name: changes.pop(name) for name in PICTURES if name in changes}
         beside = (*PICTURES, "arm")

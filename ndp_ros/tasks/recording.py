@@ -160,14 +160,7 @@ class Recording:
             )
         except OSError as error:
             raise TaskError(f"cannot read {describe(error)}") from error
-        except (
-            ValueError,
-            KeyError,
-            TypeError,
-            IndexError,
-            EOFError,
-            zipfile.BadZipFile,
-        ) as error:
+        except (ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise TaskError(f"{path} is no recording of an episode: {error}") from error
 
 

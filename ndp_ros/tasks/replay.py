@@ -35,11 +35,7 @@ class Replay:
     """
 
     def __init__(self, task: ArmTask) -> None:
-        """Take a task over; nothing else may step it.
-
-        Args:
-            task: Any task on an arm.
-        """
+        """Take a task on an arm over; nothing else may step it."""
         self.task = task
         robot, model = task.robot, task.robot.model
         self._n = robot.connect().n_arm
@@ -78,13 +74,7 @@ class Replay:
         mujoco.mj_forward(self.task.robot.model, data)
 
     def feed(self, time: float, position: Array, world: Mapping[str, Array]) -> None:
-        """Show a sample and let the task judge it.
-
-        Args:
-            time: Since the first segment [s].
-            position: Measured joints (dof,) [rad].
-            world: Pose (7,) of each object in the base frame.
-        """
+        """Show a sample and let the task judge it, as in :class:`~ndp_ros.tasks.contract.Judge`."""
         self.show(position, world)
         for name in world.keys() & self._free.keys():
             self._estimate_velocity(name, time)
@@ -161,12 +151,7 @@ class Recorder:
     """
 
     def __init__(self, task: ArmTask, about: Mapping[str, Any]) -> None:
-        """Look on at every tick of a task.
-
-        Args:
-            task: The task; it is stepped by somebody else.
-            about: Values for every recording's ``about``.
-        """
+        """Look on at every tick of a task that somebody else steps."""
         self._task, self._about = task, about
         self._state = JointState.zeros(len(task.joint_names))
         self._start = 0.0

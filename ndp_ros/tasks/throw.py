@@ -125,14 +125,9 @@ class Throw(ArmTask):
     ) -> None:
         """Build the task.
 
-        Args:
-            preset: ``default``, ``paper`` or ``released``; unused if config is given.
-            k: Control steps per ``step``.
-            render_mode: ``"rgb_array"`` or None.
-            config: A whole configuration.
-            scene: ``throw`` or ``throw-gen3``, which also determines the arm.
-            **changes: Single parameters of :class:`ThrowConfig`, or
-                ``camera`` and ``size`` of :class:`ArmTask`.
+        The preset is ``default``, ``paper`` or ``released``, unused if a whole configuration is
+        given. ``changes`` are single parameters of :class:`ThrowConfig`, or ``camera`` and ``size``
+        of :class:`ArmTask`. The scene, ``throw`` or ``throw-gen3``, determines the arm.
         """
         if scene not in THROW_SCENES:
             raise TaskError.choice("scene", scene, THROW_SCENES)
@@ -149,10 +144,8 @@ class Throw(ArmTask):
         self._wall = _extent(model.geom("wall")) if config.wall else None
         # Views into the simulation: a tick looks at it through no function of the base.
         data, at = self.robot.data, int(model.joint("cube").qposadr[0])
-        self._cube_place, self._cube_at = (
-            data.qpos[at : at + 3],
-            data.xpos[self._objects.bodies["cube"]],
-        )
+        self._cube_place = data.qpos[at : at + 3]
+        self._cube_at = data.xpos[self._objects.bodies["cube"]]
         velocity = int(model.joint("cube").dofadr[0])
         self._cube_velocity = data.qvel[velocity : velocity + 3]
         self._grip_at = data.site_xpos[self.robot.joints.grip]
@@ -246,11 +239,8 @@ class Throw(ArmTask):
     ) -> tuple[float, float]:
         """Return the time [s] after which a flight ends, and how far below a wall's top it is [m].
 
-        Args:
-            wall: The wall's distance and the height of its top [m].
-            at: Position of the cube (3,) [m].
-            v: Its velocity (3,) [m/s].
-            flight: Duration of the flight without the wall [s].
+        The wall has a distance and the height of its top [m]; the cube is at a position (3,) [m]
+        with a velocity (3,) [m/s], and would fly so long without the wall [s].
         """
         place, top = wall
         if not at[0] < place < at[0] + flight * v[0]:

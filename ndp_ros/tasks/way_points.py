@@ -22,15 +22,10 @@ class WayPoints:
     def __init__(
         self, k: int, ticks: int, control_dt: float, lower: Array, upper: Array, max_step: Array
     ) -> None:
-        """Prepare the curves.
+        """Prepare curves of k control steps of ``control_dt`` [s], each of so many ticks.
 
-        Args:
-            k: Way points.
-            ticks: Ticks of a control step.
-            control_dt: Time from one way point to the next [s].
-            lower: Lowest position (dof,) [rad].
-            upper: Highest position (dof,) [rad].
-            max_step: Largest displacement (dof,) of a control step [rad].
+        Positions (dof,) are held between the lowest and the highest [rad], displacements of a
+        control step to ``max_step`` (dof,) [rad].
         """
         self._k, self._dt = k, control_dt
         self._lower, self._upper, self._max_step = lower, upper, max_step
@@ -39,10 +34,8 @@ class WayPoints:
     def join(self, y: Array, yd: Array, displacements: Array) -> Array:
         """Return C1 cubics (E, n_ticks, 3, dof) through k way points each, within the limits.
 
-        Args:
-            y: Positions (E, dof) at the start [rad].
-            yd: Velocities (E, dof) at the start [rad/s].
-            displacements: From one way point to the next (E, k, dof) [rad].
+        They start at positions y (E, dof) [rad] with velocities yd (E, dof) [rad/s]; displacements
+        (E, k, dof) [rad] lead from one way point to the next.
         """
         steps = np.clip(displacements, -self._max_step, self._max_step)
         points = np.empty((len(y), self._k + 1, y.shape[-1]))
@@ -67,10 +60,9 @@ class WayPoints:
         return self._cubic(points, velocities)
 
     def deviation(self, displacements: Array) -> Array:
-        """Return the C1 cubics (E, n_ticks, 3, dof) of displacements from rest to rest.
+        """Return the C1 cubics (E, n_ticks, 3, dof) of displacements (E, k, dof) from rest to rest.
 
-        Args:
-            displacements: From one way point to the next (E, k, dof) [rad], without limits.
+        Displacements [rad] have no limits.
         """
         E, k, dof = displacements.shape
         points = np.zeros((E, k + 1, dof))

@@ -11,6 +11,7 @@ environment's action itself otherwise.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -294,11 +295,8 @@ class _Joints:
 def wrapper_options(creator: Callable[..., Any]) -> tuple[str, ...] | None:
     """Return the names of the options of :class:`NdpWrapper`; None for a task that needs none.
 
-    Args:
-        creator: What makes the environment: a task has ``execute``, or takes ``k``.
+    What makes the environment is a task's if it has ``execute``, or takes ``k``.
     """
-    import inspect
-
     if hasattr(creator, "execute"):
         return None
     taken = inspect.signature(creator).parameters

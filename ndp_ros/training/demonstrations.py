@@ -137,11 +137,7 @@ def load(path: Path) -> Demonstrations:
 
 
 class Expert(Protocol):
-    """A policy or script that can be recorded.
-
-    Attributes:
-        spec: Specification of its policy.
-    """
+    """A policy or script that can be recorded."""
 
     spec: PolicySpec
 

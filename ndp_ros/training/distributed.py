@@ -88,12 +88,7 @@ def assist() -> int:
 
 
 class SharedRollouts:
-    """Roll-outs by the workers of all ranks, with the interface of ``Rollouts``.
-
-    Attributes:
-        plan: Division of the roll-outs over the workers of all ranks.
-        block: Arrays of the last batch.
-    """
+    """Roll-outs by the workers of all ranks, with the interface of ``Rollouts``."""
 
     def __init__(self, plan: Plan) -> None:
         """Start the workers of every rank, on each as many as the plan for one process has.

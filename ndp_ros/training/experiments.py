@@ -28,9 +28,6 @@ _LEARNERS, _METHODS, _NOISES, _OPTIONS = "learners", "methods", "noises", "task_
 _SECTIONS: dict[str, Collection[str]] = {_LEARNERS: LEARNERS, _METHODS: METHODS, _NOISES: NOISES}
 """Sections of an experiment file, with the names that each of them may have."""
 
-_ANY = "any"
-"""Experiment file of the tasks without one."""
-
 
 @dataclass(frozen=True)
 class Layer:
@@ -97,7 +94,7 @@ def noise_in(values: Mapping[str, Any], method: str) -> str:
 
 def shipped_layers(task: str, method: str, noise: str = "") -> list[Layer]:
     """Return the values that ship for a task, or else for any task, with a method."""
-    path = _shipped_file(task) or share(f"config/experiments/{_ANY}.yaml")
+    path = _shipped_file(task) or share("config/experiments/any.yaml")
     return experiment_layers(path, method, noise)
 
 

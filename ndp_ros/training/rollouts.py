@@ -33,12 +33,7 @@ _START_TIMEOUT = 120.0
 
 
 class Rollouts:
-    """Worker processes as the learner sees them; a context manager.
-
-    Attributes:
-        plan: Division of the roll-outs.
-        block: Arrays of the last batch.
-    """
+    """Worker processes as the learner sees them, with the arrays of the last batch in ``block``."""
 
     def __init__(self, plan: Plan, mine: range | None = None) -> None:
         """Start the workers and build their environments; ``mine`` if others run elsewhere.
@@ -77,11 +72,6 @@ class Rollouts:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    @property
-    def pids(self) -> list[int]:
-        """Process ids of the workers."""
-        return [process.pid for process in self._processes if process.pid is not None]
 
     def publish(self, policy: ArrayPolicy) -> None:
         """Send the current parameters and statistics to the workers."""

@@ -83,9 +83,9 @@ class DigitSet:
         return sha.hexdigest()[:16]
 
 
-def minimum_jerk(n: int = SAMPLES) -> Array:
-    """Return the share of the path (n,) after equal times of a minimum-jerk motion from 0 to 1."""
-    t = np.linspace(0.0, 1.0, n)
+def minimum_jerk() -> Array:
+    """Return the share of the path (301,) after equal times of a minimum-jerk motion."""
+    t = np.linspace(0.0, 1.0, SAMPLES)
     return t**3 * (10.0 - 15.0 * t + 6.0 * t**2)
 
 

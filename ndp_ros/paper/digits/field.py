@@ -57,11 +57,10 @@ class Stroke:
 
 
 def write(folder: Path, digit: int) -> Stroke:
-    """Return the stroke of a held-out digit by a trained writer.
+    """Return the stroke of a held-out digit, 0 to 9, by a trained writer of one dynamical system.
 
-    Args:
-        folder: A trained writer with one dynamical system, such as the checkpoint ``digits``.
-        digit: 0 to 9; the first sample of it in a set of its own is taken.
+    The writer may be the checkpoint ``digits``; the digit is the first sample of it in a set of its
+    own.
 
     Raises:
         TrainingError: If there is no such digit or writer.
@@ -92,11 +91,6 @@ def _examples() -> DigitSet:
 
 def draw_field(folder: Path, path: Path, digit: int = 4) -> None:
     """Draw a digit, its vector field at some instants, and the pen's way up to each.
-
-    Args:
-        folder: As of :func:`write`.
-        path: The picture.
-        digit: The digit.
 
     Raises:
         TrainingError: As :func:`write`.

@@ -128,11 +128,9 @@ class Writer(nn.Module):
         return cast(Tensor, self.hidden(features.flatten(1)))
 
     def forward(self, images: Tensor, y0: Tensor | None = None) -> Tensor:
-        """Return trajectories (batch, 301, 2) [px].
+        """Return trajectories (batch, 301, 2) [px] for pictures (batch, 40, 40), uint8.
 
-        Args:
-            images: Pictures (batch, 40, 40), uint8.
-            y0: Start of the pen (batch, 2) [px], used if ``spec.start`` is ``given``.
+        The start of the pen y0 (batch, 2) [px] is used if ``spec.start`` is ``given``.
 
         Raises:
             ConfigError: If ``spec.start`` is ``given`` and ``y0`` is missing.

@@ -43,13 +43,8 @@ from ndp_ros.paper.queue import Log
 from ndp_ros.policies.devices import DEVICES, torch_device
 from ndp_ros.training.provenance import provenance
 
-RUN, CURVE, MODEL, STATE, RESULT = (
-    "run.json",
-    "curve.csv",
-    "model.safetensors",
-    "state.pt",
-    "result.json",
-)
+RUN, CURVE, RESULT = "run.json", "curve.csv", "result.json"
+MODEL, STATE = "model.safetensors", "state.pt"
 _COLUMNS = ("epoch", "loss", "test_px2", "test_spread", "cpu_seconds")
 
 
@@ -92,12 +87,8 @@ class Score:
 
     def plain(self) -> dict[str, Any]:
         """Return the figures for JSON."""
-        return {
-            "px2": self.px2,
-            "spread": self.spread,
-            "classes": list(self.classes),
-            "roughness": self.roughness,
-        }
+        means = {"px2": self.px2, "spread": self.spread}
+        return {**means, "classes": list(self.classes), "roughness": self.roughness}
 
 
 @lru_cache(maxsize=1)
@@ -143,9 +134,8 @@ def references(train: DigitSet, test: DigitSet, spec: WriterSpec) -> dict[str, S
     }
     for weights in ("raw", "whitened"):
         fit = DmpFit(spec.dmp, spec.samples, weights)
-        rows[f"least squares, {fit.rows.shape[1] - 2} {weights} weights"] = _closest(
-            fit.rows, truth
-        )
+        name = f"least squares, {fit.rows.shape[1] - 2} {weights} weights"
+        rows[name] = _closest(fit.rows, truth)
         rows[f"targets of cnn-dmp, {weights}"] = fit.rows @ fit(truth)
     return {name: score(predicted, test) for name, predicted in rows.items()}
 
@@ -153,11 +143,8 @@ def references(train: DigitSet, test: DigitSet, spec: WriterSpec) -> dict[str, S
 def train(config: DigitsRun, folder: Path, command: str = "", log: Log | None = None) -> None:
     """Train a writer in a run directory, from wherever an earlier attempt stopped.
 
-    Args:
-        config: The run; but for the device it must equal that of an earlier attempt in the folder.
-        folder: The run directory.
-        command: Command of the user, for the record.
-        log: Called with one line an epoch.
+    But for the device the configuration must equal that of an earlier attempt in the folder. The
+    log is called with one line an epoch.
 
     Raises:
         ConfigError: If this torch does not have the device.

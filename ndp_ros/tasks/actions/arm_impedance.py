@@ -16,13 +16,7 @@ from numpy.typing import NDArray
 from ndp_ros.arms.joints import ArmJoints
 from ndp_ros.control.impedance import Hand, HandImpedance, Impedance, JointImpedance
 from ndp_ros.control.rigid_body import RigidBody
-from ndp_ros.tasks.actions.impedance import (
-    HAND,
-    JOINTS,
-    Choice,
-    ImpedanceConfig,
-    VariableImpedance,
-)
+from ndp_ros.tasks.actions.impedance import HAND, JOINTS, Choice, ImpedanceConfig, VariableImpedance
 from ndp_ros.tasks.actions.wrapped import summed
 from ndp_ros.tasks.contract import Array, Step
 
@@ -50,13 +44,7 @@ class ArmImpedance(VariableImpedance):
     env: ArmTask
 
     def __init__(self, env: ArmTask, space: str, config: ImpedanceConfig) -> None:
-        """Put impedance control around a task.
-
-        Args:
-            env: The task.
-            space: ``joints`` or ``hand``.
-            config: Ranges.
-        """
+        """Put impedance control of the ``joints`` or of the ``hand`` around a task."""
         super().__init__(env, space, config)
         robot = env.robot
         self._info = info = robot.connect()
@@ -134,13 +122,9 @@ class ArmImpedance(VariableImpedance):
 
 
 def hand_of(model: mujoco.MjModel, data: mujoco.MjData, joints: ArmJoints, q: Array) -> Hand:
-    """Return the hand at the joint positions that ``data`` has.
+    """Return the hand at the joint positions q (n,) [rad], which ``data`` has.
 
-    Args:
-        model: The scene.
-        data: Its state, in which the arm is at q; poses are brought up to date.
-        joints: Places of the arm.
-        q: Its positions (n,) [rad].
+    Poses in ``data`` are brought up to date.
     """
     site, v = joints.grip, joints.arm.v
     mujoco.mj_kinematics(model, data)

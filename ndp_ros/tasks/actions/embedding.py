@@ -49,10 +49,7 @@ class Decoder:
     """
 
     def __init__(self, tensors: Mapping[str, NDArray[Any]]) -> None:
-        """Take the tensors.
-
-        Args:
-            tensors: Tensors by name, without their prefix.
+        """Take the tensors by name, without their prefix.
 
         Raises:
             TaskError: If one is missing.
@@ -97,13 +94,7 @@ class Decoder:
 
 
 class EmbeddedActions(WrappedTask):
-    """A task whose actions are points of an embedding.
-
-    Attributes:
-        decoder: The map from an action to displacements.
-        joint_names: Names of the embedding's dimensions.
-        action_scale: One for each.
-    """
+    """A task whose actions are points of an embedding."""
 
     _refusal = "an embedding decodes to displacements"
 

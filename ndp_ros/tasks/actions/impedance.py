@@ -29,7 +29,6 @@ from ndp_ros.tasks.actions.wrapped import WrappedTask
 from ndp_ros.tasks.contract import Array, finite_array
 
 JOINTS, HAND = "joints", "hand"
-SPACES = (JOINTS, HAND)
 """Coordinates of the impedance: the arm's joints, or the position of its hand."""
 
 
@@ -72,13 +71,11 @@ class ImpedanceConfig:
 def with_impedance(
     env: Any, space: str, options: Mapping[str, Any] | None = None
 ) -> VariableImpedance:
-    """Return a task driven by variable impedance.
+    """Return a task driven by variable impedance of its ``joints`` or its ``hand``.
 
-    Args:
-        env: A task with an ``impedance_wrapper``, a subclass of :class:`VariableImpedance`; its
-            k control steps a ``step`` are how long a choice holds.
-        space: ``joints`` or ``hand``.
-        options: Parameters of :class:`ImpedanceConfig` that differ from the wrapper's.
+    The task has an ``impedance_wrapper``, a subclass of :class:`VariableImpedance`; its k control
+    steps a ``step`` are how long a choice holds. Options are parameters of :class:`ImpedanceConfig`
+    that differ from the wrapper's.
 
     Raises:
         TaskError: If there is no such space, or not for this task.
@@ -123,22 +120,13 @@ class VariableImpedance(WrappedTask):
         spaces: The coordinates that there are, with the ranges of their actions.
         joint_names: Names of an action's entries.
         action_scale: Size of one unit of each entry.
-        task: Name of the task.
-        config: The task's own configuration.
-        impedance: Ranges of the actions.
     """
 
     spaces: ClassVar[Mapping[str, ImpedanceConfig]]
     _refusal = "variable impedance follows no setpoints"
 
     def __init__(self, env: Any, space: str, config: ImpedanceConfig) -> None:
-        """Lay out the action.
-
-        Args:
-            env: The task.
-            space: One of ``spaces``.
-            config: Ranges.
-        """
+        """Lay out the action in one of ``spaces``."""
         super().__init__(env)
         self.impedance = config
         names, gripper, grip_bound, grip_scale = self._coordinates(space)
@@ -167,8 +155,7 @@ class VariableImpedance(WrappedTask):
     def decode(self, action: Array) -> tuple[Array, float, Array, Array]:
         """Return displacement (n,), gripper's action, stiffness (n,) and damping (n,).
 
-        Args:
-            action: (1, m); clipped to its bounds.
+        The action (1, m) is clipped to its bounds.
 
         Raises:
             TaskError: If the action has another shape or is not finite.

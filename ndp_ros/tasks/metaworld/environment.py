@@ -286,12 +286,10 @@ class MetaWorld(Uncopyable, gymnasium.Env[Array, Array]):
     # The loop.
 
     def _run(self, units: Array, velocity: Array | None) -> Step:
-        """Run k control steps.
+        """Run k control steps along displacements (k, 4) between way points, in action units.
 
-        Args:
-            units: (k, 4) displacements from way point to way point, in action units.
-            velocity: (4,) of the setpoint at the last way point; None to take it from
-                the displacements.
+        ``velocity`` (4,) is the setpoint's at the last way point, taken from the displacements if
+        None.
         """
         if self._segments_left <= 0 or self.simulation is None:
             raise TaskError("the episode is over: call reset() before step()")
@@ -344,9 +342,7 @@ class MetaWorld(Uncopyable, gymnasium.Env[Array, Array]):
     def _end_velocity(self, steps: Array, velocity: Array | None) -> Array:
         """Return the setpoint's velocity (4,) at the end of a segment, inside the limits.
 
-        Args:
-            steps: (k, 4) displacements that were executed.
-            velocity: (4,) that was asked for; None to extrapolate from the steps.
+        It is the one that was asked for or, if None, extrapolated from the executed steps (k, 4).
         """
         if velocity is None:
             end = steps[-1] if self.k == 1 else 1.5 * steps[-1] - 0.5 * steps[-2]

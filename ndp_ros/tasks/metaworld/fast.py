@@ -306,10 +306,6 @@ def _rebound_methods(stock: type) -> dict[str, Any]:
 
 @functools.cache
 def fast_class(stock: Any) -> Any:
-    """Return the fast subclass of a stock environment class.
-
-    Args:
-        stock: One of the 50 classes of ``metaworld.env_dict.ALL_V3_ENVIRONMENTS``.
-    """
+    """Return the fast subclass of a class of ``metaworld.env_dict.ALL_V3_ENVIRONMENTS``."""
     rebound = type(stock.__name__, (stock,), _rebound_methods(stock))
     return type(stock.__name__, (_FastSawyer, rebound), {"__doc__": stock.__doc__})

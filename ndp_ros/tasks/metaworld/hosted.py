@@ -140,11 +140,7 @@ class SawyerArm:
 
 
 class SawyerJudge:
-    """The judge of episodes of a benchmark's task, by the flags of the simulation that runs.
-
-    Attributes:
-        over: Whether the episode has ended, with a segment.
-    """
+    """The judge of episodes of a benchmark's task, by the flags of the simulation that runs."""
 
     def __init__(self, task: MetaWorld) -> None:
         """Take a task over; nothing else may step it."""

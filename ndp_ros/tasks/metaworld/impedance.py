@@ -61,13 +61,7 @@ class SawyerImpedance(VariableImpedance):
     env: MetaWorld
 
     def __init__(self, env: MetaWorld, space: str, config: ImpedanceConfig) -> None:
-        """Put impedance control around a task.
-
-        Args:
-            env: The task.
-            space: ``joints``.
-            config: Ranges of the actions.
-        """
+        """Put impedance control of the ``joints`` around a task."""
         super().__init__(env, space, config)
         joints = [ObservationField(name, _N) for name in ("position", "velocity")]
         self._others = [f for f in env.fields if not f.name.startswith("setpoint")]

@@ -40,15 +40,8 @@ def tolerance(
 ) -> Any:
     """Return 1 inside the bounds and a falling function of the distance outside.
 
-    Scalars with the two shapes that the tasks use are computed here, everything else by
-    the benchmark's function of the same name.
-
-    Args:
-        x: Value.
-        bounds: Smallest and largest value that earn 1.
-        margin: Distance at which the value is ``value_at_margin``; 0 for a step.
-        sigmoid: ``long_tail``, ``gaussian`` or another shape of the benchmark.
-        value_at_margin: Value at the margin.
+    Arguments are those of the benchmark's function of the same name. Scalars with the two shapes
+    that the tasks use are computed here, everything else by that function.
     """
     lower, upper = bounds
     if (

@@ -38,12 +38,9 @@ _OBJECTS_BEFORE = slice(N_FRAME + 4, 2 * N_FRAME)
 
 
 def make_simulation(task: str, reward: str, stock: bool = False) -> SawyerXYZEnv:
-    """Return a simulation of a task whose observation shows the goal.
+    """Return a simulation of a task, with the goal in its observation and rewards ``v1`` or ``v2``.
 
-    Args:
-        task: Name without the benchmark's version suffix, such as ``push``.
-        reward: ``v1`` or ``v2``.
-        stock: Whether to make the benchmark's own class instead of the fast one.
+    It is of the benchmark's own class if ``stock``, and of the fast one otherwise.
     """
     name = f"{task}-v3"
     cls: Any = ALL_V3_ENVIRONMENTS[name]
@@ -133,11 +130,7 @@ class WorldMemory:
     def shown(self, obs: Array) -> Iterator[Array]:
         """Show the remembered world inside the block.
 
-        Args:
-            obs: Present native observation (39,).
-
-        Yields:
-            The observation (39,) of the present robot in the remembered world.
+        Yield the native observation (39,) of the present robot, as in ``obs``, in that world.
         """
         now = [array[rows].copy() for array, rows in self._state]
         for (array, rows), kept in zip(self._all, self._kept, strict=True):
