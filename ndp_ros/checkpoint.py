@@ -136,13 +136,9 @@ def save(
 ) -> Path:
     """Write a checkpoint folder atomically: a reader sees the old one or the new one.
 
-    Args:
-        folder: Where to write; an existing checkpoint there is replaced.
-        spec: Specification, from which the policy is built.
-        tensors: Every tensor of ``Layout(spec).tensors``; stored as float32.
-        provenance: Plain data that JSON can hold.
-        card: Text for people.
-        extra: Further files by name, such as the state of the training.
+    The tensors are those of ``Layout(spec).tensors``, stored as float32; the provenance is plain
+    data that JSON can hold, the card a text for people. ``extra`` are further files by name, such
+    as the state of the training.
 
     Raises:
         CheckpointError: If tensors do not fit the specification, or the disk refuses.

@@ -74,11 +74,7 @@ _EPILOG = """examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status.
-
-    Args:
-        argv: Arguments without the name of the program; ``None`` for those of the process.
-    """
+    """Run a command line, that of the process unless given, and return the exit status."""
     sys.stdout = sys.stdout or _ClosedOutput()
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     try:

@@ -60,12 +60,10 @@ class ArrayEncoders:
         return np.ascontiguousarray(made.detach().cpu().numpy().T), made
 
     def backward(self, made: Tensor, d_inputs: Array, slopes: Mapping[str, Array]) -> None:
-        """Write the gradients of the parameters into ``slopes`` by name.
+        """Write the gradients of the parameters into ``slopes``, views of that of the flat vector.
 
-        Args:
-            made: Second result of :meth:`forward`.
-            d_inputs: Gradient of the inputs ``(inputs, batch)``.
-            slopes: Views of the gradient of the flat vector.
+        ``made`` is the second result of :meth:`forward`, ``d_inputs (inputs, batch)`` the gradient
+        of the inputs.
         """
         above = torch.from_numpy(np.ascontiguousarray(d_inputs.T)).to(self._device)
         found = torch.autograd.grad(made, list(self._net.parameters()), above)

@@ -67,16 +67,14 @@ class TaskEnvironment(Protocol):
 
 @runtime_checkable
 class Explorable(Protocol):
-    """A task with a setpoint of its own, whose ticks are shorter than its control steps.
-
-    Attributes:
-        setpoint: Position and velocity (dof,) that the next segment starts from. They may be
-            newer than those of the observation.
-    """
+    """A task with a setpoint of its own, whose ticks are shorter than its control steps."""
 
     @property
     def setpoint(self) -> tuple[Array, Array]:
-        """Return the present setpoint."""
+        """Return position and velocity (dof,) that the next segment starts from.
+
+        They may be newer than those of the observation.
+        """
 
     def deviation(self, action: Array) -> Array:
         """Return what displacements (k, dof) add to setpoints (n_ticks, 3, dof)."""

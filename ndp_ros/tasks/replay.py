@@ -27,12 +27,7 @@ _SPEED_SPAN = 0.03
 
 
 class Replay:
-    """A task's scene that is moved by samples instead of by physics.
-
-    Attributes:
-        task: The task, which judges what it is shown.
-        over: Whether the episode has ended: with a segment, as in training.
-    """
+    """A task's scene that is moved by samples instead of by physics."""
 
     def __init__(self, task: ArmTask) -> None:
         """Take a task on an arm over; nothing else may step it."""

@@ -76,12 +76,7 @@ class State:
 
 
 class RunDirectory:
-    """A run's directory, new or resumed.
-
-    Attributes:
-        folder: Path of the directory.
-        config: Configuration of the run.
-    """
+    """A run's directory, new or resumed."""
 
     def __init__(self, folder: Path, config: RunConfig, resume: bool, command: str = "") -> None:
         """Make the directory, or check that the run in it has this configuration.

@@ -46,6 +46,13 @@ def is_single() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) <= 1
 
 
+def _torch_distributed() -> Any:
+    """Import what connects the ranks, which a run of one process does without."""
+    import torch.distributed
+
+    return torch.distributed
+
+
 @contextlib.contextmanager
 def joined() -> Iterator[int]:
     """Connect to the other ranks and yield the number of this one.
@@ -53,8 +60,7 @@ def joined() -> Iterator[int]:
     Raises:
         TrainingError: If torchrun's variables are missing or the other ranks do not answer.
     """
-    import torch.distributed as dist
-
+    dist = _torch_distributed()
     try:
         dist.init_process_group("gloo", timeout=_PATIENCE)
     except (ValueError, RuntimeError) as error:
@@ -96,9 +102,7 @@ class SharedRollouts:
         Raises:
             TrainingError: If there are more ranks than environments, or a worker fails.
         """
-        import torch.distributed as dist
-
-        self._ranks = dist.get_world_size()
+        self._ranks = _torch_distributed().get_world_size()
         if self._ranks > plan.environments:
             self._order_all([("close", None, None)] * self._ranks)
             raise TrainingError(
@@ -179,15 +183,11 @@ class SharedRollouts:
         return episodes
 
     def _order_all(self, orders: Sequence[tuple[Any, ...]]) -> None:
-        import torch.distributed as dist
-
-        dist.scatter_object_list([None], list(orders), src=0)
+        _torch_distributed().scatter_object_list([None], list(orders), src=0)
 
     def _answers(self) -> list[Any]:
-        import torch.distributed as dist
-
         found: list[Any] = [None] * self._ranks
-        dist.gather_object(None, found, dst=0)
+        _torch_distributed().gather_object(None, found, dst=0)
         return found[1:]
 
 
@@ -214,15 +214,11 @@ def _rows(block: Block, name: str, plan: Plan, workers: range) -> Array:
 
 
 def _receive() -> tuple[Any, ...]:
-    import torch.distributed as dist
-
     found: list[Any] = [None]
-    dist.scatter_object_list(found, None, src=0)
+    _torch_distributed().scatter_object_list(found, None, src=0)
     order: tuple[Any, ...] = found[0]
     return order
 
 
 def _answer(content: Any) -> None:
-    import torch.distributed as dist
-
-    dist.gather_object(content, None, dst=0)
+    _torch_distributed().gather_object(content, None, dst=0)

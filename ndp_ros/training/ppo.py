@@ -215,13 +215,7 @@ def _divergence(old: Array, new: Array, old_log_std: Array | None, log_std: Arra
 
 
 class Learner:
-    """A policy and its optimiser.
-
-    Attributes:
-        policy: The policy, trained in place.
-        adam: Its optimiser.
-        rate: Step size, which the schedules change.
-    """
+    """A policy, trained in place, and its optimiser, with the schedule's step size ``rate``."""
 
     def __init__(self, policy: ArrayPolicy, config: PpoConfig, learn_std: bool = True) -> None:
         """Start with zero moments; the standard deviations are trained if ``learn_std``."""

@@ -71,10 +71,7 @@ class TwinCritics(nn.Module):
 class TwinDelayed(nn.Module):
     """An actor, two critics and the targets of all three.
 
-    Attributes:
-        actor: The policy whose network yields the actions.
-        optimisers: Optimisers by name.
-        device: Where it learns; batches and generators are there too.
+    Batches and generators are on its ``device``.
     """
 
     steps: Tensor
