@@ -315,7 +315,7 @@ def bare_loops(rate: float, seconds: float, priority: int, number: int = 1) -> F
         for loop in loops:
             out, error = loop.communicate()
             if loop.returncode:
-                return error.strip().rpartition("\n")[2]
+                return str(error.strip().rpartition("\n")[2])
             missed, worst, counts = json.loads(out)
             late = Durations(np.array(counts, float), worst * 1e-9)
             figures.append(Figures(sum(counts), missed, late))

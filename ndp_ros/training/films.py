@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ndp_ros import checkpoint
-from ndp_ros.errors import TaskError
+from ndp_ros.errors import NdpError
 from ndp_ros.tasks.choice import TaskChoice
 from ndp_ros.tasks.contract import TaskEnvironment
 from ndp_ros.tasks.film import film
@@ -69,14 +69,14 @@ def filming(folder: Path, every: int) -> Watch:
         if evaluations % every:
             return
         last = folder / CHECKPOINTS / LAST
-        saved = checkpoint.load(last)
-        choice = task_choice(saved, [], last)
         try:
+            saved = checkpoint.load(last)
+            choice = task_choice(saved, [], last)
             with closing(choice.make(render_mode="rgb_array")) as env:
                 watcher = watcher_of(env, saved)
                 measure(saved, env, 1, EVALUATION_SEED, watcher=watcher, watched=1)
             save_film(folder / FILMS / f"{row['samples']}.mp4", watcher, choice, quiet=True)
-        except TaskError as error:
+        except NdpError as error:
             sys.stderr.write(f"no film: {error}\n")
 
     return watch

@@ -31,7 +31,7 @@ def train(
 
     Args:
         config: Configuration of the run. To resume, it must equal that of the run except
-            for ``samples`` and ``workers``.
+            for ``samples``, ``workers`` and ``device``.
         folder: Run directory, new or empty unless resuming.
         resume: Continue from the last checkpoint.
         command: Command line of the user, for the record.
