@@ -727,9 +727,8 @@ static PyObject *core_wait(Core *c, PyObject *Py_UNUSED(ignored))
             if (status == EINTR && PyErr_CheckSignals()) return NULL;
         } while (status == EINTR);
         woken = monotonic();
-        double over = 1.5 * ((double)(woken - now) - ahead);
-        over = over < longest ? over : longest;
-        k->spin += (over - k->spin) * (over > k->spin ? 1.0 : 0.002);
+        double over = 2.0 * ((double)(woken - now) - ahead);
+        k->spin += ((over < longest ? over : longest) - k->spin) * 0.02;
         now = woken;
     }
     while (now < k->deadline) now = monotonic();
