@@ -22,10 +22,10 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ndp_ros import checkpoint
 from ndp_ros.commands.arguments import positive
+from ndp_ros.control.arm import Array
 from ndp_ros.dmp.fit import fit_segment
 from ndp_ros.errors import NdpError, TaskError
 from ndp_ros.paths import find_checkpoint
@@ -35,8 +35,6 @@ from ndp_ros.tasks.contract import TaskEnvironment
 from ndp_ros.training.evaluate import arm_task_in, task_choice
 from ndp_ros.training.evaluation import planned, summarise
 from ndp_ros.training.provenance import provenance
-
-Array = NDArray[np.float64]
 
 Planner = Callable[[ArmTask, Array], tuple[Array, Array]]
 """From a task and its observation to the velocity (dof,) at the start of the next segment and its

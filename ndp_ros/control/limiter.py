@@ -18,12 +18,10 @@ up with the wanted setpoints as fast as the limits allow.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ndp_ros.control.arm import Array
 from ndp_ros.errors import ConfigError
-
-Mask = NDArray[np.bool_]
 
 ROWS = ("position",) * 2 + ("velocity",) + ("acceleration",) * 3 + ("continuity",)
 """Limit checked by each row of :attr:`Limiter.inside`."""

@@ -20,14 +20,11 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ndp_ros.control import travel
 from ndp_ros.control.arm import ArmInfo, Array, JointState
 from ndp_ros.control.memory import fields
-from ndp_ros.control.travel import Travel, VelocityCheck
-
-Mask = NDArray[np.bool_]
+from ndp_ros.control.travel import Mask, Travel, VelocityCheck
 
 AGREEING = 3
 """Consecutive readings that must agree before a jump is accepted."""

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 from ndp_interfaces.msg import DmpParameters
-from numpy.typing import NDArray
 from rclpy.subscription import Subscription
 from trajectory_msgs.msg import JointTrajectory
 
 from ndp_ros.config import param
+from ndp_ros.control.arm import Array
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.dmp.fit import CHUNK, Fit, fit_segment
 from ndp_ros.errors import NdpError, RejectedError
@@ -38,8 +38,6 @@ from ndp_ros.nodes.observer import SETPOINT
 
 NAME = "chunk_node"
 CHUNK_TOPIC = "ndp/chunk"
-
-Array = NDArray[np.float64]
 
 _RECENT = 2.0
 """Time for which the last refusal is worth a warning [s]."""

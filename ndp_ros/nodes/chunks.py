@@ -12,13 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from trajectory_msgs.msg import JointTrajectory
 
+from ndp_ros.control.arm import Array
 from ndp_ros.errors import RejectedError
 from ndp_ros.nodes.messages import CLOCK_TOLERANCE, seconds, short_list
-
-Array = NDArray[np.float64]
 
 REASONS = (
     "no_setpoint",

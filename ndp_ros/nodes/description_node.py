@@ -21,7 +21,6 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, PoseStamped, TransformStamped
 from ndp_interfaces.msg import DmpParameters, Status
-from numpy.typing import NDArray
 from rclpy.timer import Timer
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
@@ -33,7 +32,7 @@ from ndp_ros import checkpoint
 from ndp_ros.arms.kinematic_tree import KinematicTree, Shape, shapes_of
 from ndp_ros.arms.urdf import link_names, urdf_of
 from ndp_ros.config import param
-from ndp_ros.control.arm import ArmConfig
+from ndp_ros.control.arm import ArmConfig, Array
 from ndp_ros.control.arm_model import compile_arm
 from ndp_ros.dmp.segment import Segment
 from ndp_ros.errors import NdpError
@@ -47,8 +46,6 @@ from ndp_ros.paths import find_checkpoint
 from ndp_ros.tasks.arm_task import ArmTask
 
 NAME = "description_node"
-
-Array = NDArray[np.float64]
 
 _TRAIL = 60
 """Points of the executed path."""

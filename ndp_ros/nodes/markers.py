@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, Pose
 from ndp_interfaces.msg import Status
-from numpy.typing import NDArray
 from visualization_msgs.msg import Marker
 
 from ndp_ros.arms.kinematic_tree import Shape, quaternion_of
+from ndp_ros.control.arm import Array
 
-Array = NDArray[np.float64]
 Colour = tuple[float, float, float, float]
 
 PLANNED: Colour = (0.1, 0.6, 1.0, 1.0)

@@ -17,13 +17,11 @@ import numpy as np
 from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import PoseStamped
 from ndp_interfaces.msg import DmpParameters
-from numpy.typing import NDArray
 
 from ndp_ros.config import from_mapping
+from ndp_ros.control.arm import Array
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.errors import ConfigError, RejectedError
-
-Array = NDArray[np.float64]
 
 REASONS = (
     "joint_names",

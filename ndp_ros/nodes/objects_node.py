@@ -19,13 +19,12 @@ from typing import Any
 import mujoco
 import numpy as np
 from geometry_msgs.msg import PoseStamped
-from numpy.typing import NDArray
 from rclpy.publisher import Publisher
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import JointState
 
 from ndp_ros.config import param
-from ndp_ros.control.arm import ArmConfig
+from ndp_ros.control.arm import ArmConfig, Array
 from ndp_ros.errors import ConfigError
 from ndp_ros.nodes import diagnostics, lifecycle, parameters, process, qos, scheduling
 from ndp_ros.nodes.clocks import StampLine
@@ -36,8 +35,6 @@ from ndp_ros.nodes.observer import JOINT_STATES, pose_topic
 from ndp_ros.nodes.surroundings import Surroundings
 
 NAME = "objects_node"
-
-Array = NDArray[np.float64]
 
 _GRAVITY = 9.81
 _SPEED_SPAN = 0.03

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
-from numpy.typing import NDArray
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
+from ndp_ros.control.arm import Array
 from ndp_ros.errors import ConfigError
 from ndp_ros.nodes.messages import CLOCK_TOLERANCE, pose_array, seconds
 from ndp_ros.observation import (
@@ -30,8 +30,6 @@ from ndp_ros.observation import (
     assemble,
     object_values,
 )
-
-Array = NDArray[np.float64]
 
 JOINT_STATES, SETPOINT = "joint_states", "ndp/setpoint"
 NOT_YET = "not received yet"

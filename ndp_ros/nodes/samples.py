@@ -17,18 +17,16 @@ from typing import Any
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
-from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
+from ndp_ros.control.arm import Array
 from ndp_ros.nodes import qos
 from ndp_ros.nodes.messages import pose_array, seconds
 from ndp_ros.nodes.observer import JOINT_STATES, SETPOINT, pose_topic, signal_topic
-
-Array = NDArray[np.float64]
 
 _MOST = 1000
 """Incomplete samples that are kept; a clock that is set back leaves some behind."""

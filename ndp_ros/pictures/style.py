@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -187,8 +187,3 @@ def thousands(axis: Any) -> None:
 
     axis.set_major_locator(MaxNLocator(6))
     axis.set_major_formatter(EngFormatter(sep=" "))
-
-
-def legend_below(figure: Figure, handles: Mapping[str, Any], columns: int = 4) -> None:
-    """Put one legend for all axes below them, where it covers no curve."""
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns)

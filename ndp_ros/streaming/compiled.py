@@ -16,9 +16,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ndp_ros.arms.mock import MockArm
 from ndp_ros.control.memory import Shared, TickCore, fields
 from ndp_ros.control.omega import Identity
@@ -47,8 +44,6 @@ else:
     if _source.exists() and zlib.crc32(_source.read_bytes()) != getattr(_core, "SOURCE", None):
         MISSING = "Python: the extension was built from another core.c (pip install again)"
 """Why ticks run in Python; empty if the extension is there and fits."""
-
-Array = NDArray[np.float64]
 
 
 class Turn(ctypes.Structure):

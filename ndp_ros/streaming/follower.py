@@ -30,16 +30,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ndp_ros.control.arm import Array
 from ndp_ros.control.memory import fields
 from ndp_ros.streaming.config import TUNABLE, RuntimeConfig
 from ndp_ros.streaming.guard import BRAKE, FAULT, Guard, Verdict
 from ndp_ros.streaming.layout import PHASES
 from ndp_ros.streaming.motion import Hermite, Motion
 from ndp_ros.streaming.slots import Matrix, Response
-
-Array = NDArray[np.float64]
 
 STARTING, HOLDING, WAITING, FOLLOWING, BRAKING, FAULTY, STOPPED = range(len(PHASES))
 

@@ -19,14 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_ros.control.arm import ArmInfo, Command, JointState
+from ndp_ros.control.arm import ArmInfo, Array, Command, JointState
 from ndp_ros.control.limiter import ROWS, Limiter
 from ndp_ros.control.memory import fields
 from ndp_ros.errors import ConfigError
 from ndp_ros.streaming.config import POLICIES, RuntimeConfig
 from ndp_ros.streaming.layout import GUARD_NAMES
-
-Array = NDArray[np.float64]
 
 COUNT, CLAMP, BRAKE, FAULT = range(len(POLICIES))
 """Policies in order of severity; a check returns the most severe one of its violations."""

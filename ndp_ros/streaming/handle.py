@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_ros.control.arm import ArmConfig
+from ndp_ros.control.arm import ArmConfig, Array
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.dmp.response import response, response_size
 from ndp_ros.errors import RejectedError, StreamError
@@ -26,8 +26,6 @@ from ndp_ros.streaming.figures import Counts, Figures
 from ndp_ros.streaming.layout import RESPONSES, MailboxLayout, decode
 from ndp_ros.streaming.mailbox import Mailbox, ResponseHandle
 from ndp_ros.streaming.process import start
-
-Array = NDArray[np.float64]
 
 START_TIMEOUT = 30.0
 """Time for a streamer to reach its arm [s]."""

@@ -20,12 +20,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ndp_ros.control.arm import Array
 from ndp_ros.control.memory import fields
 from ndp_ros.streaming.slots import Matrix, Response
-
-Array = NDArray[np.float64]
 
 AHEAD = 16
 """Rows that are computed at once."""

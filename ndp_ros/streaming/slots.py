@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_ros.control.arm import Array
 from ndp_ros.control.memory import fields
-
-Array = NDArray[np.float64]
 
 _RETRIES = 200
 SAMPLES = 64
