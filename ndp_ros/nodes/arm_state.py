@@ -30,7 +30,6 @@ class ArmStatePublisher:
     """Publishers of ``joint_states``, ``ndp/setpoint`` and the poses of simulated objects."""
 
     def __init__(self, node: Node) -> None:
-        """Make the publishers of the arm."""
         self._node = node
         self._joints = self._publisher(JointState, JOINT_STATES)
         self._setpoint = self._publisher(JointTrajectory, SETPOINT)
@@ -60,14 +59,7 @@ class ArmStatePublisher:
     def publish(
         self, stream: StreamerHandle, names: Sequence[str], frame: str, measured_at: float
     ) -> None:
-        """Publish the state that was loaded last.
-
-        Args:
-            stream: The streamer.
-            names: Joints of the arm, in order.
-            frame: Frame of the arm's base.
-            measured_at: When the joints were measured, on the clock of stamps [s].
-        """
+        """Publish the state loaded last; ``measured_at`` is on the clock of stamps [s]."""
         state = stream.mailbox.state
         stamp = stamp_of(measured_at)
         joints = JointState(

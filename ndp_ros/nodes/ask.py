@@ -20,12 +20,7 @@ _PATIENCE = 10.0
 
 
 def follow(on: bool, namespace: str, integrator: str) -> None:
-    """Let the arm of a system follow its policy, or hold.
-
-    Args:
-        on: Whether it follows.
-        namespace: Namespace of the system, empty for none.
-        integrator: Name of its integrator node.
+    """Let the arm of a system follow its policy, or hold; an empty namespace is none.
 
     Raises:
         StreamError: If there is no such system, or it refuses.

@@ -71,7 +71,6 @@ class Assessment:
     """
 
     def __init__(self) -> None:
-        """Begin without any segment."""
         self.source = Source()
         self.rejected: Counter[str] = Counter()
         self.ignored = 0
@@ -85,13 +84,7 @@ class Assessment:
         """Reason for which the last motion ended."""
 
     def accept(self, segment: Parameters, now: float, following: bool) -> bool:
-        """Note an acceptable segment; return whether its publisher has just taken over.
-
-        Args:
-            segment: The segment.
-            now: CLOCK_MONOTONIC [s].
-            following: Whether the arm follows it.
-        """
+        """Note a segment at a time [s, CLOCK_MONOTONIC]; return whether its publisher is new."""
         new = self.source.accept(segment, now)
         if new:
             self._rejection = Rejection()
@@ -127,11 +120,7 @@ class Assessment:
     def finding(self, stream: StreamerHandle, lost: str, starved: str, following: bool) -> Finding:
         """Return the state of a running system and the cause of what is wrong with it.
 
-        Args:
-            stream: The streamer.
-            lost: Phrase on nodes that died or hang; empty for none.
-            starved: Phrase on nodes without processor time; empty for none.
-            following: Whether segments are wanted.
+        ``lost`` and ``starved`` are phrases on such nodes, empty for none.
         """
         if problem := stream.problem:
             return Finding(Status.STOPPED, ERROR, _join(problem, lost))

@@ -107,11 +107,6 @@ class ChunkNode(NdpNode):
     """Fitter of chunks: one JointTrajectory in and one message of DMP parameters out."""
 
     def __init__(self, **options: Any) -> None:
-        """Make the node.
-
-        Args:
-            options: Keyword arguments of ``rclpy.node.Node``.
-        """
         writable = "smoothing", "lead", "max_setpoint_age", "max_residual"
         super().__init__(NAME, ChunkConfig, writable=writable, **options)
         self._config = ChunkConfig()

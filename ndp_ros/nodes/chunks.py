@@ -56,7 +56,6 @@ class Plans:
     """
 
     def __init__(self) -> None:
-        """Begin without a chunk."""
         self._newest: dict[int, tuple[float, Chunk]] = {}
 
     def require_new(self, chunk: Chunk) -> None:
@@ -78,12 +77,8 @@ class Plans:
     def complete(self, chunk: Chunk, began: float, y: Array) -> Array:
         """Return way points (k, dof) of the whole arm at the times of a chunk.
 
-        Its joints follow it, others their own chunk; without one, or after its end, they stay.
-
-        Args:
-            chunk: The chunk.
-            began: Time at which it began, as for :meth:`add`.
-            y: Setpoint (dof,) [rad].
+        Its joints follow it, others their own chunk; without one, or after its end, they stay at
+        the setpoint y (dof,) [rad]. ``began`` is a time as for :meth:`add`.
         """
         points = np.repeat(y[None], len(chunk.points), axis=0)
         for joint, (start, other) in self._newest.items():
@@ -97,11 +92,7 @@ class Plans:
 
 
 def chunk_from_message(message: JointTrajectory, joint_names: Sequence[str]) -> Chunk:
-    """Return a message's content for an arm with these joints.
-
-    Args:
-        message: Way points of some or all joints, in any order of the joints.
-        joint_names: Joints of the arm, in order.
+    """Return the chunk in a message, whose joints are some or all of an arm's, in any order.
 
     Raises:
         RejectedError: With the reason and the values that would be accepted.
@@ -138,14 +129,9 @@ def chunk_from_message(message: JointTrajectory, joint_names: Sequence[str]) -> 
 
 
 def within(chunk: Chunk, age: float, horizon: float) -> Chunk:
-    """Return what is left of a chunk within reach.
+    """Return what is left of a chunk at an age [s] and within a horizon from then on [s].
 
     A way point at the horizon itself, on the line between its neighbours, stands for those beyond.
-
-    Args:
-        chunk: The chunk.
-        age: Time since it began [s].
-        horizon: Time ahead that is of interest [s].
 
     Raises:
         RejectedError: If it is over, or lies in the future.

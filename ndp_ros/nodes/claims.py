@@ -71,10 +71,7 @@ def claim(what: str, remedy: str = "end it first") -> Claim:
 
 
 def claim_node(node: str) -> Claim:
-    """Claim the name of a node in this ROS domain on this machine.
-
-    Args:
-        node: Fully qualified name, such as ``/integrator_node``.
+    """Claim a node's full name, such as ``/integrator_node``, in this ROS domain on this machine.
 
     Raises:
         ConfigError: If another process has it.

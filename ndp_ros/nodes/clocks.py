@@ -78,13 +78,10 @@ class SystemClock:
         return offset
 
     def age(self, stamp: float) -> float:
-        """Return the age of a stamp [s]; negative for one from the future.
+        """Return the age of a stamp of system time [s]; negative for one from the future.
 
         Right after a step, a stamp may be of the former clock. The smallest age by any recent clock
         that is not negative is the age.
-
-        Args:
-            stamp: System time [s].
         """
         offset, now = self.offset(), time.monotonic()
         age = now + offset - stamp
@@ -108,11 +105,7 @@ class SimulatedClock:
     """The clock of a simulation, which ``/clock`` carries: it may run slowly, or be paused."""
 
     def __init__(self, now: Callable[[], float]) -> None:
-        """Prepare.
-
-        Args:
-            now: Returns the simulated time [s].
-        """
+        """Take a function that returns the simulated time [s]."""
         self.now = now
 
     def age(self, stamp: float) -> float:
@@ -136,16 +129,11 @@ class StampLine:
     """A time line along the stamps of one topic that does not step with their clock."""
 
     def __init__(self) -> None:
-        """Start at the first stamp."""
         self._line = 0.0
         self._last: tuple[float, float] | None = None
 
     def __call__(self, stamp: float) -> float:
-        """Return the time of a message [s], from an arbitrary start.
-
-        Args:
-            stamp: Its stamp [s].
-        """
+        """Return the time of a message with a stamp [s], from an arbitrary start [s]."""
         arrival = time.monotonic()
         if self._last is not None:
             by_stamp, by_arrival = stamp - self._last[0], arrival - self._last[1]

@@ -82,11 +82,6 @@ class DescriptionNode(NdpNode):
     needed = False
 
     def __init__(self, **options: Any) -> None:
-        """Make the node.
-
-        Args:
-            options: Keyword arguments of ``rclpy.node.Node``.
-        """
         writable = "rate", "path_points"
         super().__init__(NAME, DescriptionConfig, writable=writable, **options)
         self._config = DescriptionConfig(arm="")

@@ -37,12 +37,8 @@ def to_message(
 ) -> DiagnosticArray:
     """Return the message that a node publishes on /diagnostics.
 
-    Args:
-        node: The node.
-        state: Its lifecycle state; the other nodes expect further reports of an active one.
-        health: Its health.
-        hardware_id: The arm that the report is about; empty for none.
-        needed: Whether the others report the node's silence.
+    The other nodes expect further reports of a node whose ``state`` is active, and report its
+    silence if it is ``needed``. ``hardware_id`` names the arm that the report is about.
     """
     values = {**health.values, "state": state, "pid": os.getpid(), "host": host()}
     values |= {} if needed else {"needed": False}

@@ -43,26 +43,14 @@ class EpisodeReport:
     def __init__(
         self, saved: Checkpoint, out: str, units: Mapping[str, str], options: Sequence[str] = ()
     ) -> None:
-        """Begin a report.
-
-        Args:
-            saved: The checkpoint that is run.
-            out: Folder for the files.
-            units: Units of the task's figures that have one.
-            options: Options of the task over those of the training.
-        """
+        """Begin a report; ``units`` are those of the task's figures that have one."""
         self._options = options
         self._saved, self._out, self._units = saved, Path(out), units
         self.episodes: list[dict[str, Any]] = []
         self.recordings: list[Recording] = []
 
     def add(self, episode: dict[str, Any], total: int) -> None:
-        """Add the figures of an episode and print them in one line.
-
-        Args:
-            episode: The task's own figures, and those of the loop.
-            total: Number of episodes that are to be run.
-        """
+        """Add the figures of an episode, one of ``total``, and print them in one line."""
         self.episodes.append(episode)
         own = [self._figure(name) for name in episode if name not in _OF_THE_LOOP]
         verdict = "success" if episode["success"] else "FAILURE"
@@ -122,10 +110,8 @@ class EpisodeReport:
     def record(self, check: Callable[[], None]) -> None:
         """Write recordings, pictures of the first episode, a film and a contact sheet of all.
 
-        A file that cannot be made is one line on standard error.
-
-        Args:
-            check: Called after each picture of the film; may raise to end the drawing.
+        A file that cannot be made is one line on standard error. ``check`` is called after each
+        picture of the film, and may raise to end the drawing.
         """
         out = self._out
         task = task_of(self._saved, self._options, render_mode="rgb_array")

@@ -52,7 +52,6 @@ class IntegratorClient:
     """
 
     def __init__(self, node: Node, name: str, wait: Wait) -> None:
-        """Make clients and subscriptions."""
         self._wait, self._clock = wait, clock_of_stamps(node)
         self._full_name = node.resolve_service_name(name)
         self.status: Status | None = None
@@ -72,11 +71,7 @@ class IntegratorClient:
         return self.status.state if self.status is not None else ""
 
     def call(self, service: str, request: Any) -> None:
-        """Call a service.
-
-        Args:
-            service: ``follow``, ``reset`` or ``clear_fault``.
-            request: Its request.
+        """Call a service: ``follow``, ``reset`` or ``clear_fault``.
 
         Raises:
             StreamError: If it does not answer, or refuses.

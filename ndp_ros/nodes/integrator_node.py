@@ -82,11 +82,6 @@ class IntegratorNode(NdpNode):
     """Owner of the streamer: passes segments to it and publishes its state."""
 
     def __init__(self, **options: Any) -> None:
-        """Make the node; the arm is taken when it is activated.
-
-        Args:
-            options: Keyword arguments of ``rclpy.node.Node``.
-        """
         super().__init__(NAME, IntegratorConfig, StreamSpec, writable=TUNABLE, **options)
         self._config = IntegratorConfig()
         self._spec = StreamSpec()

@@ -104,11 +104,7 @@ class NdpNode(LifecycleNode):
         raise NotImplementedError
 
     def on_change(self, changes: list[Parameter[Any]]) -> SetParametersResult:
-        """Accept or refuse a change of parameters that fit; accept it by default.
-
-        Args:
-            changes: Changes that take effect together or not at all.
-        """
+        """Accept or refuse changes that fit, together or not at all; accept them by default."""
         return SetParametersResult(successful=True)
 
     @property
@@ -130,12 +126,7 @@ class NdpNode(LifecycleNode):
         return self._partners.starved()
 
     def every(self, period: float, callback: Callable[[], None]) -> Timer:
-        """Make a timer on the monotonic clock, which steps of the system clock do not disturb.
-
-        Args:
-            period: Time between two calls [s].
-            callback: Called at each period.
-        """
+        """Make a timer with a period [s] on the monotonic clock, which never steps."""
         return self.create_timer(period, callback, clock=clocks.steady_clock())
 
     def now(self) -> float:
@@ -183,11 +174,7 @@ class NdpNode(LifecycleNode):
         return super().on_error(state)
 
     def start(self, called_off: Callable[[], bool] = lambda: False) -> bool:
-        """Configure and activate the node, and return whether both succeeded.
-
-        Args:
-            called_off: Asked before each of the two; when it says so, the node stays as it is.
-        """
+        """Configure and activate the node unless it is called off; return False if either fails."""
         for trigger in (self.trigger_configure, self.trigger_activate):
             if called_off():
                 break

@@ -51,15 +51,7 @@ def pose_of(placement: Array) -> Pose:
 def shape_markers(
     name: str, shapes: Iterable[Shape], placement: Array, stamp: Time, frame: str
 ) -> list[Marker]:
-    """Return a marker for each shape of an object.
-
-    Args:
-        name: Name of the object, the namespace of its markers.
-        shapes: Its shapes.
-        placement: Placement (4, 4) of the object in the frame.
-        stamp: Time of its pose.
-        frame: Frame of the arm's base.
-    """
+    """Return a marker for each shape of an object with a placement (4, 4) in a frame."""
     found = []
     for number, shape in enumerate(shapes):
         marker = _marker(name, number, _KINDS[shape.kind], shape.rgba, stamp, frame)

@@ -88,13 +88,9 @@ def parameters_to_message(parameters: Parameters) -> DmpParameters:
 def parameters_from_message(
     message: DmpParameters, joint_names: tuple[str, ...], age: float, max_age: float
 ) -> Parameters:
-    """Return a message's content for an arm with these joints.
+    """Return a message's content, of which none is trusted, for an arm with these joints.
 
-    Args:
-        message: The message; none of its content is trusted.
-        joint_names: Joints of the receiver's arm, in order.
-        age: Age of its stamp [s], negative for one from the future.
-        max_age: Largest accepted age of the observation [s].
+    ``age`` is that of its stamp [s], negative for one from the future.
 
     Raises:
         RejectedError: With the reason and the values that would be accepted.

@@ -122,11 +122,6 @@ class ObjectsNode(NdpNode):
     """Publisher of a pose for each object with each joint state."""
 
     def __init__(self, **options: Any) -> None:
-        """Make the node.
-
-        Args:
-            options: Keyword arguments of ``rclpy.node.Node``.
-        """
         super().__init__(NAME, ObjectsConfig, **options)
         self._surroundings = Surroundings()
         self._names: tuple[str, ...] = ()

@@ -75,12 +75,7 @@ class Observer:
     def __init__(
         self, fields: Sequence[ObservationField], joint_names: Sequence[str], base_frame: str
     ) -> None:
-        """Check that every field has a topic.
-
-        Args:
-            fields: Fields of the observation, in order.
-            joint_names: Joints of the arm, in order.
-            base_frame: Frame in which object poses must be given.
+        """Check that every field has a topic; object poses must be given in the frame of the base.
 
         Raises:
             ConfigError: If a field is unknown or does not fit the number of joints.
@@ -158,9 +153,7 @@ class Observer:
     def missing(self, age_of: Callable[[float], float], max_age: float) -> list[str]:
         """Return one phrase per topic that keeps Φ from running; empty if there is none.
 
-        Args:
-            age_of: Maps a stamp to its age [s], such as ``clocks.SystemClock.age``.
-            max_age: Oldest stamp that counts as fresh [s].
+        ``age_of`` maps a stamp to its age [s]; up to ``max_age`` [s] it counts as fresh.
         """
         phrases = []
         for topic in self.topics:

@@ -104,12 +104,7 @@ def names_of(*classes: type) -> set[str]:
 
 
 def read(node: Node, cls: type[Config], changes: Mapping[str, Any] | None = None) -> Config:
-    """Return the current parameter values as a configuration.
-
-    Args:
-        node: The node that has declared them.
-        cls: The configuration class.
-        changes: Values by name that are to replace the present ones.
+    """Return the present parameter values, some replaced by ``changes``, as a configuration.
 
     Raises:
         ConfigError: If values do not fit together.
@@ -148,12 +143,7 @@ def descriptor(p: Field, *, read_only: bool) -> ParameterDescriptor:
 
 
 def shared_names(arguments: Sequence[str], node: str) -> set[str]:
-    """Return the names that parameter files set for several nodes at once, but not for this one.
-
-    Args:
-        arguments: Command line with ``--ros-args`` and ``--params-file``.
-        node: Name of the node.
-    """
+    """Return the names that parameter files of a command line set for nodes beside this one."""
     shared: set[str] = set()
     own: set[str] = set()
     for option, value in itertools.pairwise(arguments):

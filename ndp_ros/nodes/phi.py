@@ -33,11 +33,7 @@ class Phi:
     """
 
     def __init__(self, name: str, arm: str) -> None:
-        """Load a checkpoint, check it and run it once.
-
-        Args:
-            name: Checkpoint folder, or the name of one that ships with the package.
-            arm: Arm that it must have been made for; empty for any.
+        """Load a checkpoint, made for an arm unless that is empty; check it and run it once.
 
         Raises:
             NdpError: If it is missing, damaged, no NDP or made for another arm.
@@ -67,11 +63,7 @@ class Phi:
         return g[0].astype(np.float64), w[0].astype(np.float64)
 
     def require_fit(self, running: Phi, absent: Sequence[str]) -> None:
-        """Check that this policy can take over from another one.
-
-        Args:
-            running: The other one.
-            absent: Topics that this one needs and nobody publishes.
+        """Check that this policy can take over from another; nobody publishes ``absent`` topics.
 
         Raises:
             CheckpointError: If it cannot; the message names every field that differs.

@@ -82,11 +82,6 @@ class PolicyNode(NdpNode):
     """Runner of Φ: one observation in and one message of DMP parameters out per segment."""
 
     def __init__(self, **options: Any) -> None:
-        """Make the node.
-
-        Args:
-            options: Keyword arguments of ``rclpy.node.Node``.
-        """
         writable = "checkpoint", "max_observation_age"
         super().__init__(NAME, PolicyNodeConfig, writable=writable, **options)
         self._phi: Phi | None = None

@@ -47,12 +47,7 @@ class StopSignals:
     """
 
     def __init__(self, process_ends: bool = True) -> None:
-        """Prepare.
-
-        Args:
-            process_ends: Whether only the exit of the process comes afterwards. The signals are
-                ignored from then on; otherwise their former handlers return.
-        """
+        """Prepare; afterwards signals are ignored if the process ends, else handled as before."""
         self.received = self.interrupts = False
         self._process_ends = process_ends
 
@@ -79,10 +74,7 @@ class StopSignals:
 
 @contextlib.contextmanager
 def ros(argv: Sequence[str] | None) -> Iterator[StopSignals]:
-    """Initialise ROS for one node and shut it down afterwards.
-
-    Args:
-        argv: Command line with ``--ros-args``; None for that of the process.
+    """Initialise ROS by the command line given, or that of the process; shut it down afterwards.
 
     Yields:
         The signals that ask the node to end.

@@ -77,12 +77,7 @@ class Bag:
         self.messages = 0
 
     def add(self, topic: str, kind: str, profile: QoSProfile) -> Any:
-        """Add a topic and return its connection.
-
-        Args:
-            topic: Full name.
-            kind: Type, such as ``std_msgs/msg/String``.
-            profile: Quality of service with which it is received.
+        """Add a topic of a type such as ``std_msgs/msg/String``; return its connection.
 
         Raises:
             ConfigError: If the definition of the type is not found.
@@ -127,11 +122,6 @@ class RecordNode(NdpNode):
     needed = False
 
     def __init__(self, **options: Any) -> None:
-        """Make the node.
-
-        Args:
-            options: Keyword arguments of ``rclpy.node.Node``.
-        """
         super().__init__(NAME, RecordConfig, **options)
         self._config = RecordConfig(bag="")
         self._bag: Bag | None = None

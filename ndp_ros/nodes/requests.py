@@ -25,22 +25,12 @@ class Requests:
     """Requests that wait for the streamer's answer."""
 
     def __init__(self, node: Node) -> None:
-        """Begin without any.
-
-        Args:
-            node: The node whose executor runs the services.
-        """
+        """Begin without any; the executor of the node runs the services."""
         self._node = node
         self._waiting: dict[int, tuple[Future[str], float]] = {}
 
     async def ask(self, stream: StreamerHandle, kind: str, seed: int = 0) -> str:
-        """Pass a request to the streamer; return why it was refused, empty if it was not.
-
-        Args:
-            stream: The streamer.
-            kind: See :meth:`RequestQueue.ask`.
-            seed: Start state for ``reset``, number of ticks for ``step``.
-        """
+        """Pass on a request, as :meth:`RequestQueue.ask`; return why it was refused, if it was."""
         if not stream.alive:
             return stream.exit_reason()
         try:

@@ -104,11 +104,6 @@ class RunPolicyNode(NdpNode):
     """Server of the action ``run_policy``, one goal at a time."""
 
     def __init__(self, **options: Any) -> None:
-        """Make the node.
-
-        Args:
-            options: Keyword arguments of ``rclpy.node.Node``.
-        """
         super().__init__(NAME, RunPolicyConfig, **options)
         self._config = RunPolicyConfig(checkpoint="")
         self._task: SimulatedTask | None = None

@@ -62,16 +62,7 @@ class Sampler:
         take: Callable[[Sample], None],
         profile: QoSProfile = qos.RECORD,
     ) -> None:
-        """Subscribe.
-
-        Args:
-            node: The node whose subscriptions these are.
-            joint_names: Joints of the arm, in order; messages with others are ignored.
-            objects: Objects whose poses belong to a sample.
-            signals: Further values of the simulation that do.
-            take: Called with each complete sample.
-            profile: Quality of service of the subscriptions.
-        """
+        """Subscribe; call ``take`` with each complete sample of these joints, in this order."""
         self._joint_names = tuple(joint_names)
         self._signals = tuple(signals)
         self._complete = 2 + len(objects) + len(signals)

@@ -17,12 +17,9 @@ from ndp_ros.config import param
 
 
 def set_realtime_priority(priority: int) -> str:
-    """Put every thread of this process under SCHED_FIFO where that is permitted.
+    """Put every thread of this process under SCHED_FIFO at a priority, 0 for none, if permitted.
 
     Processes that are started later do not inherit it.
-
-    Args:
-        priority: 1 to 98; 0 for none.
 
     Returns:
         The scheduling class that the kernel granted.
@@ -48,11 +45,7 @@ def _schedule(policy: int, priority: int) -> None:
 
 
 def priority_param(default: int) -> Any:
-    """Return the parameter ``node_priority`` of a node's configuration.
-
-    Args:
-        default: Its default.
-    """
+    """Return the parameter ``node_priority`` of a node's configuration."""
     return param(
         default,
         doc="SCHED_FIFO priority of this node where permitted; 0 asks for none.",

@@ -36,12 +36,6 @@ class SimulationClock:
     """
 
     def __init__(self, node: Node, requests: Requests) -> None:
-        """Prepare.
-
-        Args:
-            node: The integrator node.
-            requests: Its requests to the streamer.
-        """
         self._node, self._requests = node, requests
         self._stream: StreamerHandle | None = None
         self._publisher: Publisher[Clock] | None = None

@@ -35,11 +35,7 @@ class Source:
     _rival_at: float = -math.inf
 
     def check(self, segment: Parameters, now: float) -> None:
-        """Refuse a segment that is not the next one of the publisher that drives the arm.
-
-        Args:
-            segment: A segment that fits the arm.
-            now: CLOCK_MONOTONIC [s].
+        """Refuse a segment, now [s, CLOCK_MONOTONIC], that is not the driving publisher's next one.
 
         Raises:
             RejectedError: If another publisher drives the arm, or the number is not new.

@@ -19,12 +19,7 @@ __all__ = ["over_options", "task_of"]
 
 
 def task_of(saved: Checkpoint, options: Sequence[str] = (), **changes: Any) -> SimulatedTask:
-    """Return the task that a checkpoint was trained on.
-
-    Args:
-        saved: The checkpoint.
-        options: ``name=value`` each, over those of the training.
-        **changes: Further arguments of the task, such as ``render_mode``.
+    """Return a checkpoint's task, with ``name=value`` options over those of the training.
 
     Raises:
         NdpError: If there is no such task here, or it has no simulated arm.

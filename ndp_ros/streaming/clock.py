@@ -91,12 +91,9 @@ def quantile(counts: Sequence[int], share: float, worst: float = math.inf) -> fl
 
 
 def worst_of(counts: Sequence[int], before: float, after: float) -> float:
-    """Return the longest duration of an interval [s]: exact if it is the longest of all.
+    """Return the longest of an interval's binned durations [s]: exact if it is the longest of all.
 
-    Args:
-        counts: Binned durations of the interval.
-        before: Longest duration before the interval [s].
-        after: Longest duration up to its end [s].
+    ``before`` and ``after`` are the longest until the interval's begin and its end [s].
     """
     if after > before:
         return after

@@ -103,16 +103,7 @@ def make_core(
     constants: Mapping[str, float],
     signals: list[int],
 ) -> Core:
-    """Return a core on the memory of the loop's parts.
-
-    Args:
-        config: Parameters of the loop.
-        info: The arm.
-        parts: Each has ``memory``, its arrays and numbers by the names in ``core.c``.
-        memory: That of the streamer itself.
-        constants: Likewise.
-        signals: Signals caught so far.
-    """
+    """Return a core on the ``memory`` of the loop's parts, by the names in ``core.c``."""
     assert _core is not None
     shared, numbers = dict(memory), dict(constants)
     numbers |= {

@@ -194,11 +194,7 @@ class StreamSpec:
 
 
 def options_of(text: str, hardware: str = "") -> dict[str, Any]:
-    """Return the further arguments of a backend's factory.
-
-    Args:
-        text: A JSON mapping.
-        hardware: Name of the backend for the message; may be empty.
+    """Return the further arguments of a backend's factory, a mapping in JSON.
 
     Raises:
         ConfigError: If the text is no JSON mapping.

@@ -88,15 +88,7 @@ class Follower(ctypes.Structure):
         max_rows: int,
         max_basis: int,
     ) -> None:
-        """Prepare every array that the loop needs.
-
-        Args:
-            guard: Judge of segments and setpoints.
-            config: Parameters of the loop.
-            places: Where the response matrices of segments lie.
-            max_rows: Largest number of their rows.
-            max_basis: Largest N.
-        """
+        """Prepare every array that the loop needs; segments have their response in ``places``."""
         dof = guard.info.dof
         self.guard = guard
         self.setpoint = np.zeros((3, dof))
@@ -177,12 +169,7 @@ class Follower(ctypes.Structure):
         self.brake(reason)
 
     def trip(self, name: str, text: str = "") -> None:
-        """Latch a fault: brake, rest, and follow nothing until :meth:`clear`.
-
-        Args:
-            name: The violation.
-            text: Its explanation.
-        """
+        """Latch a fault, named and explained: brake, rest, follow nothing until :meth:`clear`."""
         if not self.fault:
             self.fault = self.reason = f"{name}: {text}" if text else name
         self._enabled = False
@@ -362,11 +349,7 @@ class Follower(ctypes.Structure):
         """Decelerate the setpoint as the arm has, which received no command during a pause.
 
         Otherwise the first command after the pause would ask an arm that has braked for its old
-        speed at once.
-
-        Args:
-            before: Velocity measured before the pause (dof,) [rad/s].
-            after: Velocity measured after it (dof,) [rad/s].
+        speed at once. Velocities (dof,) [rad/s] are those measured before and after it.
         """
         share = np.ones_like(before)
         np.divide(after, before, out=share, where=np.abs(before) > _MOVES)

@@ -245,13 +245,7 @@ class Guard(ctypes.Structure):
         return self.limiter.brake(current)
 
     def approach(self, current: Array, target: Array, share: float = 1.0) -> bool:
-        """Step towards rest at a position (dof,); return whether it is reached.
-
-        Args:
-            current: Setpoint (3, dof); overwritten by the next one.
-            target: Position (dof,) [rad].
-            share: Share of the velocity limits that is used.
-        """
+        """Step towards rest at a position (dof,), at a share of top speed; return whether there."""
         return self.limiter.approach(current, target, share)
 
     # -- whole segments ----------------------------------------------------------------------
@@ -361,13 +355,9 @@ class Guard(ctypes.Structure):
         return policy
 
     def measured(self, y: Array, state: JointState, age: float, finite: bool = True) -> int:
-        """Check a measurement against the setpoint of its tick.
+        """Check a confirmed measurement of an age [s] against the setpoint y (dof,) of its tick.
 
-        Args:
-            y: Setpoint position (dof,) [rad].
-            state: The last confirmed measurement.
-            age: Its age [s]; 0 for a simulated arm.
-            finite: Whether the readings since then were finite at least.
+        ``finite`` says whether the readings since then were finite at least.
 
         Returns:
             The most severe policy.

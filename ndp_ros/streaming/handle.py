@@ -182,11 +182,7 @@ class StreamerHandle:
         requests.wait(requests.ask(kind, seed, timeout), timeout)
 
     def prepare(self, config: DmpConfig, duration: float) -> None:
-        """Write the response matrix of the segments to come, unless the streamer has it.
-
-        Args:
-            config: Their dynamical system.
-            duration: tau [s].
+        """Write the response of the segments to come, of a duration tau [s], unless it is there.
 
         Raises:
             RejectedError: If the segment is too long or too short for the loop, has too many
@@ -307,13 +303,7 @@ class StreamerHandle:
 def response_times(
     config: DmpConfig, duration: float, runtime: RuntimeConfig, max_basis: int
 ) -> Array:
-    """Return the normalised times of the loop's ticks, from a segment's start past its horizon.
-
-    Args:
-        config: The segment's dynamical system.
-        duration: tau [s], positive.
-        runtime: Parameters of the loop.
-        max_basis: Most basis functions that fit the loop's memory.
+    """Return the normalised times of the loop's ticks for a duration tau [s], past its horizon.
 
     Raises:
         RejectedError: If the loop cannot follow such a segment, or if computing its response

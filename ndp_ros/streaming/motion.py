@@ -50,15 +50,7 @@ class Motion(ctypes.Structure):
         upper: Array,
         max_basis: int,
     ) -> None:
-        """Prepare every array that the loop needs.
-
-        Args:
-            places: Where responses lie.
-            n_arm: Number of joints without the gripper.
-            lower: Lower end of every joint's range (dof,); that of the gripper saturates it.
-            upper: Likewise.
-            max_basis: Largest N.
-        """
+        """Prepare every array that the loop needs; the range (dof,) of the gripper saturates it."""
         dof = len(lower)
         self._places = places
         self.columns = np.zeros((3 + max_basis, dof))

@@ -200,13 +200,10 @@ class Matrix:
         self._data: Array | None = np.frombuffer(memory, np.float64, size, offset + 128)
 
     def write(self, generation: int, B: Array, duration: float, horizon: int) -> None:
-        """Replace the matrix.
+        """Replace the matrix by a response B (3, rows, 3 + N) of a duration tau [s].
 
-        Args:
-            generation: Distinguishes it from its predecessors.
-            B: Response (3, rows, 3 + N).
-            duration: tau [s].
-            horizon: Number of rows that lie within the duration.
+        The first ``horizon`` rows lie within the duration; the generation tells it from its
+        predecessors.
         """
         assert self._data is not None
         rows = B.transpose(1, 0, 2)
