@@ -29,9 +29,7 @@ _SKY, _FLOOR = "ndp_ros/sky", "ndp_ros/floor"
 def surround(spec: mujoco.MjSpec, goal: str = "") -> None:
     """Add surroundings that touch nothing to the model of an arm.
 
-    Args:
-        spec: The model.
-        goal: Name of a mocap body that shows a pose of the hand; empty for none.
+    ``goal`` names a mocap body that shows a pose of the hand; empty for none.
     """
     spec.option.timestep = 0.002
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST

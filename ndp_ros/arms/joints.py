@@ -48,12 +48,7 @@ class ArmJoints:
     """
 
     def __init__(self, model: mujoco.MjModel, config: ArmConfig) -> None:
-        """Find the arm.
-
-        Args:
-            model: A model with the arm's joints and actuators (``control.arm_model.fit``).
-            config: The arm.
-        """
+        """Find the arm in a model with its joints and actuators (``control.arm_model.fit``)."""
         n, known = config.n_arm, [model.joint(j).name for j in range(model.njnt)]
         names, fingers = config.joint_names[:n], finger_joints(config, known)
         self.n_fingers = len(fingers)

@@ -88,11 +88,7 @@ class KinematicTree:
     """
 
     def __init__(self, model: mujoco.MjModel, config: ArmConfig) -> None:
-        """Read the links.
-
-        Args:
-            model: Compiled model that holds the arm, and perhaps a scene around it.
-            config: The arm.
+        """Read the links from a model that holds the arm, and perhaps a scene around it.
 
         Raises:
             ArmError: If a body has several joints.
@@ -154,11 +150,7 @@ class KinematicTree:
         )
 
     def placements(self, position: Array) -> list[Array]:
-        """Return the placement (4, 4) of every link in its parent's frame.
-
-        Args:
-            position: Joints (dof,) [rad], the gripper last if there is one.
-        """
+        """Return the placement (4, 4) of each link in its parent's frame at joints (dof,)."""
         values = [*map(float, position), 0.0]
         return [link.placement(values[link.place]) for link in self.links]
 
@@ -175,10 +167,7 @@ class KinematicTree:
 def shapes_of(model: mujoco.MjModel, body: int, shift: Array | None = None) -> tuple[Shape, ...]:
     """Return the shapes of a body as primitives; meshes become their bounding boxes.
 
-    Args:
-        model: Compiled model.
-        body: Number of the body.
-        shift: Point (3,) of the body from which placements count [m]; its origin unless given.
+    Placements count from a point (3,) of the body [m]; from its origin unless given.
     """
     found: list[Shape] = []
     first = int(model.body_geomadr[body])

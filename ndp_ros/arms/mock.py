@@ -18,11 +18,7 @@ class MockArm:
     """An arm that tracks position commands ideally: ``read`` returns the last ``write``."""
 
     def __init__(self, config: ArmConfig, start: Sequence[float] | None = None) -> None:
-        """Start at a position.
-
-        Args:
-            config: The arm that this one replaces.
-            start: Positions (dof,) [rad]; the arm's home unless given.
+        """Start at a position (dof,) [rad], the arm's home unless given.
 
         Raises:
             ArmError: If the start has another length or lies outside the limits.

@@ -59,13 +59,9 @@ class MujocoArm:
         timestep: float = LONGEST_TIMESTEP,
         meshes: bool = False,
     ) -> None:
-        """Load the scene and reset it with seed 0.
+        """Load a scene, or the one of a name in ``SCENES``, and reset it with seed 0.
 
-        Args:
-            config: The arm, which must be the one in the scene.
-            scene: A name of :data:`~ndp_ros.arms.scenes.SCENES`, or a scene.
-            timestep: Physics step [s]; every ``step`` must be a multiple of it.
-            meshes: Show meshes where they are installed; only pictures need them.
+        Every ``step`` must be a multiple of the timestep [s]; only pictures need meshes.
 
         Raises:
             ArmError: If there is no such scene, or another arm is in it.

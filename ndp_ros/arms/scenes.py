@@ -132,11 +132,8 @@ def scene_of(scene: str | Scene) -> Scene:
 def load_scene(scene: Scene, config: ArmConfig, meshes: bool = False) -> mujoco.MjModel:
     """Compile a scene; the result is shared, copy it before a change.
 
-    Args:
-        scene: The scene.
-        config: The arm in it.
-        meshes: Show dm_control's Jaco meshes where that package is installed. They have no mass
-            and no contacts.
+    ``meshes`` shows dm_control's Jaco meshes where that package is installed. They have no mass and
+    no contacts.
 
     Raises:
         ArmError: If MuJoCo refuses the file, or it does not hold the arm.

@@ -17,13 +17,8 @@ def urdf_of(tree: KinematicTree, config: ArmConfig, root: str = "base", prefix: 
     """Return the URDF of an arm.
 
     Limits are those of the arm's description. Several fingers follow one joint, that of the
-    gripper's setpoint, so that the joint states of this package move them.
-
-    Args:
-        tree: The links.
-        config: The arm.
-        root: Name of the root link, the frame in which poses are given.
-        prefix: Begins the name of every link and joint.
+    gripper's setpoint, so that the joint states of this package move them. The root link is the
+    frame in which poses are given; the prefix begins the name of every link and joint.
     """
     names = link_names(tree, root, prefix)
     robot = ET.Element("robot", name=f"{prefix}{config.name}")

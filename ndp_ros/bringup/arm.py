@@ -240,15 +240,7 @@ def _nodes(
     integrator: dict[str, Any],
     environment: dict[str, str],
 ) -> list[ProcessSpec]:
-    """Return the nodes of a system that drives an arm.
-
-    Args:
-        config: The arguments.
-        name: Name or folder of the checkpoint.
-        saved: The checkpoint.
-        integrator: Parameters of the integrator node.
-        environment: Variables of the integrator node's process.
-    """
+    """Return the nodes of a system that drives an arm."""
     arm = integrator["arm"]
     broadcast = config.backend == "ros2_control"
     remappings = (("joint_states", _OWN_STATES),) if broadcast else ()
@@ -289,12 +281,8 @@ def kortex_settings(
 ) -> tuple[KortexConfig, dict[str, str]]:
     """Return the settings of the integrator's Kortex arm, and the variables of its process.
 
-    User name and password travel as variables: no command line or parameter holds them.
-
-    Args:
-        config: The arguments.
-        grip: Grip of the object that the task holds [rad]; None without one.
-        feedback_timeout: Age at which the guard counts feedback as lost [s].
+    User name and password travel as variables: no command line or parameter holds them. The grip
+    [rad] is that of the object that the task holds; the guard counts older feedback [s] as lost.
     """
     who, given = credentials(config), config.kortex
     settings = replace(

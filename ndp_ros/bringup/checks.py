@@ -48,11 +48,7 @@ def require_checkpoint(name: str) -> Checkpoint:
 
 
 def find_arm(given: str, saved: Checkpoint) -> str:
-    """Return the name or file of the arm of a checkpoint.
-
-    Args:
-        given: Name or file of an arm; empty for that of the checkpoint.
-        saved: The checkpoint.
+    """Return the name or file of an arm, that of the checkpoint unless given.
 
     Raises:
         ConfigError: If there is no such arm.
@@ -67,10 +63,7 @@ def find_arm(given: str, saved: Checkpoint) -> str:
 
 
 def require_modules(*more: tuple[str, str]) -> None:
-    """Check that every Python module that the processes import is installed.
-
-    Args:
-        more: Further modules, each with a remedy.
+    """Check that all modules that the processes import, and more with a remedy, are installed.
 
     Raises:
         ConfigError: If one is missing; the message names the remedy.
@@ -93,9 +86,6 @@ def require_modules(*more: tuple[str, str]) -> None:
 def require_free_domain(namespace: str = "") -> None:
     """Check that no other system of this package runs in a namespace of this ROS domain.
 
-    Args:
-        namespace: Namespace of the system that is to start.
-
     Raises:
         ConfigError: If one does, or if ``ROS_DOMAIN_ID`` is not valid.
     """
@@ -106,9 +96,6 @@ def require_free_domain(namespace: str = "") -> None:
 @contextlib.contextmanager
 def listening(namespace: str = "") -> Iterator[Callable[[], None]]:
     """Listen for other systems in this ROS domain while the caller checks other things.
-
-    Args:
-        namespace: Namespace of the system that is to start.
 
     Yields:
         A function that waits for the outcome, and raises ConfigError if the domain is in use.

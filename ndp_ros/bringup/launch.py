@@ -35,14 +35,10 @@ _RESPAWN_DELAY = 1.0
 
 
 def description(kind: str) -> LaunchDescription:
-    """Return the description of a launch file.
+    """Return the description of a launch file, of kind ``plan.SIM`` or ``plan.HARDWARE``.
 
-    The processes are found by the interpreter that runs the nodes (``plan``); an error there ends
-    the launch before anything runs.
-
-    Args:
-        kind: ``plan.SIM`` or ``plan.HARDWARE``; the fields of its configuration become launch
-            arguments.
+    The fields of its configuration become launch arguments. The processes are found by the
+    interpreter that runs the nodes (``plan``); an error there ends the launch before anything runs.
     """
     known = leaves(config_of(kind))
     arguments = [
@@ -99,12 +95,8 @@ def _node(spec: ProcessSpec) -> Node:
 def _end_of(spec: ProcessSpec, nodes: Sequence[Node], own: bool) -> Callable[..., list[Any]]:
     """Return the handler for the exit of a process that the system cannot do without.
 
-    One that is started again ends the system only by refusing its parameters.
-
-    Args:
-        spec: The process.
-        nodes: All processes of the system.
-        own: Whether the launch consists of this system; one that includes it goes on without it.
+    One that is started again ends the system only by refusing its parameters. A launch that is not
+    its ``own``, because it includes this system, goes on without it.
     """
 
     def ended(event: ProcessExited, context: LaunchContext) -> list[Any]:

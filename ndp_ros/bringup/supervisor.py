@@ -46,15 +46,11 @@ class Supervisor:
         say: Callable[[str], None] = print_line,
         admit: Callable[[], None] | None = None,
     ) -> None:
-        """Prepare.
+        """Prepare processes, which are started in this order.
 
-        Args:
-            specs: The processes, in the order in which they are started.
-            quiet: Send the processes' standard output to standard error.
-            verbose: Let the nodes log more than warnings.
-            say: Prints a line for the user.
-            admit: Raises if the system must not run. The nodes import their modules meanwhile,
-                and none joins the ROS domain before it has returned.
+        ``quiet`` sends their standard output to standard error; ``verbose`` lets the nodes log more
+        than warnings. ``admit`` raises if the system must not run: the nodes import their modules
+        meanwhile, and none joins the ROS domain before it has returned.
         """
         self._say, self._admit = say, admit
         self._specs = list(specs)

@@ -128,12 +128,7 @@ class SimConfig:
 
 
 def simulation(config: SimConfig, saved: Checkpoint) -> list[ProcessSpec]:
-    """Return the processes of the simulated system.
-
-    Args:
-        config: The options.
-        saved: The checkpoint that ``config`` names.
-    """
+    """Return the processes of the simulated system."""
     from ndp_ros.control.arm import arm_reference
     from ndp_ros.nodes.task import over_options, task_of
 
@@ -184,13 +179,7 @@ def simulation(config: SimConfig, saved: Checkpoint) -> list[ProcessSpec]:
 
 
 def shown(config: SimConfig, arm: str, scene: Mapping[str, Any]) -> list[ProcessSpec]:
-    """Return the processes that show the system to its users.
-
-    Args:
-        config: The options.
-        arm: Name or file of the arm.
-        scene: Parameters that name the scene around it.
-    """
+    """Return the processes that show an arm, and the scene that parameters name, to users."""
     from ndp_ros.control.arm import ArmConfig
 
     space = config.namespace.strip("/")
@@ -228,12 +217,7 @@ def completed(config: SimConfig, specs: Sequence[ProcessSpec]) -> list[ProcessSp
 
 
 def driver(config: SimConfig, policy: Mapping[str, Any]) -> ProcessSpec:
-    """Return the process whose segments drive the arm.
-
-    Args:
-        config: The options.
-        policy: Parameters of the policy node.
-    """
+    """Return the process whose segments drive the arm."""
     if config.policy == "chunks":
         return ProcessSpec(CHUNKS, {}, respawn=True)
     return ProcessSpec(POLICY, policy, respawn=True)

@@ -40,11 +40,7 @@ class OneLineParser(argparse.ArgumentParser):
         self._common: Collection[str] = ()
 
     def abridge(self, common: Collection[str]) -> None:
-        """Let ``--help`` show positional arguments and common options only.
-
-        Args:
-            common: Names of the options, such as ``"seed"`` for ``--seed``.
-        """
+        """Let ``--help`` show positional arguments and common options, such as ``seed``, only."""
         self._common = {*common, "help", "help_all"}
         names = [str(a.metavar or a.dest) for a in self._actions if not a.option_strings]
         names += [f"{a.option_strings[0]} {a.metavar}" for a in self._actions if _must_be_given(a)]

@@ -113,13 +113,7 @@ class _Track:
 
 
 def measure(policy: str, joining: str, episodes: int, seed: int) -> dict[str, Any]:
-    """Return the figures of a policy whose way points are joined in one way.
-
-    Args:
-        policy: Checkpoint folder, or the name of one that ships.
-        joining: A name of ``JOININGS``.
-        episodes: Number of episodes.
-        seed: First start state.
+    """Return the figures of a checkpoint whose way points are joined in one of ``JOININGS``.
 
     Raises:
         NdpError: If there is no such checkpoint, or its task is not one on an arm.

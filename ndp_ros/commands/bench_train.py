@@ -144,13 +144,7 @@ def _missing(contestant: str) -> str:
 
 
 def stable_baselines(args: argparse.Namespace, k: int, processes: bool) -> dict[str, float]:
-    """Measure Stable-Baselines3's PPO.
-
-    Args:
-        args: Arguments of the benchmark.
-        k: Control steps per action; several form one long action vector.
-        processes: Whether each environment runs in a process of its own.
-    """
+    """Measure Stable-Baselines3's PPO; k control steps form one long action vector."""
     import torch
     from stable_baselines3 import PPO
     from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize

@@ -93,15 +93,7 @@ def _require_outside_runs(folder: Path) -> None:
 def card(
     folder: Path, saved: checkpoint.Checkpoint, which: str, about: str, report: dict[str, Any]
 ) -> str:
-    """Return the card of a checkpoint, in Markdown.
-
-    Args:
-        folder: Folder of the checkpoint.
-        saved: The checkpoint.
-        which: ``best`` or ``last`` of its run.
-        about: First sentence; empty for a general one.
-        report: Figures of its evaluation.
-    """
+    """Return the card of a checkpoint, ``best`` or ``last`` of its run, in Markdown."""
     spec, origin = saved.spec, saved.provenance
     config = origin.get("config", {})
     options = " ".join(config.get("task_options", ()))

@@ -184,12 +184,10 @@ class Limiter:
         return False
 
     def approach(self, current: Array, target: Array, share: float = 1.0) -> bool:
-        """Step towards rest at a position, inside the limits; return True once there.
+        """Step towards rest at a position (dof,) [rad], inside the limits; return True once there.
 
-        Args:
-            current: Setpoint (3, dof); overwritten by the next one.
-            target: Position (dof,) [rad].
-            share: Used share of the velocity limits.
+        The setpoint (3, dof) is overwritten by the next one; of the velocity limits a share is
+        used.
         """
         gap = target - current[0] - 0.5 * self.period * current[1]
         if np.abs(gap).max() < 1e-3 and np.abs(current[1]).max() < 1e-2:

@@ -79,10 +79,7 @@ class Confirmer(ctypes.Structure):
     def __init__(self, info: ArmInfo, velocities: bool = True) -> None:
         """Prepare every array that a loop needs.
 
-        Args:
-            info: The arm's limits and continuous joints.
-            velocities: Whether readings hold measured velocities; without them only positions
-                and efforts are judged.
+        Without measured velocities, only positions and efforts are judged.
         """
         dof, n = info.dof, info.n_arm
         self._now = np.zeros((3, dof))

@@ -45,14 +45,9 @@ class Omega(Protocol):
     def __call__(
         self, y: Array, yd: Array, ydd: Array, measured: JointState, command: Command
     ) -> None:
-        """Fill ``command`` so that the arm follows the setpoint.
+        """Fill ``command`` so that the arm follows the setpoint (dof,) [rad], [rad/s], [rad/s^2].
 
-        Args:
-            y: Desired positions (dof,) [rad].
-            yd: Desired velocities (dof,) [rad/s].
-            ydd: Desired accelerations (dof,) [rad/s^2].
-            measured: The newest measurement.
-            command: Overwritten; its ``mode`` must be that of this Ω.
+        The command's ``mode`` must be that of this Ω.
         """
         ...
 
@@ -96,14 +91,10 @@ class InverseDynamics:
         max_torque: Array | None = None,
         arms: int | None = None,
     ) -> None:
-        """Prepare the law.
+        """Prepare the law for the first ``model.n`` joints, critically damped at wn [rad/s].
 
-        Args:
-            model: Dynamics of the first ``model.n`` joints.
-            natural_frequency: wn [rad/s]; damping is critical.
-            max_torque: Torque limits (n,) or longer [N m]; none unless given.
-            arms: Number of arms of this model that :meth:`torque` serves at once, one a row;
-                one arm, and no rows, unless given.
+        Torque limits are (n,) or longer [N m]; none unless given. :meth:`torque` serves so many
+        arms of this model at once, one a row; one arm, and no rows, unless given.
 
         Raises:
             ConfigError: If the frequency is not positive or limits are missing.
@@ -166,14 +157,8 @@ class InverseDynamics:
     def torque(self, y: Array, yd: Array, ydd: Array, q: Array, v: Array) -> Array:
         """Return the torques (n,) or (arms, n) of the model's joints [N m].
 
-        The result is overwritten by the next call.
-
-        Args:
-            y: Desired positions, of the result's shape like all arguments [rad].
-            yd: Desired velocities [rad/s].
-            ydd: Desired accelerations [rad/s^2].
-            q: Measured positions [rad].
-            v: Measured velocities [rad/s].
+        The result is overwritten by the next call. Desired y, yd, ydd and measured q, v are of its
+        shape.
         """
         a, e, clipped = self._a, self._demand, self._clipped
         np.subtract(y, q, out=a)

@@ -88,14 +88,7 @@ class Thresholds:
         following_error: float,
         overspeed: float,
     ) -> None:
-        """Set the limits.
-
-        Args:
-            limits: Lower and upper limits (n,) of the joints [rad], infinite without one.
-            large: Whether each actuator is a large one (n,).
-            following_error: Distance between command and joint [rad].
-            overspeed: Factor on the speeds of the user guide.
-        """
+        """Set limits of joints (n,) and the following error [rad], and scale the guide's speeds."""
         self._lower, self._upper = limits
         self._following_error = following_error
         self._too_fast = (overspeed * np.where(large, *_TOO_FAST)).tolist()

@@ -24,14 +24,7 @@ class Gripper:
     def __init__(
         self, model: mujoco.MjModel, data: mujoco.MjData, n: int, max_velocity: float | None
     ) -> None:
-        """Find the fingers in a model.
-
-        Args:
-            model: The arm's model.
-            data: Its state.
-            n: Number of actuators of the arm, which come first.
-            max_velocity: Top speed of the fingers [rad/s]; None for an arm without fingers.
-        """
+        """Find the fingers behind n actuators of an arm; without a top speed it has none."""
         self._model, self._data, self._n = model, data, n
         self._top = max_velocity or 0.0
         self._speed = self._top

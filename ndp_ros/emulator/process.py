@@ -152,10 +152,8 @@ class EmulatorProcess:
 def serve(config: EmulatorConfig, watch: int | None = None, announce: Any = None) -> None:
     """Run an emulator in this process until SIGINT or SIGTERM.
 
-    Args:
-        config: Its parameters.
-        watch: As in :meth:`~ndp_ros.emulator.server.Emulator.run`.
-        announce: Called with the emulator once its ports are open.
+    ``watch`` is as in :meth:`~ndp_ros.emulator.server.Emulator.run`; ``announce`` is called with
+    the emulator once its ports are open.
 
     Raises:
         ArmError: If a port is in use.

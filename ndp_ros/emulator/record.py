@@ -66,12 +66,8 @@ class CommandRecord:
     ) -> None:
         """Record one command that was taken.
 
-        Args:
-            time: Emulator's clock [s].
-            frame: Number of the cycle.
-            position: Commanded positions (n,) [deg].
-            velocity: Commanded velocities (n,) [deg/s].
-            torque: Commanded torques (n,) [N m], None unless in torque mode.
+        Its time is in [s]; positions [deg], velocities [deg/s] and torques [N m] are (n,), and torques
+        None unless in torque mode.
         """
         self.frames += 1
         if torque is None:

@@ -64,13 +64,7 @@ class Reference:
     """
 
     def __init__(self, position: Array, max_velocity: Sequence[float], brake: Array) -> None:
-        """Start at rest.
-
-        Args:
-            position: Positions of the joints (n,) [rad].
-            max_velocity: Top speed of each joint (n,) [rad/s].
-            brake: Deceleration to rest (n,) [rad/s^2].
-        """
+        """Start at rest, with top speeds (n,) [rad/s] and decelerations to rest (n,) [rad/s^2]."""
         self.position = position.copy()
         self.rate = np.zeros(len(position))
         self.acceleration = np.zeros(len(position))
@@ -118,14 +112,10 @@ class Reference:
         measured: tuple[Array, Array],
         dt: float,
     ) -> None:
-        """Filter the commanded positions, or integrate the commanded velocities.
+        """Filter the commanded positions, or integrate the commanded velocities, over a step [s].
 
-        Args:
-            command: The newest command.
-            target: Its positions, in the turn of each joint (n,) [rad].
-            modes: Control mode of each joint (n,).
-            measured: Positions [rad] and velocities [rad/s] (n,).
-            dt: Time step [s].
+        The target (n,) [rad] is the command's positions in the turn of each joint; measured are
+        positions [rad] and velocities [rad/s] (n,).
         """
         w = _FREQUENCY
         q, v = measured[0].tolist(), measured[1].tolist()

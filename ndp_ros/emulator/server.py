@@ -94,11 +94,9 @@ class Emulator:
     # The loop.
 
     def run(self, watch: int | None = None) -> None:
-        """Serve until :meth:`stop`.
+        """Serve until :meth:`stop`, or the end of file of a descriptor to watch.
 
-        Args:
-            watch: A file descriptor whose end of file ends the loop: the pipe of a parent process,
-                which closes however the parent dies.
+        That is the pipe of a parent process, which closes however the parent dies.
         """
         if watch is not None:
             self._readers[watch] = self.stop

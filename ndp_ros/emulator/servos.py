@@ -43,13 +43,7 @@ class Servos:
     def __init__(
         self, model: mujoco.MjModel, data: mujoco.MjData, large: NDArray[np.bool_]
     ) -> None:
-        """Configure the first n actuators of a model.
-
-        Args:
-            model: The arm's model.
-            data: Its state.
-            large: Whether each actuator is a large one (n,).
-        """
+        """Configure the first n actuators of a model, of which some are large (n,)."""
         self._model, self._data, self._n = model, data, len(large)
         self._damping = model.dof_damping[: self._n].copy()
         self._limit = np.where(large, *_STRENGTH)
@@ -68,10 +62,7 @@ class Servos:
     ) -> None:
         """Set the torques of one step, between the two halves of MuJoCo's step.
 
-        Args:
-            reference: Reference of the position servos.
-            command: Newest command in low-level servoing; None otherwise.
-            modes: Control mode of each actuator (n,).
+        There is a command in low-level servoing only.
         """
         n, data = self._n, self._data
         q, v = data.qpos[:n], data.qvel[:n]

@@ -48,13 +48,7 @@ class Peer:
         name: str,
         hang_up: Callable[[], None] = lambda: None,
     ) -> None:
-        """Describe a connection.
-
-        Args:
-            send: Sends one frame.
-            name: Transport and address.
-            hang_up: Closes the connection, where there is one.
-        """
+        """Describe a connection by its transport and address; ``send`` sends one frame."""
         self.send, self.name, self.hang_up = send, name, hang_up
         self.session = 0
         """Identifier of the session; 0 before CreateSession and after it ended."""

@@ -143,7 +143,10 @@ def descriptor(p: Field, *, read_only: bool) -> ParameterDescriptor:
 
 
 def shared_names(arguments: Sequence[str], node: str) -> set[str]:
-    """Return the names that parameter files of a command line set for nodes beside this one."""
+    """Return the names that parameter files set for several nodes at once, but not for this one.
+
+    The arguments are a command line with ``--ros-args`` and ``--params-file``.
+    """
     shared: set[str] = set()
     own: set[str] = set()
     for option, value in itertools.pairwise(arguments):

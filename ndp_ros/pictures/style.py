@@ -114,12 +114,9 @@ class Look:
 
 @contextlib.contextmanager
 def picture(path: Path, width: float, height: float) -> Iterator[Figure]:
-    """Open a figure in the style; the file is written when the block ends without an error.
+    """Open a figure [in] in the style; it is written when the block ends without an error.
 
-    Args:
-        path: The file; its ending, one of :data:`PICTURES`, determines the format.
-        width: Width [in]; 6.4 fills a page.
-        height: Height [in].
+    The ending of the path, one of :data:`PICTURES`, determines the format; 6.4 in fill a page.
 
     Raises:
         ConfigError: If the file cannot be written.
@@ -147,9 +144,6 @@ def looks(labels: Sequence[str]) -> dict[str, Look]:
 
     A label that begins with a method, such as ``throw ndp`` or ``NDP, k = 5``, takes its colour.
     Where all labels belong to one method, as in an ablation, they take the palette in order.
-
-    Args:
-        labels: Labels of the curves of one picture, or of all panels of one.
     """
     methods = {label: method_in(label) for label in labels}
     known = {method for method in methods.values() if method}

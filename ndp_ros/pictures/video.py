@@ -37,12 +37,10 @@ _THUMB = 400
 
 
 def write_video(path: Path, pictures: Iterable[Picture], rate: float = RATE) -> None:
-    """Write pictures (height, width, 3) of one size as a film.
+    """Write pictures (height, width, 3) of one size as a film, at a rate [1/s].
 
-    Args:
-        path: The file; its ending, one of :data:`VIDEOS`, determines the format.
-        pictures: The pictures; the first is drawn before anything is written.
-        rate: Pictures a second.
+    The ending of the path, one of :data:`VIDEOS`, determines the format. The first picture is drawn
+    before anything is written.
 
     Raises:
         TaskError: If the file cannot be written. No part of it is left.

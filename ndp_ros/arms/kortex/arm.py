@@ -78,12 +78,8 @@ class KortexArm:
     ) -> None:
         """Prepare; nothing is sent before :meth:`connect`.
 
-        Args:
-            config: The arm and its limits.
-            settings: Its address, time-outs and gripper settings.
-            rate: Ticks of the loop per second [Hz].
-            credentials: User name and password; unless given, those of the settings' file, of
-                the environment or of the factory.
+        ``rate`` is that of the loop [Hz]. Credentials that are not given are those of the settings'
+        file, of the environment or of the factory.
 
         Raises:
             ConfigError: If the settings do not fit the arm.

@@ -94,12 +94,7 @@ class StreamChannel:
     """
 
     def __init__(self, host: str, port: int, timeout: float = 3.0) -> None:
-        """Connect.
-
-        Args:
-            host: Address of the arm.
-            port: TCP port, 10000 on a real arm.
-            timeout: Time for connecting and for each answer [s].
+        """Connect; the timeout [s] is for connecting and for each answer.
 
         Raises:
             Unreachable: If nothing accepts the connection.
@@ -134,13 +129,10 @@ class StreamChannel:
     def call(
         self, method: str, request: Any = None, device: int = 0, timeout: float | None = None
     ) -> Any:
-        """Call a procedure and return its answer.
+        """Call a procedure of ``METHODS`` and return its answer.
 
-        Args:
-            method: Name in ``METHODS``, such as ``"Base.GetArmState"``.
-            request: Its message; an empty one unless given.
-            device: Device that answers, 0 for the base.
-            timeout: Time for the answer [s]; that of the channel unless given.
+        The request is empty unless given. Device 0 is the base; the timeout [s] is the channel's
+        unless given.
 
         Raises:
             KortexError: If the arm refuses; the class names the cause.

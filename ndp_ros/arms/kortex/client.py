@@ -126,14 +126,9 @@ class KortexClient:
     ) -> None:
         """Connect, log in on both channels and list the devices.
 
-        Args:
-            host: Address of the arm. There is no default: nothing is sent to an address that was
-                not given.
-            credentials: User name and password.
-            port: TCP port.
-            udp_port: UDP port.
-            timeout: Time for an answer outside the cycle [s].
-            driver: ``builtin``, or ``vendor`` for the channels of Kinova's own package.
+        There is no default address: nothing is sent to one that was not given. The timeout [s] is
+        that of an answer outside the cycle, the driver ``builtin``, or ``vendor`` for Kinova's own
+        package.
 
         Raises:
             ConfigError: If the driver's package cannot be imported.

@@ -33,12 +33,7 @@ class Credentials:
 
     @classmethod
     def find(cls, username: str = "", password: str = "", file: str | Path = "") -> Self:
-        """Return the credentials given as arguments, else in the file, else in the environment.
-
-        Args:
-            username: User name; empty to look further.
-            password: Password; empty to look further.
-            file: YAML file with ``username`` and ``password``; empty for none.
+        """Return what is given as arguments, else in a YAML file, else in the environment.
 
         Raises:
             ConfigError: If the file cannot be read, is readable by others, or is malformed.

@@ -184,10 +184,7 @@ class Cycle:
     # Back.
 
     def receive(self, wait: float) -> bool:
-        """Receive feedback; return whether it is new.
-
-        Args:
-            wait: Longest wait for it [s].
+        """Receive feedback within a wait [s]; return whether it is new.
 
         Raises:
             WrongServoingMode: If the arm left low-level servoing; the message says why.
@@ -241,11 +238,9 @@ class Cycle:
         )
 
     def _take(self, feedback: Any, at: float) -> bool:
-        """Process one feedback; return whether it is confirmed.
+        """Process the feedback to a command sent at a time [s]; return whether it is confirmed.
 
-        Args:
-            feedback: A message of protobuf, or what the reader has read: no fault, n actuators.
-            at: When the command was sent that it answers [s].
+        It is a message of protobuf, or what the reader has read: no fault, n actuators.
 
         Raises:
             RobotInFault: If it carries a fault.

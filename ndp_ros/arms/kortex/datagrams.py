@@ -54,12 +54,7 @@ class DatagramChannel:
     """
 
     def __init__(self, host: str, port: int, timeout: float = 3.0) -> None:
-        """Open the socket without sending.
-
-        Args:
-            host: Address of the arm.
-            port: UDP port, 10001 on a real arm.
-            timeout: Time for the answer of a procedure outside the cycle [s].
+        """Open the socket without sending; the timeout [s] is for an answer outside the cycle.
 
         Raises:
             Unreachable: If the address is invalid.
@@ -94,14 +89,9 @@ class DatagramChannel:
         timeout: float | None = None,
         attempts: int = 12,
     ) -> Any:
-        """Call a procedure and return its answer; a lost datagram is sent again.
+        """Call a procedure of ``METHODS`` and return its answer; a lost datagram is sent again.
 
-        Args:
-            method: Name in ``METHODS``.
-            request: Its message; an empty one unless given.
-            device: Device that answers, 0 for the base.
-            timeout: Time limit of all attempts together [s].
-            attempts: Number of requests within that time.
+        All attempts together last for the timeout [s]; otherwise as :meth:`StreamChannel.call`.
 
         Raises:
             KortexError: If the arm refuses; the class names the cause.
@@ -228,9 +218,7 @@ class DatagramChannel:
     def _is_newer(self, word: int, frame: int) -> bool:
         """Count a feedback as answered if it is newer than all before and not damaged.
 
-        Args:
-            word: The header's word with the request's number.
-            frame: Number of the cycle that the feedback states.
+        ``word`` holds the request's number; ``frame`` is the cycle that the feedback states.
         """
         cycle = self._cycle_of(word & 0xFFFF)
         if cycle == 0:

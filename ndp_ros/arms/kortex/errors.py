@@ -127,14 +127,7 @@ def name_of(enumeration: type[ErrorCode] | type[SubCode], value: int) -> str:
 
 
 def error_from(method: str, code: int, sub_code: int, text: str) -> KortexError:
-    """Build the exception for an error frame.
-
-    Args:
-        method: Procedure that was called, such as ``"Base.GetArmState"``.
-        code: Error code of the frame.
-        sub_code: Sub-code of the frame.
-        text: Text of the arm.
-    """
+    """Build the exception for an error frame that answers a method."""
     kind = _BY_SUB_CODE.get(sub_code, KortexError)
     codes = f"{name_of(ErrorCode, code)}/{name_of(SubCode, sub_code)}"
     said = f' "{text}"' if text else ""

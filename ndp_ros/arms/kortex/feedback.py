@@ -82,12 +82,7 @@ class FeedbackReader:
     """
 
     def __init__(self, n_actuators: int, buffer: bytearray | None = None) -> None:
-        """Prepare without a layout.
-
-        Args:
-            n_actuators: Actuators that an answer must have to be read in place.
-            buffer: Where answers are received; one of its own unless given.
-        """
+        """Prepare to read answers of so many actuators, received in a buffer."""
         self.buffer = bytearray(LONGEST) if buffer is None else buffer
         self._bytes = np.frombuffer(self.buffer, np.uint8)
         self._n = n_actuators
@@ -96,11 +91,7 @@ class FeedbackReader:
         """Answers to be left to protobuf before the next layout is learned."""
 
     def read(self, size: int) -> Measured | None:
-        """Read the answer in the buffer; None if protobuf must decide on it.
-
-        Args:
-            size: Its size [bytes].
-        """
+        """Read an answer of a size [bytes] in the buffer; None if protobuf must decide on it."""
         layout = self._layouts.get(size)
         if layout is None:
             return None
@@ -115,9 +106,7 @@ class FeedbackReader:
     def learn(self, size: int, feedback: Any) -> bool:
         """Learn the layout of the answer in the buffer; return whether it can be read in place.
 
-        Args:
-            size: Its size [bytes].
-            feedback: Its payload as protobuf has parsed it, the reference.
+        Its payload as protobuf has parsed it is the reference.
         """
         if self._until_next > 0:
             self._until_next -= 1
@@ -167,12 +156,7 @@ class _UnusualError(Exception):
 
 
 def _layout(datagram: bytes, place: NDArray[np.uint8], n: int) -> _Layout:
-    """Return the layout of an answer of n actuators.
-
-    Args:
-        datagram: The answer, with a complete header.
-        place: Where it is in the buffer.
-        n: Number of its actuators.
+    """Return the layout of an answer, with a complete header, of n actuators.
 
     Raises:
         _UnusualError: If it has none that may be relied on.

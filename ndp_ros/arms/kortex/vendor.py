@@ -327,11 +327,7 @@ class VendorDatagrams(_Channel):
         self._in_flight.append((cycle, answer))
 
     def receive(self, timeout: float, reader: FeedbackReader | None = None) -> Any | None:
-        """Return the newest feedback that has not been returned yet, or None without one.
-
-        Args:
-            timeout: Longest wait for the answer to the last command [s].
-            reader: Not used.
+        """Return the newest feedback that was not returned yet, within a timeout [s], or None.
 
         Raises:
             KortexError: If the arm refuses; the class names the cause.

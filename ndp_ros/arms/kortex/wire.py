@@ -164,10 +164,7 @@ class StreamReader:
             yield frame
 
     def expect_progress(self, now: float) -> None:
-        """Reject a frame whose rest does not arrive: all later bytes would be taken for it.
-
-        Args:
-            now: Time on a monotonic clock [s].
+        """Reject, now [s], a frame whose rest does not arrive: later bytes would be taken for it.
 
         Raises:
             ProtocolError: If the frame has been incomplete for ``FRAME_TIMEOUT``.

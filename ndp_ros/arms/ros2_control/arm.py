@@ -40,12 +40,7 @@ class Ros2ControlArm:
     """
 
     def __init__(self, config: ArmConfig, settings: Ros2ControlConfig, mode: str) -> None:
-        """Prepare the arm; no process is started before :meth:`connect`.
-
-        Args:
-            config: The arm.
-            settings: Its controllers and topics.
-            mode: Command mode, ``"position"`` or ``"torque"``.
+        """Prepare the arm for a command mode; no process is started before :meth:`connect`.
 
         Raises:
             ConfigError: If the settings do not fit the arm or the command mode.

@@ -48,12 +48,7 @@ class Bridge:
     """The ROS side of the socket."""
 
     def __init__(self, link: socket.socket, task: dict[str, Any]) -> None:
-        """Create the node with its publishers and subscriptions.
-
-        Args:
-            link: Socket to the streaming loop.
-            task: The arm, its settings, its joints and the command mode as plain values.
-        """
+        """Create the node; the task is arm, settings, joints and command mode as plain values."""
         import rclpy
         from rcl_interfaces.srv import GetParameters
         from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -322,13 +317,7 @@ def forward(link: socket.socket, publish: Callable[[bytes], None], ended: thread
 
 
 def run(bridge: Bridge, link: socket.socket, executor: Any, timeout: float) -> int:
-    """Wait for measurements and controllers, then exchange until the loop ends.
-
-    Args:
-        bridge: The bridge.
-        link: Socket to the streaming loop.
-        executor: Executor of the bridge's node.
-        timeout: Longest wait for the controllers [s].
+    """Wait until the timeout [s] for measurements and controllers, then exchange until the end.
 
     Returns:
         The exit status.

@@ -69,13 +69,7 @@ class JointStateReader:
     def __init__(
         self, joints: Sequence[str], info: ArmInfo, *, estimate_velocities: bool = False
     ) -> None:
-        """Prepare the reader.
-
-        Args:
-            joints: ROS names of the joints (dof,), the arm's first.
-            info: The arm.
-            estimate_velocities: Fill in velocities that the publisher leaves out.
-        """
+        """Prepare to read joints by their ROS names (dof,), the arm's first."""
         self.numbers = Numbers(info.dof)
         self.heard_at = 0
         self.publisher = self.rival = b""
@@ -88,15 +82,10 @@ class JointStateReader:
         self._velocity = np.zeros(info.dof)
 
     def take(self, message: Any, publisher: bytes, now: int) -> bool:
-        """Read a message; return whether it is a new measurement of the arm.
+        """Read a message that came now [ns, monotonic]; return whether it is a new measurement.
 
-        Messages of a second publisher are counted and ignored until the first has been silent
-        for 1 s: readings of two sources must not be mixed.
-
-        Args:
-            message: A ``sensor_msgs/JointState``.
-            publisher: Identifier of its publisher.
-            now: Time of arrival on the monotonic clock [ns].
+        Messages of a second publisher are counted and ignored until the first has been silent for 1
+        s: readings of two sources must not be mixed.
         """
         places = {name: i for i, name in enumerate(message.name)}
         if not all(name in places for name in self._joints[: self._n]):

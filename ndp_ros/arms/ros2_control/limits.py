@@ -23,14 +23,10 @@ Limits = dict[str, list[tuple[int, float]]]
 
 
 def limits_of(description: str, joints: Sequence[str]) -> Limits:
-    """Return the limits of joints in a URDF, none of a text that is no XML.
+    """Return the limits of joints, in this order, in a URDF; none of a text that is no XML.
 
     A limit that is missing, not finite or 0 is left out: many descriptions have such effort and
     velocity where nobody knows better.
-
-    Args:
-        description: The URDF.
-        joints: Names of the joints, in the order of the arm.
     """
     found: Limits = {}
     try:
@@ -55,10 +51,6 @@ def limits_of(description: str, joints: Sequence[str]) -> Limits:
 
 def tightened(info: ArmInfo, limits: Limits) -> ArmInfo:
     """Return an arm with the tighter of its own limits and those given.
-
-    Args:
-        info: The arm.
-        limits: As of :func:`limits_of`.
 
     Raises:
         ArmError: If a joint would have no range left.
