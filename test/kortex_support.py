@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Iterator
 
@@ -15,9 +16,12 @@ import pytest
 
 from ndp_ros.arms.kortex.arm import KortexArm
 from ndp_ros.arms.kortex.client import KortexClient
+from ndp_ros.arms.kortex.codes import ActionEvent, ActionKind
 from ndp_ros.arms.kortex.config import KortexConfig
 from ndp_ros.arms.kortex.credentials import Credentials
 from ndp_ros.arms.kortex.errors import KortexError
+from ndp_ros.arms.kortex.schema import message
+from ndp_ros.arms.kortex.units import to_degrees
 from ndp_ros.config import to_mapping
 from ndp_ros.control.arm import ArmConfig, ArmInfo, Command, JointState
 from ndp_ros.emulator.config import EmulatorConfig, NetworkConfig
@@ -133,3 +137,39 @@ def swing(start: np.ndarray, amplitude: float, period: float):
         return y
 
     return setpoint
+
+
+def move_to(client: KortexClient, position: np.ndarray, timeout: float = 30.0) -> None:
+    """Move the arm to a posture (n,) [rad] by an action of its base, and wait for its end."""
+    action = message("Action", name="move")
+    for i, degrees in enumerate(to_degrees(np.asarray(position, float)).tolist()):
+        action.reach_joint_angles.joint_angles.joint_angles.add(joint_identifier=i, value=degrees)
+    _carry_out(client, "Base.ExecuteAction", action, timeout)
+
+
+def move_home(client: KortexClient, timeout: float = 30.0) -> None:
+    """Run the arm's action named Home and wait for its end."""
+    wanted = message("RequestedActionType", action_type=ActionKind.REACH_JOINT_ANGLES)
+    (home,) = client.stream.call("Base.ReadAllActions", wanted).action_list
+    assert home.name == "Home"
+    _carry_out(client, "Base.ExecuteActionFromReference", home.handle, timeout)
+
+
+def _carry_out(client: KortexClient, method: str, request: object, timeout: float) -> None:
+    """Start an action and wait for its end; subscribe first, or the end may be missed."""
+    ended = threading.Event()
+    events: list[int] = []
+
+    def hear(note) -> None:
+        if note.action_event in (ActionEvent.END, ActionEvent.ABORT):
+            events.append(note.action_event)
+            ended.set()
+
+    handle = client.stream.subscribe("Base.ActionTopic", hear)
+    try:
+        client.stream.call(method, request)
+        assert ended.wait(timeout), "the movement did not end"
+    finally:
+        client.stream.unsubscribe("Base.ActionTopic", handle)
+    if events[0] == ActionEvent.ABORT:
+        raise KortexError("the arm gave up the movement")

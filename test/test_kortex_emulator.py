@@ -15,7 +15,17 @@ import time
 
 import numpy as np
 import pytest
-from kortex_support import ARM, HOST, PATIENT, N, emulator, log_in, shared_emulator
+from kortex_support import (
+    ARM,
+    HOST,
+    PATIENT,
+    N,
+    emulator,
+    log_in,
+    move_home,
+    move_to,
+    shared_emulator,
+)
 
 from ndp_ros.arms.kortex.channel import StreamChannel
 from ndp_ros.arms.kortex.codes import (
@@ -162,7 +172,9 @@ def test_identifiers_with_a_gap_are_used_as_the_arm_gives_them():
     config = dataclasses.replace(PATIENT, actuator_ids=(1, 2, 3, 4, 5, 7))
     with EmulatorProcess(config) as process, log_in(process) as client:
         client.set_control_mode(5, ControlMode.TORQUE)
-        assert client.control_mode(5) == ControlMode.TORQUE
+        asked = {"device": client.actuators[5].identifier}
+        found = client.stream.call("ActuatorConfig.GetControlMode", **asked)
+        assert found.control_mode == ControlMode.TORQUE
         with pytest.raises(Unsupported, match="UNSUPPORTED_SERVICE"):
             client.stream.call("ActuatorConfig.GetControlMode", device=6)
         client.set_control_mode(5, ControlMode.POSITION)
@@ -377,12 +389,12 @@ def test_silence_ends_low_level_servoing_within_the_watchdog_time():
 
 
 def test_emergency_stop_stays_until_it_is_cleared(client):
-    client.emergency_stop()
+    client.stream.call("Base.ApplyEmergencyStop")
     assert client.arm_state == ArmState.IN_FAULT
     with pytest.raises(RobotInFault, match="EMERGENCY_STOP_ACTIVATED"):
         client.require_no_fault()
     with pytest.raises(KortexError, match="ROBOT_IN_EMERGENCY_STOP"):
-        client.move_home()
+        move_home(client)
     client.clear_faults()
     client.require_no_fault()
 
@@ -392,9 +404,9 @@ def test_emergency_stop_stays_until_it_is_cleared(client):
 
 def test_action_moves_the_arm_and_its_end_is_told(client, emulator):
     target = np.array(ARM.home[:N]) + np.array([0.05, -0.05, 0.05, -0.05, 0.05, 0.05])
-    client.move_to(target, timeout=60.0)
+    move_to(client, target, timeout=60.0)
     np.testing.assert_allclose(emulator.control.do("state")["position"], target, atol=0.01)
-    client.move_home(timeout=60.0)
+    move_home(client, timeout=60.0)
     np.testing.assert_allclose(emulator.control.do("state")["position"], ARM.home[:N], atol=0.01)
 
 
@@ -404,7 +416,7 @@ def test_stopped_action_is_reported_as_aborted(client, emulator):
         0.2, emulator.control.do, ["fault"], {"actuator": 2, "name": "MAXIMUM_TORQUE"}
     ).start()
     with pytest.raises(KortexError, match="gave up the movement"):
-        client.move_to(target, timeout=60.0)
+        move_to(client, target, timeout=60.0)
     client.clear_faults()
 
 
@@ -436,7 +448,7 @@ def test_two_clients_hear_their_own_notifications_and_a_broken_listener_stops_no
 def test_action_events_come_in_order(client):
     events: list[int] = []
     client.stream.subscribe("Base.ActionTopic", lambda note: events.append(note.action_event))
-    client.move_to(np.array(ARM.home[:N]) + 0.02, timeout=60.0)
+    move_to(client, np.array(ARM.home[:N]) + 0.02, timeout=60.0)
     assert events == [ActionEvent.START, ActionEvent.END]
 
 

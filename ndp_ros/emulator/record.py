@@ -66,7 +66,7 @@ class CommandRecord:
     ) -> None:
         """Record one command that was taken.
 
-        Its time is in [s]; positions [deg], velocities [deg/s] and torques [N m] are (n,), and torques
+        Its time is in [s]; positions [deg], velocities [deg/s] and torques [N m] are (n,), the last
         None unless in torque mode.
         """
         self.frames += 1

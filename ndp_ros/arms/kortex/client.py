@@ -11,18 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
-
-import numpy as np
 
 from ndp_ros.arms.kortex.channel import StreamChannel
 from ndp_ros.arms.kortex.codes import (
     ACTUATOR_KINDS,
-    ActionEvent,
-    ActionKind,
     ActuatorFault,
     ArmState,
     BaseFault,
@@ -30,7 +24,6 @@ from ndp_ros.arms.kortex.codes import (
     DeviceKind,
     GripperMode,
     ServoingMode,
-    SubCode,
 )
 from ndp_ros.arms.kortex.credentials import Credentials
 from ndp_ros.arms.kortex.datagrams import DatagramChannel
@@ -40,9 +33,7 @@ from ndp_ros.arms.kortex.errors import (
     RobotInFault,
 )
 from ndp_ros.arms.kortex.schema import message
-from ndp_ros.arms.kortex.units import to_degrees
 from ndp_ros.arms.kortex.vendor import VendorDatagrams, VendorStream
-from ndp_ros.control.arm import Array
 from ndp_ros.errors import ArmError
 
 log = logging.getLogger(__name__)
@@ -171,11 +162,6 @@ class KortexClient:
         """The ``ServoingMode``: whether the base or a client closes the loop."""
         return int(self.stream.call("Base.GetServoingMode").servoing_mode)
 
-    def control_mode(self, actuator: int) -> int:
-        """Return the ``ControlMode`` of an actuator; actuators count from 0."""
-        device = self.actuators[actuator].identifier
-        return int(self.stream.call("ActuatorConfig.GetControlMode", device=device).control_mode)
-
     def feedback(self) -> Any:
         """Return the cyclic feedback without a command, in any servoing mode."""
         return self.datagrams.call("BaseCyclic.RefreshFeedback")
@@ -226,87 +212,11 @@ class KortexClient:
                 return self.set_servoing_mode(ServoingMode.SINGLE_LEVEL)
         return self.set_servoing_mode(ServoingMode.SINGLE_LEVEL)
 
-    def stop(self) -> None:
-        """Stop every motion of the base."""
-        self.stream.call("Base.Stop")
-
-    def emergency_stop(self) -> None:
-        """Stop at once; the arm stays in fault until its faults are cleared."""
-        self.stream.call("Base.ApplyEmergencyStop")
-
     def move_gripper(self, closed: float) -> None:
         """Drive the gripper outside low-level servoing; 0 is open, 1 closed."""
         command = message("GripperCommand", mode=GripperMode.POSITION)
         command.gripper.finger.add(finger_identifier=1, value=closed)
         self.stream.call("Base.SendGripperCommand", command)
-
-    def move_to(self, position: Sequence[float] | Array, timeout: float = 30.0) -> None:
-        """Move to a posture and wait for the end of the motion.
-
-        Args:
-            position: Joint positions (n,) [rad].
-            timeout: Longest time for the motion [s].
-
-        Raises:
-            KortexError: If the arm refuses or aborts the motion.
-            ReplyTimeout: If it does not end in time; it is stopped then.
-        """
-        action = message("Action", name="move")
-        angles = to_degrees(np.asarray(position, float)).tolist()
-        for i, degrees in enumerate(angles):
-            action.reach_joint_angles.joint_angles.joint_angles.add(
-                joint_identifier=i, value=degrees
-            )
-        self._carry_out("Base.ExecuteAction", action, timeout)
-
-    def move_home(self, timeout: float = 30.0) -> None:
-        """Run the arm's action named Home and wait for its end.
-
-        Raises:
-            KortexError: If the arm has no such action, refuses or aborts it.
-        """
-        wanted = message("RequestedActionType", action_type=ActionKind.REACH_JOINT_ANGLES)
-        actions = self.stream.call("Base.ReadAllActions", wanted).action_list
-        home = next((a for a in actions if a.name.lower() == "home"), None)
-        if home is None:
-            names = ", ".join(a.name for a in actions)
-            raise KortexError(f"the arm has no action named Home, only [{names}]")
-        self._carry_out("Base.ExecuteActionFromReference", home.handle, timeout)
-
-    def _carry_out(self, method: str, request: Any, timeout: float) -> None:
-        """Start an action and wait for its end; subscribe first, or the end may be missed."""
-        ended = threading.Event()
-        last: list[Any] = []
-
-        def hear(note: Any) -> None:
-            if note.action_event in (ActionEvent.END, ActionEvent.ABORT):
-                last.append(note)
-                ended.set()
-
-        with self._subscribed("Base.ActionTopic", hear):
-            try:
-                self.stream.call(method, request)
-            except ReplyTimeout:
-                # It may have started although its answer was lost.
-                self.stop()
-                raise
-            if not ended.wait(timeout):
-                self.stop()
-                raise ReplyTimeout(f"the movement did not end within {timeout:g} s")
-        if last[0].action_event == ActionEvent.ABORT:
-            reason = last[0].abort_details
-            with contextlib.suppress(ValueError):
-                reason = SubCode(reason).name
-            raise KortexError(f"the arm gave up the movement ({reason})")
-
-    @contextlib.contextmanager
-    def _subscribed(self, topic: str, callback: Any) -> Iterator[None]:
-        handle = self.stream.subscribe(topic, callback)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(KortexError):
-                self.stream.unsubscribe(topic, handle)
 
     # Sessions.
 

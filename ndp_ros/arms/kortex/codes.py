@@ -61,9 +61,7 @@ class SubCode(IntEnum):
 class DeviceKind(IntEnum):
     """Kinds of devices."""
 
-    UNSPECIFIED = 0
     BASE = 1
-    VISION = 2
     BIG_ACTUATOR = 3
     SMALL_ACTUATOR = 4
     INTERCONNECT = 5
@@ -85,37 +83,25 @@ ACTUATOR_KINDS = frozenset(
 class ServoingMode(IntEnum):
     """Whether the base or the client, cycle by cycle, closes the position loop."""
 
-    UNSPECIFIED = 0
     SINGLE_LEVEL = 2
     LOW_LEVEL = 3
-    BYPASS = 4
 
 
 class ArmState(IntEnum):
     """States of the whole arm."""
 
-    UNSPECIFIED = 0
-    BASE_INITIALIZATION = 1
-    IDLE = 2
-    INITIALIZATION = 3
     IN_FAULT = 4
-    MAINTENANCE = 5
     SERVOING_LOW_LEVEL = 6
     SERVOING_READY = 7
-    SERVOING_PLAYING_SEQUENCE = 8
-    SERVOING_MANUALLY_CONTROLLED = 9
 
 
 class ControlMode(IntEnum):
     """Control modes of an actuator in low-level servoing."""
 
-    NONE = 0
     POSITION = 1
     VELOCITY = 2
     TORQUE = 3
     CURRENT = 4
-    CUSTOM = 5
-    TORQUE_HIGH_VELOCITY = 6
 
 
 class ActionKind(IntEnum):
@@ -123,28 +109,19 @@ class ActionKind(IntEnum):
 
     UNSPECIFIED = 0
     REACH_JOINT_ANGLES = 7
-    APPLY_EMERGENCY_STOP = 28
-    CLEAR_FAULTS = 29
-    SEND_GRIPPER_COMMAND = 33
-    STOP_ACTION = 35
 
 
 class ActionEvent(IntEnum):
     """Events of an action."""
 
-    UNSPECIFIED = 0
     END = 1
     ABORT = 2
-    PAUSE = 3
     START = 4
 
 
 class RobotEvent(IntEnum):
     """Connections and disconnections."""
 
-    UNSPECIFIED = 0
-    ARM_CONNECTED = 1
-    ARM_DISCONNECTED = 2
     TOOL_CONNECTED = 5
     TOOL_DISCONNECTED = 6
 
@@ -152,8 +129,6 @@ class RobotEvent(IntEnum):
 class GripperMode(IntEnum):
     """Quantities that a high-level gripper command sets."""
 
-    UNSPECIFIED = 0
-    FORCE = 1
     SPEED = 2
     POSITION = 3
 
@@ -162,7 +137,6 @@ class CommandFlag(IntFlag):
     """Flags of an actuator's cyclic command."""
 
     SERVO_ENABLE = 0x1
-    BRAKE_DISABLE = 0x2
     CLEAR_MAJOR_FAULT = 0x4
     CLEAR_MINOR_FAULT = 0x8
 
@@ -170,10 +144,8 @@ class CommandFlag(IntFlag):
 class StatusFlag(IntFlag):
     """Flags of an actuator's cyclic feedback."""
 
-    BRAKING = 0x400
     SERVOING = 0x800
     MAJOR_FAULT = 0x1000
-    MINOR_FAULT = 0x2000
     CALIBRATED_TORQUE = 0x4000
 
 

@@ -8,9 +8,7 @@
 is not a dependency: Kinova distributes it, and it is imported on request. Its stubs only serialise
 a request, so messages of this package's schema pass unchanged.
 
-Three weaknesses of its threads are handled here: a callback that raises ends the receiving
-thread, a connection closed by the arm keeps a thread busy for ever, and all arms of a process
-share one list of subscribers.
+A weakness of its threads is handled here: a connection closed by the arm keeps one busy for ever.
 """
 
 from __future__ import annotations
@@ -133,8 +131,6 @@ class _Channel:
         self._router = package.RouterClient(
             transport, lambda error: log.debug("%s: %s", self._where, error)
         )
-        # All routers of a process share the class's list of subscribers.
-        self._router.notificationService = {}
         try:
             transport.connect(host, port)
         except OSError as error:
@@ -248,30 +244,6 @@ class VendorStream(_Channel):
         if dead is not None:
             raise dead
         return self._ask(method, request, device, self._timeout if timeout is None else timeout)
-
-    def subscribe(self, topic: str, callback: Callable[[Any], None]) -> int:
-        """Call a function with every notification; as ``StreamChannel.subscribe``."""
-
-        def hear(note: Any) -> None:
-            try:
-                callback(note)
-            except Exception:
-                log.exception("a subscriber of %s failed", topic)
-
-        service, _, name = topic.partition(".")
-        options = self._package.SendOptions()
-        options.timeout_ms = 1000.0 * self._timeout
-        subscribe = getattr(self._stub(service), f"OnNotification{name}")
-        try:
-            return int(subscribe(hear, METHODS[topic].request(), options=options).identifier)
-        except self._package.ServerError as error:
-            raise _refusal(topic, error) from error
-        except TimeoutError as error:
-            raise ReplyTimeout(f"{self._where} did not answer {topic}") from error
-
-    def unsubscribe(self, topic: str, handle: int) -> None:
-        """End a subscription."""
-        self.call("Base.Unsubscribe", METHODS["Base.Unsubscribe"].request(identifier=handle))
 
 
 class VendorDatagrams(_Channel):

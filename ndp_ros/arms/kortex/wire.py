@@ -41,9 +41,7 @@ _Frame = MESSAGES["Frame"]
 class FrameType(IntEnum):
     """Kinds of frames."""
 
-    RESERVED = 0
     REQUEST = 1
-    RAW = 2
     RESPONSE = 3
     NOTIFICATION = 5
     PING = 7
@@ -249,7 +247,6 @@ class CyclicRequest:
         self._message = struct.Struct("<I")
         self._message_offset = 8
         self._frame_offset = self.payload_offset + 1
-        self.payload_size = len(payload)
 
     def stamp(self, session: int, message: int, frame: int) -> None:
         """Write the session, the request's number and the cycle's number.
