@@ -113,7 +113,7 @@ class KinematicTree:
         if count > 1:
             raise ArmError(f"body {name} has {count} joints: a link is carried by one at most")
         root = index[body] == 0
-        origin = np.eye(4) if root else _placement(model.body_pos[body], model.body_quat[body])
+        origin = np.eye(4) if root else placement(model.body_pos[body], model.body_quat[body])
         shift, axis, joint, slides, place = np.zeros(3), np.array([0.0, 0.0, 1.0]), "", False, -1
         if count:
             j = int(model.body_jntadr[body])
@@ -134,7 +134,7 @@ class KinematicTree:
         if not root:
             origin = origin.copy()
             origin[:3, 3] -= shifts[int(model.body_parentid[body])]
-        turn = _placement(np.zeros(3), model.body_iquat[body])[:3, :3]
+        turn = placement(np.zeros(3), model.body_iquat[body])[:3, :3]
         return Link(
             name=name,
             parent=parent,
@@ -173,7 +173,7 @@ def shapes_of(model: mujoco.MjModel, body: int, shift: Array | None = None) -> t
     first = int(model.body_geomadr[body])
     for geom in range(first, first + int(model.body_geomnum[body])):
         kind, size = int(model.geom_type[geom]), model.geom_size[geom]
-        at = _placement(model.geom_pos[geom], model.geom_quat[geom])
+        at = placement(model.geom_pos[geom], model.geom_quat[geom])
         if shift is not None:
             at[:3, 3] -= shift
         material = int(model.geom_matid[geom])
@@ -215,7 +215,7 @@ def angles_of(placement: Array) -> tuple[float, float, float]:
     return math.atan2(r[2, 1], r[2, 2]), pitch, math.atan2(r[1, 0], r[0, 0])
 
 
-def _placement(position: Array, quaternion: Array) -> Array:
+def placement(position: Array, quaternion: Array) -> Array:
     """Return a placement (4, 4) from a position and a quaternion (w, x, y, z)."""
     out, matrix = np.eye(4), np.empty(9)
     mujoco.mju_quat2Mat(matrix, np.asarray(quaternion, np.float64))

@@ -15,23 +15,9 @@ from typing import TYPE_CHECKING, Any
 from ndp_ros.arms.kortex.config import KortexConfig
 from ndp_ros.arms.kortex.credentials import PASSWORD_VARIABLE, USERNAME_VARIABLE, Credentials
 from ndp_ros.arms.ros2_control.config import Ros2ControlConfig
-from ndp_ros.bringup.checks import (
-    find_arm,
-    require_checkpoint,
-    require_free_domain,
-    require_modules,
-)
+from ndp_ros.bringup import checks, system
 from ndp_ros.bringup.process import ACTION, INTEGRATOR, OBJECTS, ProcessSpec
-from ndp_ros.bringup.system import (
-    SimConfig,
-    completed,
-    driver,
-    preflight,
-    record_param,
-    require_extras,
-    shown,
-    simulation,
-)
+from ndp_ros.bringup.system import SimConfig
 from ndp_ros.config import changed, fields_of, param, to_mapping
 from ndp_ros.errors import ConfigError
 from ndp_ros.nodes.surroundings import Surroundings
@@ -113,7 +99,7 @@ class HardwareConfig(SimConfig):
         "hardware",
         doc="Parameters of the loop and of its guard: a name in config/runtime, or a file.",
     )
-    record: str = record_param("none")
+    record: str = system.record_param("none")
     kortex: KortexConfig = param(KortexConfig(), doc="A Kortex arm.")
     ros2_control: Ros2ControlConfig = param(Ros2ControlConfig(), doc="An arm of ros2_control.")
 
@@ -164,13 +150,13 @@ def processes(config: HardwareConfig) -> list[ProcessSpec]:
     name = config.checkpoint or _CHECKPOINTS.get(backend, _CHECKPOINT)
     if backend == "mujoco":
         simulated = replace(config, checkpoint=name)
-        return simulation(simulated, preflight(simulated))
-    saved = require_checkpoint(name)
-    arm = find_arm(config.arm, saved)
+        return system.simulation(simulated, system.preflight(simulated))
+    saved = checks.require_checkpoint(name)
+    arm = checks.find_arm(config.arm, saved)
     surroundings = Surroundings.named(saved.spec.task) if config.objects == "config" else None
-    require_modules()
-    require_extras(config)
-    require_free_domain(config.namespace)
+    checks.require_modules()
+    system.require_extras(config)
+    checks.require_free_domain(config.namespace)
     # An arm in dry run does not follow its setpoint.
     dry = {"on_following_error": "count"} if config.dry_run else {}
     runtime = RuntimeConfig.named(config.runtime, rate=config.rate, **dry)
@@ -247,16 +233,16 @@ def _nodes(
     policy = {"checkpoint": str(find_checkpoint(name)), "arm": saved.spec.arm}
     specs = [
         ProcessSpec(INTEGRATOR, integrator, environment=environment, remappings=remappings),
-        replace(driver(config, policy), remappings=remappings),
+        replace(system.driver(config, policy), remappings=remappings),
     ]
     if config.objects == "config":
         seen = {"arm": arm, "task": saved.spec.task}
         specs.append(ProcessSpec(OBJECTS, seen, respawn=True, remappings=remappings))
     goals = {"checkpoint": policy["checkpoint"]}
     specs.append(ProcessSpec(ACTION, goals, respawn=True, remappings=remappings))
-    for spec in shown(config, arm, {"checkpoint": policy["checkpoint"]}):
+    for spec in system.shown(config, arm, {"checkpoint": policy["checkpoint"]}):
         specs.append(replace(spec, remappings=remappings))
-    return completed(config, specs)
+    return system.completed(config, specs)
 
 
 def _require_kortex(config: HardwareConfig, name: str, saved: Checkpoint) -> None:

@@ -16,31 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ndp_ros.bringup.checks import (
-    listening,
-    require_checkpoint,
-    require_modules,
-    require_namespace,
-    require_params_file,
-    require_prefix,
-    require_program,
-    require_screen,
-    require_writable,
-)
-from ndp_ros.bringup.process import (
-    ACTION,
-    CHUNKS,
-    DESCRIPTION,
-    EPISODE,
-    INTEGRATOR,
-    LOG_LEVELS,
-    OBJECTS,
-    POLICY,
-    RECORD,
-    RVIZ,
-    VIEWER,
-    ProcessSpec,
-)
+from ndp_ros.bringup import checks, process
+from ndp_ros.bringup.process import ProcessSpec
 from ndp_ros.config import param, to_mapping
 from ndp_ros.paths import find_checkpoint, share
 from ndp_ros.streaming.config import RuntimeConfig
@@ -107,7 +84,9 @@ class SimConfig:
         "", doc="YAML file with parameters of the nodes, which replace those of this launch."
     )
     log_level: str = param(
-        "", doc="Lowest level of what the nodes log; empty: the default.", choices=("", *LOG_LEVELS)
+        "",
+        doc="Lowest level of what the nodes log; empty: the default.",
+        choices=("", *process.LOG_LEVELS),
     )
     describe: bool = param(
         True, doc="Publish the robot description, TF and markers, for RViz and Foxglove."
@@ -116,10 +95,10 @@ class SimConfig:
 
     def __post_init__(self) -> None:
         """Check the names and the parameter file."""
-        require_namespace(self.namespace)
-        require_prefix(self.prefix)
+        checks.require_namespace(self.namespace)
+        checks.require_prefix(self.prefix)
         if self.params_file:
-            require_params_file(Path(self.params_file))
+            checks.require_params_file(Path(self.params_file))
 
     @property
     def episodes(self) -> int:
@@ -158,12 +137,12 @@ def simulation(config: SimConfig, saved: Checkpoint) -> list[ProcessSpec]:
     }
     scene = {"checkpoint": folder, **({"task_options": options} if options else {})}
     specs = [
-        ProcessSpec(INTEGRATOR, integrator),
+        ProcessSpec(process.INTEGRATOR, integrator),
         driver(config, policy),
         *shown(config, integrator["arm"], scene),
     ]
     if config.viewer:
-        specs.append(ProcessSpec(VIEWER, scene, optional=True))
+        specs.append(ProcessSpec(process.VIEWER, scene, optional=True))
     if config.episodes:
         values = {
             **scene,
@@ -172,9 +151,9 @@ def simulation(config: SimConfig, saved: Checkpoint) -> list[ProcessSpec]:
             "record": config.record in ("video", "all"),
             "out": str(Path(config.out).absolute()),
         }
-        specs.append(ProcessSpec(EPISODE, values, ends_system=True))
+        specs.append(ProcessSpec(process.EPISODE, values, ends_system=True))
     else:
-        specs.append(ProcessSpec(ACTION, scene, respawn=True))
+        specs.append(ProcessSpec(process.ACTION, scene, respawn=True))
     return completed(config, specs)
 
 
@@ -188,13 +167,13 @@ def shown(config: SimConfig, arm: str, scene: Mapping[str, Any]) -> list[Process
     specs = []
     if config.describe and ArmConfig.named(arm).model:
         values = {"arm": arm, **scene, "frame_prefix": frames}
-        specs.append(ProcessSpec(DESCRIPTION, values, optional=True))
+        specs.append(ProcessSpec(process.DESCRIPTION, values, optional=True))
     if config.record in ("mcap", "all"):
         bag = Path(config.out).absolute() / f"bag_{time.strftime('%Y%m%d_%H%M%S')}"
-        specs.append(ProcessSpec(RECORD, {"bag": str(bag)}, optional=True))
+        specs.append(ProcessSpec(process.RECORD, {"bag": str(bag)}, optional=True))
     if config.launch_rviz:
         seen = str(share("config/ndp.rviz")), "-f", f"{frames}{config.prefix}base"
-        specs.append(ProcessSpec(RVIZ, {}, optional=True, arguments=("-d", *seen)))
+        specs.append(ProcessSpec(process.RVIZ, {}, optional=True, arguments=("-d", *seen)))
     return specs
 
 
@@ -202,15 +181,15 @@ def completed(config: SimConfig, specs: Sequence[ProcessSpec]) -> list[ProcessSp
     """Return processes with what all of them have in common."""
     names = {"prefix": config.prefix} if config.prefix else {}
     clock = {"use_sim_time": True} if config.use_sim_time else {}
-    named = INTEGRATOR, POLICY, OBJECTS, EPISODE, VIEWER, DESCRIPTION, ACTION
+    nameless = process.CHUNKS, process.RECORD, process.RVIZ
     file = str(Path(config.params_file).absolute()) if config.params_file else ""
     return [
         replace(
             spec,
             namespace=config.namespace,
             log_level=config.log_level,
-            params_file=file if spec.name != RVIZ else "",
-            parameters={**spec.parameters, **(names if spec.name in named else {}), **clock},
+            params_file=file if spec.name != process.RVIZ else "",
+            parameters={**spec.parameters, **(names if spec.name not in nameless else {}), **clock},
         )
         for spec in specs
     ]
@@ -219,8 +198,8 @@ def completed(config: SimConfig, specs: Sequence[ProcessSpec]) -> list[ProcessSp
 def driver(config: SimConfig, policy: Mapping[str, Any]) -> ProcessSpec:
     """Return the process whose segments drive the arm."""
     if config.policy == "chunks":
-        return ProcessSpec(CHUNKS, {}, respawn=True)
-    return ProcessSpec(POLICY, policy, respawn=True)
+        return ProcessSpec(process.CHUNKS, {}, respawn=True)
+    return ProcessSpec(process.POLICY, policy, respawn=True)
 
 
 def preflight(config: SimConfig) -> Checkpoint:
@@ -232,7 +211,7 @@ def preflight(config: SimConfig) -> Checkpoint:
         TaskError: As :func:`checked`.
     """
     # Importing and making the task takes about as long as listening.
-    with listening(config.namespace) as require_free:
+    with checks.listening(config.namespace) as require_free:
         saved = checked(config)
         require_free()
     return saved
@@ -248,13 +227,13 @@ def checked(config: SimConfig) -> Checkpoint:
     """
     from ndp_ros.nodes.task import task_of
 
-    saved = require_checkpoint(config.checkpoint)
-    require_modules()
+    saved = checks.require_checkpoint(config.checkpoint)
+    checks.require_modules()
     with closing(task_of(saved, _options(config))) as task:
         saved.require_arm(task.arm, task.joint_names)
     require_extras(config)
     if config.episodes:
-        require_writable(Path(config.out))
+        checks.require_writable(Path(config.out))
     return saved
 
 
@@ -272,10 +251,10 @@ def require_extras(config: SimConfig) -> None:
         ConfigError: If there is no screen, no RViz, no rosbags or no folder.
     """
     if config.record in ("mcap", "all"):
-        require_modules(("rosbags", "pip install 'ndp_ros[bag]'"))
-        require_writable(Path(config.out))
+        checks.require_modules(("rosbags", "pip install 'ndp_ros[bag]'"))
+        checks.require_writable(Path(config.out))
     if config.viewer:
-        require_screen("viewer")
+        checks.require_screen("viewer")
     if config.launch_rviz:
-        require_screen("launch_rviz")
-        require_program(RVIZ, "install ros-$ROS_DISTRO-rviz2")
+        checks.require_screen("launch_rviz")
+        checks.require_program(process.RVIZ, "install ros-$ROS_DISTRO-rviz2")

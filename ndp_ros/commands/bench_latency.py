@@ -51,7 +51,6 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.epilog = _EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--checkpoint", default="jaco_throw", help="(default: jaco_throw)")
     parser.add_argument("--episodes", type=positive, default=10, help="to play (default: 10)")
     parser.add_argument("--rate", type=positive, default=1000, help="of the loop (default: 1000)")

@@ -56,7 +56,6 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.epilog = _EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     for name in ("ndp", "ppo-multi", "ppo"):
         default = "jaco_throw" + ("" if name == "ndp" else "_" + name.replace("-", "_"))
         parser.add_argument(f"--{name}", default=default, metavar="CHECKPOINT", help=f"({default})")

@@ -86,7 +86,7 @@ def check(path: Path) -> list[str]:
         return [_checkpoint(path)]
     values = read_yaml(path)
     kind = _kind(path, values)
-    return [kind.title, *(kind.verify(path, values) or [])]
+    return [kind.title, *kind.verify(path, values)]
 
 
 @dataclass(frozen=True)
@@ -98,24 +98,35 @@ class _Kind:
         folder: Name of the folder of the files of this kind that ship.
         marks: Names that occur in files of this kind only.
         schema: ``module:class`` of its configuration.
-        verify: Function that raises an NdpError if a file is not sound; it may return notes.
+        more: Function that does the work of :meth:`verify` where the schema is not enough.
     """
 
     title: str
     folder: str
     marks: tuple[str, ...]
     schema: str
-    verify: Callable[[Path, dict[str, Any]], list[str] | None]
+    more: Callable[[Path, dict[str, Any]], list[str]] | None = None
 
     def fits(self, path: Path, values: dict[str, Any]) -> bool:
         """Whether the folder or a name in the file identifies this kind."""
         return path.absolute().parent.name == self.folder or bool(values.keys() & set(self.marks))
 
+    @property
+    def config(self) -> Any:
+        """The class of its configuration."""
+        module, _, name = self.schema.partition(":")
+        return getattr(importlib.import_module(module), name)
+
     def known(self, values: dict[str, Any]) -> int:
         """Return the number of values that this kind has."""
-        module, _, name = self.schema.partition(":")
-        config = getattr(importlib.import_module(module), name)
-        return len({p.name for p in fields_of(config)} & values.keys())
+        return len({p.name for p in fields_of(self.config)} & values.keys())
+
+    def verify(self, path: Path, values: dict[str, Any]) -> list[str]:
+        """Return notes on a file; raise NdpError if it is not sound."""
+        if self.more is not None:
+            return self.more(path, values)
+        from_mapping(self.config, values, source=str(path))
+        return []
 
 
 def _kind(path: Path, values: dict[str, Any]) -> _Kind:
@@ -183,7 +194,7 @@ def _arm(path: Path, values: dict[str, Any]) -> list[str]:
     return inspect(from_mapping(ArmConfig, values, source=str(path)).beside(path))
 
 
-def _experiment(path: Path, values: dict[str, Any]) -> None:
+def _experiment(path: Path, values: dict[str, Any]) -> list[str]:
     from ndp_ros.tasks.choice import list_tasks, parse_options
     from ndp_ros.training.config import RunConfig
     from ndp_ros.training.experiments import (
@@ -205,47 +216,18 @@ def _experiment(path: Path, values: dict[str, Any]) -> None:
         parse_options(config.task_options)
         if "task" in variant and (env := _made(config.choice)) is not None:
             env.close()
-
-
-def _runtime(path: Path, values: dict[str, Any]) -> None:
-    from ndp_ros.streaming.config import RuntimeConfig
-
-    from_mapping(RuntimeConfig, values, source=str(path))
-
-
-def _surroundings(path: Path, values: dict[str, Any]) -> None:
-    from ndp_ros.nodes.surroundings import Surroundings
-
-    from_mapping(Surroundings, values, source=str(path))
+    return []
 
 
 _KINDS = (
-    _Kind(
-        "run-time parameters",
-        folder="runtime",
-        marks=("rate",),
-        schema="ndp_ros.streaming.config:RuntimeConfig",
-        verify=_runtime,
-    ),
-    _Kind(
-        "surroundings of a task",
-        folder="surroundings",
-        marks=(),
-        schema="ndp_ros.nodes.surroundings:Surroundings",
-        verify=_surroundings,
-    ),
-    _Kind(
-        "arm",
-        folder="arms",
-        marks=("joint_names",),
-        schema="ndp_ros.control.arm:ArmConfig",
-        verify=_arm,
-    ),
+    _Kind("run-time parameters", "runtime", ("rate",), "ndp_ros.streaming.config:RuntimeConfig"),
+    _Kind("surroundings of a task", "surroundings", (), "ndp_ros.nodes.surroundings:Surroundings"),
+    _Kind("arm", "arms", ("joint_names",), "ndp_ros.control.arm:ArmConfig", _arm),
     _Kind(
         "experiment",
-        folder="experiments",
-        marks=("ppo", "method", "methods"),
-        schema="ndp_ros.training.config:RunConfig",
-        verify=_experiment,
+        "experiments",
+        ("ppo", "method", "methods"),
+        "ndp_ros.training.config:RunConfig",
+        _experiment,
     ),
 )

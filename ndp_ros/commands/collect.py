@@ -18,13 +18,8 @@ from ndp_ros.files import require_file
 from ndp_ros.paths import find_checkpoint
 from ndp_ros.policies.array_policy import ArrayPolicy
 from ndp_ros.tasks.contract import TaskEnvironment
-from ndp_ros.training.demonstrations import (
-    Demonstrations,
-    Expert,
-    collect,
-    regroup,
-    require_windows,
-)
+from ndp_ros.training import demonstrations
+from ndp_ros.training.demonstrations import Demonstrations, Expert
 from ndp_ros.training.evaluate import require_fit, task_choice
 from ndp_ros.training.evaluation import Episode
 from ndp_ros.training.lerobot import LEROBOT, read_lerobot
@@ -42,7 +37,7 @@ def main(args: argparse.Namespace) -> int:
     take_arm(args)
     data = _read(args) if args.expert.startswith(LEROBOT) else _act(args)
     if args.k:
-        data = regroup(data, args.k, args.every)
+        data = demonstrations.regroup(data, args.k, args.every)
     data.save(args.output)
     report = {
         "file": str(args.output),
@@ -75,7 +70,7 @@ def _act(args: argparse.Namespace) -> Demonstrations:
     seen: list[Episode] = []
     try:
         if args.k:
-            require_windows(expert.spec, args.k, args.every)
+            demonstrations.require_windows(expert.spec, args.k, args.every)
         with ProgressLine(f"collect {args.expert}", args.episodes, unit="episodes") as line:
 
             def show(episode: Episode) -> None:
@@ -84,7 +79,7 @@ def _act(args: argparse.Namespace) -> Demonstrations:
                 line.show(len(seen), [("success", f"{rate:.2f}")])
 
             seeds = range(args.seed, args.seed + args.episodes)
-            return collect(expert, env, seeds, source, args.noise, show)
+            return demonstrations.collect(expert, env, seeds, source, args.noise, show)
     finally:
         env.close()
 

@@ -59,14 +59,13 @@ def main(args: argparse.Namespace) -> int:
     config = from_arguments(EmulatorConfig, args)
 
     def announce(emulator: Any) -> None:
-        ports = {name: getattr(emulator, name) for name in ("port", "udp_port", "control_port")}
         print(
-            f"{config.arm} on {config.host}: TCP {ports['port']}, UDP {ports['udp_port']}, "
-            f"experiments {ports['control_port']}; Ctrl-C ends it",
+            f"{config.arm} on {config.host}: TCP {emulator.port}, UDP {emulator.udp_port}, "
+            f"experiments {emulator.control_port}; Ctrl-C ends it",
             file=sys.stderr,
         )
         if args.json:
-            print(json.dumps(ports), flush=True)
+            print(json.dumps(emulator.ports), flush=True)
 
     serve(config, sys.stdin.fileno() if args.exit_with_parent else None, announce)
     return 0

@@ -15,15 +15,8 @@ from ndp_ros.errors import TrainingError
 from ndp_ros.files import read_yaml
 from ndp_ros.policies.spec import PolicyShape
 from ndp_ros.processes import interrupts_blocked
+from ndp_ros.training import experiments
 from ndp_ros.training.config import RunConfig
-from ndp_ros.training.experiments import (
-    Layer,
-    combined,
-    experiment_layers,
-    is_experiment,
-    noise_in,
-    shipped_layers,
-)
 from ndp_ros.training.provenance import as_typed
 
 _EPILOG = """\
@@ -137,7 +130,7 @@ def _train(args: argparse.Namespace, config: RunConfig, command: str) -> int:
     return 0
 
 
-def read_layers(args: argparse.Namespace) -> list[Layer]:
+def read_layers(args: argparse.Namespace) -> list[experiments.Layer]:
     """Return the values of shipped files, ``--config`` and flags; later layers win.
 
     Raises:
@@ -149,14 +142,14 @@ def read_layers(args: argparse.Namespace) -> list[Layer]:
     method = str(given.get("method", mine.get("method", RunConfig().method)))
     # A file with every field, such as the config.yaml of a run, replaces the shipped values.
     whole = {p.name for p in fields_of(RunConfig)} <= mine.keys()
-    noise = str(given.get("noise", noise_in(mine, method)))
-    found = [] if whole else shipped_layers(args.task, method, noise)
-    if is_experiment(mine):
-        noise = noise or str(combined(found).get("noise", ""))
-        found += experiment_layers(args.config, method, noise)
+    noise = str(given.get("noise", experiments.noise_in(mine, method)))
+    found = [] if whole else experiments.shipped_layers(args.task, method, noise)
+    if experiments.is_experiment(mine):
+        noise = noise or str(experiments.combined(found).get("noise", ""))
+        found += experiments.experiment_layers(args.config, method, noise)
     elif mine:
-        found.append(Layer(str(args.config), mine))
-    return [*found, Layer("command line", given)]
+        found.append(experiments.Layer(str(args.config), mine))
+    return [*found, experiments.Layer("command line", given)]
 
 
 def read_config(args: argparse.Namespace) -> RunConfig:
@@ -165,4 +158,6 @@ def read_config(args: argparse.Namespace) -> RunConfig:
     Raises:
         ConfigError: If a file cannot be read or a value does not fit.
     """
-    return from_mapping(RunConfig, combined(read_layers(args)), source=str(args.config or ""))
+    return from_mapping(
+        RunConfig, experiments.combined(read_layers(args)), source=str(args.config or "")
+    )

@@ -59,14 +59,12 @@ class Impedance(Protocol):
 
     def coordinates(self, q: Array) -> Array:
         """Compute x at joint positions q (n,)."""
-        ...
 
     def torque(self, q: Array, v: Array, goal: Array, stiffness: Array, damping: Array) -> Array:
         """Compute the torques (n,) [N m] at q [rad] and v [rad/s], clipped to the limits.
 
         The stiffness is kp [1/s^2], the damping zeta of each coordinate.
         """
-        ...
 
 
 class JointImpedance:

@@ -40,7 +40,6 @@ class Omega(Protocol):
     @property
     def torque_of(self) -> Callable[[Array], Array] | None:
         """The torques of setpoints by the model, if there is one."""
-        ...
 
     def __call__(
         self, y: Array, yd: Array, ydd: Array, measured: JointState, command: Command
@@ -49,7 +48,6 @@ class Omega(Protocol):
 
         The command's ``mode`` must be that of this Ω.
         """
-        ...
 
 
 class Identity:

@@ -184,12 +184,12 @@ def serve(config: EmulatorConfig, watch: int | None = None, announce: Any = None
 def _main() -> int:
     config = from_mapping(EmulatorConfig, json.loads(sys.argv[1]))
 
-    def announce(emulator: Any) -> None:
-        ports = {name: getattr(emulator, name) for name in ("port", "udp_port", "control_port")}
-        print(json.dumps(ports), flush=True)
-
     try:
-        serve(config, sys.stdin.fileno(), announce)
+        serve(
+            config,
+            sys.stdin.fileno(),
+            lambda emulator: print(json.dumps(emulator.ports), flush=True),
+        )
     except ArmError as error:
         print(error, file=sys.stderr)
         return 2

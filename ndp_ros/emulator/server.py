@@ -91,6 +91,11 @@ class Emulator:
         self.udp_port: int = self._udp.getsockname()[1]
         self.control_port: int = self._control.getsockname()[1]
 
+    @property
+    def ports(self) -> dict[str, int]:
+        """The ports by name."""
+        return {name: getattr(self, name) for name in ("port", "udp_port", "control_port")}
+
     # The loop.
 
     def run(self, watch: int | None = None) -> None:

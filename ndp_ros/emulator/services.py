@@ -15,13 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ndp_ros.arms.kortex.codes import (
-    ActionKind,
-    CommandFlag,
-    ErrorCode,
-    GripperMode,
-    SubCode,
-)
+from ndp_ros.arms.kortex.codes import ActionKind, CommandFlag, ErrorCode, GripperMode, SubCode
 from ndp_ros.arms.kortex.schema import METHODS, TOPICS, Method, message
 from ndp_ros.arms.kortex.units import to_degrees
 from ndp_ros.emulator.devices import BASE, SERIAL, Devices
@@ -100,11 +94,7 @@ class Services:
             )
         handler = self._handlers.get(method.name) if method is not None else None
         if method is None or handler is None:
-            raise Refusal(
-                SubCode.UNSUPPORTED_METHOD,
-                f"Function not registered for function id: {uid & 0xFFFF}",
-                ErrorCode.PROTOCOL_SERVER,
-            )
+            raise no_function(uid)
         return handler(caller, parse(method.request, data), device)
 
     # The cyclic service.
@@ -272,6 +262,12 @@ class Services:
         movement = message("Gripper")
         movement.finger.add(finger_identifier=1, value=values[GripperMode(request.mode)])
         return movement
+
+
+def no_function(uid: int) -> Refusal:
+    """Return the refusal of a function that the arm does not have."""
+    text = f"Function not registered for function id: {uid & 0xFFFF}"
+    return Refusal(SubCode.UNSUPPORTED_METHOD, text, ErrorCode.PROTOCOL_SERVER)
 
 
 def parse(kind: Any, data: bytes) -> Any:

@@ -29,7 +29,7 @@ from ndp_ros.arms.kortex.wire import (
 from ndp_ros.emulator.config import EmulatorConfig
 from ndp_ros.emulator.request import Refusal
 from ndp_ros.emulator.robot import Robot
-from ndp_ros.emulator.services import Services, parse
+from ndp_ros.emulator.services import Services, no_function, parse
 
 _REFRESH = METHODS["BaseCyclic.Refresh"].uid
 _SET_SERVOING = METHODS["Base.SetServoingMode"].uid
@@ -173,20 +173,10 @@ class Sessions:
             data = message(
                 "Error", error_code=code, error_sub_code=sub_code, error_sub_string=str(refusal)
             ).SerializeToString()
-        peer.send(
-            encode_frame(
-                Header(
-                    FrameType.RESPONSE,
-                    header.uid,
-                    header.message,
-                    peer.session,
-                    header.device,
-                    code,
-                    sub_code,
-                ),
-                data,
-            )
-        )
+        uid, number, device = header.uid, header.message, header.device
+        kind, session = FrameType.RESPONSE, peer.session
+        answer = Header(kind, uid, number, session, device, code, sub_code)
+        peer.send(encode_frame(answer, data))
         if header.uid == METHODS["Session.CloseSession"].uid:
             self.end(peer)
 
@@ -240,11 +230,7 @@ class Sessions:
         """Answer the session service; only the list of connections has content."""
         method = METHODS_BY_UID.get(uid)
         if method is None:
-            raise Refusal(
-                SubCode.UNSUPPORTED_METHOD,
-                f"Function not registered for function id: {uid & 0xFFFF}",
-                ErrorCode.PROTOCOL_SERVER,
-            )
+            raise no_function(uid)
         response = method.response()
         if method.name == "Session.GetConnections":
             for peer in self.peers:

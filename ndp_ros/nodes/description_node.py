@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import mujoco
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, PoseStamped, TransformStamped
@@ -29,7 +28,7 @@ from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import MarkerArray
 
 from ndp_ros import checkpoint
-from ndp_ros.arms.kinematic_tree import KinematicTree, Shape, shapes_of
+from ndp_ros.arms.kinematic_tree import KinematicTree, Shape, placement, shapes_of
 from ndp_ros.arms.urdf import link_names, urdf_of
 from ndp_ros.config import param
 from ndp_ros.control.arm import ArmConfig, Array
@@ -59,9 +58,7 @@ class DescriptionConfig:
     checkpoint: str = param(
         "", doc="Checkpoint whose scene is shown around the arm; empty: only the arm."
     )
-    task_options: tuple[str, ...] = param(
-        (), doc="Options of the task over those of the training, name=value each."
-    )
+    task_options: tuple[str, ...] = lifecycle.task_options_param()
     prefix: str = lifecycle.prefix_param()
     frame_prefix: str = param(
         "", doc="Begins the name of every frame, but of no joint, such as left/."
@@ -215,8 +212,9 @@ class DescriptionNode(NdpNode):
         frame = self._frames[0]
         shown = markers.line("executed", list(self._trail), markers.EXECUTED, stamp, frame)
         shown.append(markers.state_text(self._status, stamp, frame))
-        for name, pose in self._poses.items():
-            place = _placement(pose_array(pose))
+        for name, message in self._poses.items():
+            pose = pose_array(message)
+            place = placement(pose[:3], pose[3:])
             shown += markers.shape_markers(name, self._shapes[name], place, stamp, frame)
         self._markers.publish(MarkerArray(markers=shown))
 
@@ -246,14 +244,6 @@ def _scene(config: DescriptionConfig) -> dict[str, tuple[Shape, ...]]:
         return {}
     model = task.robot.model
     return {name: shapes_of(model, model.body(name).id) for name in task.objects}
-
-
-def _placement(pose: Array) -> Array:
-    """Return a pose (7,) as a placement (4, 4)."""
-    out, matrix = np.eye(4), np.empty(9)
-    mujoco.mju_quat2Mat(matrix, pose[3:])
-    out[:3, :3], out[:3, 3] = matrix.reshape(3, 3), pose[:3]
-    return out
 
 
 def main(argv: list[str] | None = None) -> int:

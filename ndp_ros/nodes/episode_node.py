@@ -53,9 +53,7 @@ class EpisodeNodeConfig:
     seed: int = param(
         0, doc="Start state of the first episode; each next episode adds 1.", minimum=0
     )
-    task_options: tuple[str, ...] = param(
-        (), doc="Options of the task over those of the training, name=value each."
-    )
+    task_options: tuple[str, ...] = lifecycle.task_options_param()
     record: bool = param(
         True, doc="Write recordings, plots, a film and a contact sheet after the last episode."
     )

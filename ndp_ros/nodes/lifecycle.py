@@ -44,6 +44,11 @@ def prefix_param() -> Any:
     return param("", doc="Begins the name of every joint and link in ROS, such as left_.")
 
 
+def task_options_param() -> Any:
+    """Return the parameter ``task_options`` of a node's configuration."""
+    return param((), doc="Options of the task over those of the training, name=value each.")
+
+
 class NdpNode(LifecycleNode):
     """A lifecycle node whose transitions fail with one logged line instead of a traceback.
 

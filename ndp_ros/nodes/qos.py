@@ -3,33 +3,22 @@
 
 """Quality of service of every topic."""
 
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-STATE = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.BEST_EFFORT
-)
+STATE = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 """Subscribers of joint states, setpoints and object poses: only the newest message counts."""
 
-STATE_OUT = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE
-)
+STATE_OUT = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 """Publishers of the same topics: reliable matches subscribers of either kind, and those of MoveIt
 and rviz are reliable."""
 
-RECORD = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST, depth=1000, reliability=ReliabilityPolicy.BEST_EFFORT
-)
+RECORD = QoSProfile(depth=1000, reliability=ReliabilityPolicy.BEST_EFFORT)
 """Subscribers of the same topics that record every message, however late."""
 
-PARAMETERS = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE
-)
+PARAMETERS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 """DMP parameters: none may get lost, and only the newest is of use."""
 
 LATCHED = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST,
-    depth=1,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
 """Status: a late subscriber receives the last message."""

@@ -57,9 +57,7 @@ class RunPolicyConfig:
     """Parameters of the node of the action."""
 
     checkpoint: str = param(doc="Checkpoint that the policy node begins with.")
-    task_options: tuple[str, ...] = param(
-        (), doc="Options of the task over those of the training, name=value each."
-    )
+    task_options: tuple[str, ...] = lifecycle.task_options_param()
     prefix: str = lifecycle.prefix_param()
     integrator: str = param("integrator_node", doc="Name of the integrator node.")
     policy: str = param("policy_node", doc="Name of the policy node.")

@@ -40,9 +40,7 @@ class ViewerNodeConfig:
     """Parameters of the viewer node."""
 
     checkpoint: str = param(doc="Checkpoint that runs: it says which scene to show.")
-    task_options: tuple[str, ...] = param(
-        (), doc="Options of the task over those of the training, name=value each."
-    )
+    task_options: tuple[str, ...] = lifecycle.task_options_param()
     prefix: str = lifecycle.prefix_param()
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ndp_ros.streaming.recovery import Recovery
 
 try:
-    from ndp_ros.streaming import _core
+    from ndp_ros.streaming import _core  # type: ignore[attr-defined]
 except ImportError as error:
     _core = None
     MISSING = "Python: the extension was not built (pip install with a C compiler)"
@@ -64,35 +64,27 @@ class Core(TickCore, Protocol):
 
     def wait(self) -> int:
         """Wait as the clock does."""
-        ...
 
     def tick(self) -> bool:
         """Do a whole tick of an arm that is always at its last command."""
-        ...
 
     def usual(self, began: int) -> bool:
         """Begin a tick: nothing was asked since the last, but to follow a good segment."""
-        ...
 
     def advance(self) -> bool:
         """Take the next setpoint."""
-        ...
 
     def command(self) -> bool:
         """Accept the command."""
-        ...
 
     def tracked(self, age: float) -> bool:
         """Accept the measurement of an age [s]."""
-        ...
 
     def publish(self, now: float, arm_time: float) -> bool:
         """Publish the state, and at their rates status and sample."""
-        ...
 
     def release(self) -> object:
         """Release all memory; afterwards nothing is done any more."""
-        ...
 
 
 def make_core(

@@ -174,7 +174,7 @@ class KortexArm:
             if self._settings.grip is not None and not cycle.mode:
                 # A loop that starts from here must keep pressing on the held object.
                 out.position[n], out.velocity[n] = self._settings.grip, 0.0
-        out.time, out.rejected = cycle.measured_at, cycle.rejected
+        out.time, out.rejected = cycle.measured.time, cycle.rejected
         out.unconfirmed = cycle.unconfirmed
         return out
 

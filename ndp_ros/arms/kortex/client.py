@@ -27,11 +27,7 @@ from ndp_ros.arms.kortex.codes import (
 )
 from ndp_ros.arms.kortex.credentials import Credentials
 from ndp_ros.arms.kortex.datagrams import DatagramChannel
-from ndp_ros.arms.kortex.errors import (
-    KortexError,
-    ReplyTimeout,
-    RobotInFault,
-)
+from ndp_ros.arms.kortex.errors import KortexError, ReplyTimeout, RobotInFault
 from ndp_ros.arms.kortex.schema import message
 from ndp_ros.arms.kortex.vendor import VendorDatagrams, VendorStream
 from ndp_ros.errors import ArmError

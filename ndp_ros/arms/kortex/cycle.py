@@ -108,11 +108,6 @@ class Cycle:
         """Time of the last confirmed reading of the gripper [s]."""
         return self._confirmer.gripper_time
 
-    @property
-    def measured_at(self) -> float:
-        """When the command was sent that the last confirmed feedback answers [s]."""
-        return self.measured.time
-
     def never_give_up(self) -> None:
         """Continue without feedback from now on, so that an unreachable arm is still braked."""
         self._patience = math.inf
@@ -197,7 +192,7 @@ class Cycle:
         except WrongServoingMode as error:
             raise self._why_it_left(error) from error
         if feedback is None:
-            silent = time.monotonic() - self.measured_at
+            silent = time.monotonic() - self.measured.time
             if silent > self._patience:
                 raise Unreachable(f"no feedback from {self._client.host} for {silent:.2f} s")
             return False
@@ -216,7 +211,7 @@ class Cycle:
                 "BaseCyclic.RefreshFeedback", timeout=wait, attempts=1
             )
         except Unreachable:
-            if time.monotonic() - self.measured_at > self._settings.unreachable_after:
+            if time.monotonic() - self.measured.time > self._settings.unreachable_after:
                 raise
             return
         self._take(feedback, time.monotonic())
@@ -310,7 +305,7 @@ class Cycle:
             faults = []
         if faults:
             return RobotInFault(f"the arm left low-level servoing ({'; '.join(faults)})")
-        gap = time.monotonic() - self.measured_at
+        gap = time.monotonic() - self.measured.time
         return WrongServoingMode(
             f"the arm left low-level servoing without a fault, {gap:.2f} s after its last answer; "
             "commands came too late, or another client took it",

@@ -96,17 +96,10 @@ def decode_frame(data: bytes) -> tuple[Header, bytes]:
         frame = _Frame.FromString(data)
     except Exception as error:  # the exception's class differs between protobuf backends
         raise ProtocolError(f"{len(data)} bytes that are no Kortex frame") from error
-    words = frame.header
-    return (
-        _header(words.frame_info, words.message_info, words.service_info),
-        frame.payload,
-    )
-
-
-def _header(frame_info: int, message_info: int, service_info: int) -> Header:
-    return Header(
+    frame_info, message_info = frame.header.frame_info, frame.header.message_info
+    header = Header(
         kind=frame_info >> 24 & 0xF,
-        uid=service_info & 0xFFFFFFF,
+        uid=frame.header.service_info & 0xFFFFFFF,
         message=message_info & 0xFFFF,
         session=message_info >> 16,
         device=frame_info >> 16 & 0xFF,
@@ -114,6 +107,7 @@ def _header(frame_info: int, message_info: int, service_info: int) -> Header:
         error_sub_code=frame_info & 0xFFF,
         version=frame_info >> 28,
     )
+    return header, frame.payload
 
 
 def delimit(frame: bytes) -> bytes:
