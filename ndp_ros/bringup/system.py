@@ -70,15 +70,13 @@ class SimConfig:
         maximum=2**31 - 1,
     )
     arm: str = param(
-        "",
-        doc="Name or file of the arm, where it is another one than in the training.",
+        "", doc="Name or file of the arm, where it is another one than in the training."
     )
     out: str = param("out", doc="Folder for video, plot and results of the episodes.")
     namespace: str = param("", doc="Namespace of all nodes and topics, such as left; empty: none.")
     prefix: str = param("", doc="Begins the name of every joint and link in ROS, such as left_.")
     use_sim_time: bool = param(
-        False,
-        doc="Keep simulated time, on /clock: the simulated arm publishes its own.",
+        False, doc="Keep simulated time, on /clock: the simulated arm publishes its own."
     )
     params_file: str = param(
         "", doc="YAML file with parameters of the nodes, which replace those of this launch."

@@ -180,10 +180,7 @@ def stable_baselines(args: argparse.Namespace, k: int, processes: bool) -> dict[
         env.close()
     spent = starts[args.batches + 1] - starts[1]
     samples = args.batches * steps * args.environments * k
-    return {
-        "samples_per_second": round(samples / spent, 1),
-        "memory_mib": round(memory.mib, 1),
-    }
+    return {"samples_per_second": round(samples / spent, 1), "memory_mib": round(memory.mib, 1)}
 
 
 def _callback(on_rollout_start: Callable[[], None]) -> Any:

@@ -27,14 +27,7 @@ Array = NDArray[np.float64]
 COMMAND_MODES = ("position", "torque")
 ARMS_VARIABLE = "NDP_ARMS"
 """Environment variable with further folders of arms, searched before those that ship."""
-_LIMITS = (
-    "lower",
-    "upper",
-    "max_velocity",
-    "max_acceleration",
-    "max_torque",
-    "max_torque_rate",
-)
+_LIMITS = ("lower", "upper", "max_velocity", "max_acceleration", "max_torque", "max_torque_rate")
 
 
 @dataclass(frozen=True)

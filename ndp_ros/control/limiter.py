@@ -100,11 +100,7 @@ class Limiter:
     @property
     def memory(self) -> dict[str, Array]:
         """The arrays that compiled code shares, by its names for them."""
-        return {
-            "limit_low": self._low,
-            "limit_high": self._high,
-            "half_over_a": self._half_over_a,
-        }
+        return {"limit_low": self._low, "limit_high": self._high, "half_over_a": self._half_over_a}
 
     def limit_velocity(self, max_velocity: Array) -> None:
         """Take other velocity limits (dof,) [rad/s]; joints that are faster brake to them."""

@@ -36,13 +36,13 @@ class Control:
             "rows": self._rows,
             "clear": robot.record.clear,
             "network": self._configure_network,
-            "cut_udp": self._cut_udp,
+            "cut_udp": lambda seconds: network.cut(time.monotonic() + float(seconds)),
             "cut_tcp": sessions.hang_up_streams,
             "fault": self._fault,
             "end_sessions": sessions.end_all,
-            "reset": self._reset,
-            "tool": self._tool,
-            "objects": self._objects,
+            "reset": lambda seed=0: robot.reset_scene(int(seed)),
+            "tool": lambda connected: robot.connect_tool(bool(connected)),
+            "objects": lambda: {name: pose.tolist() for name, pose in robot.objects().items()},
             "pause": self._pause,
         }
 
@@ -91,25 +91,12 @@ class Control:
         config = dataclasses.asdict(self._network.config)
         self._network.configure(from_mapping(NetworkConfig, {**config, **settings}))
 
-    def _cut_udp(self, seconds: float) -> None:
-        self._network.cut(time.monotonic() + float(seconds))
-
     def _fault(self, actuator: int, name: str) -> None:
         if name not in ActuatorFault.__members__:
             raise ArmError.choice("fault", name, ActuatorFault.__members__)
         if not 0 <= actuator < self._robot.n:
             raise ArmError(f"actuator {actuator}: there are {self._robot.n}")
         self._robot.trip(actuator, ActuatorFault[name])
-
-    def _reset(self, seed: int = 0) -> None:
-        self._robot.reset_scene(int(seed))
-
-    def _tool(self, connected: bool) -> None:
-        """Connect or disconnect the gripper's cable."""
-        self._robot.connect_tool(bool(connected))
-
-    def _objects(self) -> dict[str, list[float]]:
-        return {name: pose.tolist() for name, pose in self._robot.objects().items()}
 
     def _pause(self, seconds: float) -> None:
         """Stop answering, as a base that hangs would."""

@@ -10,11 +10,11 @@ constant answers on product and firmware.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ndp_ros.arms.kortex.client import Device
 from ndp_ros.arms.kortex.codes import DeviceKind
 from ndp_ros.arms.kortex.schema import message
 from ndp_ros.emulator.request import Caller, Handler
@@ -42,15 +42,6 @@ _CONSTANT: dict[str, tuple[str, dict[str, Any]]] = {
     "ControlConfig.GetControlMode": ("ControlModeInformation", {"control_mode": 13}),
 }
 """Procedures with a constant answer: its message and fields."""
-
-
-@dataclass(frozen=True)
-class Device:
-    """One device of the arm."""
-
-    kind: DeviceKind
-    identifier: int
-    order: int
 
 
 def _devices(robot: Robot) -> tuple[Device, ...]:

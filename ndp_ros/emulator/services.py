@@ -280,7 +280,5 @@ def parse(kind: Any, data: bytes) -> Any:
         return kind.FromString(data)
     except Exception as error:  # the exception's class differs between protobuf backends
         raise Refusal(
-            SubCode.PAYLOAD_DECODING_ERR,
-            "the payload cannot be decoded",
-            ErrorCode.PROTOCOL_SERVER,
+            SubCode.PAYLOAD_DECODING_ERR, "the payload cannot be decoded", ErrorCode.PROTOCOL_SERVER
         ) from error

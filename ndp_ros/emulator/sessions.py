@@ -43,10 +43,7 @@ class Peer:
     """One client connection over either transport, with its session and subscriptions."""
 
     def __init__(
-        self,
-        send: Callable[[bytes], None],
-        name: str,
-        hang_up: Callable[[], None] = lambda: None,
+        self, send: Callable[[bytes], None], name: str, hang_up: Callable[[], None] = lambda: None
     ) -> None:
         """Describe a connection by its transport and address; ``send`` sends one frame."""
         self.send, self.name, self.hang_up = send, name, hang_up

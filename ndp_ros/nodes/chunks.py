@@ -18,19 +18,6 @@ from ndp_ros.control.arm import Array
 from ndp_ros.errors import RejectedError
 from ndp_ros.nodes.messages import CLOCK_TOLERANCE, seconds, short_list
 
-REASONS = (
-    "no_setpoint",
-    "joint_names",
-    "points",
-    "non_finite",
-    "times",
-    "past",
-    "future",
-    "order",
-    "fit",
-)
-"""Reasons for refusing a chunk; diagnostics count them by reason."""
-
 MOST_POINTS = 2000
 """Most way points of a chunk."""
 

@@ -23,16 +23,7 @@ from ndp_ros.control.arm import Array
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.errors import ConfigError, RejectedError
 
-REASONS = (
-    "joint_names",
-    "sizes",
-    "non_finite",
-    "dynamics",
-    "duration",
-    "start",
-    "stale",
-    "future",
-)
+REASONS = ("joint_names", "sizes", "non_finite", "dynamics", "duration", "start", "stale", "future")
 """Reasons of :func:`parameters_from_message`; diagnostics count rejections by reason."""
 
 MAX_DURATION = 60.0

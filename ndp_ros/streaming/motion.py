@@ -43,12 +43,7 @@ class Motion(ctypes.Structure):
     )
 
     def __init__(
-        self,
-        places: Sequence[Matrix],
-        n_arm: int,
-        lower: Array,
-        upper: Array,
-        max_basis: int,
+        self, places: Sequence[Matrix], n_arm: int, lower: Array, upper: Array, max_basis: int
     ) -> None:
         """Prepare every array that the loop needs; the range (dof,) of the gripper saturates it."""
         dof = len(lower)

@@ -57,11 +57,6 @@ class Slot(ctypes.Structure):
         parts = {"own": self._own, "shared": self._shared, "counter": self._counter}
         return {name: self} | {f"{name}_{part}": view for part, view in parts.items()}
 
-    @property
-    def written(self) -> bool:
-        """Whether a value has ever been published."""
-        return self._counter[0] > 0
-
     def publish(self) -> None:
         """Make this process's copy the slot's value; never waits."""
         counter = self._counter
