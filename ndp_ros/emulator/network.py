@@ -21,8 +21,7 @@ class Network:
     """
 
     def __init__(self, config: NetworkConfig) -> None:
-        self.lost = 0
-        self.delayed = 0
+        self.lost = self.delayed = 0
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
         self._cut_until = 0.0

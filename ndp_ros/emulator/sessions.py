@@ -49,8 +49,7 @@ class Peer:
         self.send, self.name, self.hang_up = send, name, hang_up
         self.session = 0
         """Identifier of the session; 0 before CreateSession and after it ended."""
-        self.session_timeout = 0.0
-        self.connection_timeout = 0.0
+        self.session_timeout = self.connection_timeout = 0.0
         self.heard = 0.0
         """Physics time of the last request [s]."""
         self.silent = False

@@ -44,8 +44,7 @@ class Histogram(ctypes.Structure):
 
     def __init__(self) -> None:
         self.counts = (ctypes.c_uint64 * BINS)()
-        self.total = 0
-        self.worst = 0
+        self.total = self.worst = 0
 
     def add(self, duration: int) -> None:
         """Count one duration [ns]; a negative one counts as zero."""
@@ -141,15 +140,11 @@ class Clock(ctypes.Structure):
             raise ConfigError(f"rate is {rate!r} Hz, expected a positive number")
         self.period = 1.0 / rate
         self.lateness = Histogram()
-        self.ticks = 0
-        self.missed = 0
+        self.ticks = self.missed = 0
         self._period = 1e9 / rate
-        self._max_spin = spin * 1e9
-        self._spin = self._max_spin
-        self._busy, self._returned = 0.0, 0
-        self._origin = 0
-        self._count = 0
-        self._deadline = 0
+        self._max_spin = self._spin = spin * 1e9
+        self._busy = 0.0
+        self._returned = self._origin = self._count = self._deadline = 0
 
     @property
     def memory(self) -> dict[str, Any]:

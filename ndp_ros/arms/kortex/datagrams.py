@@ -59,11 +59,7 @@ class DatagramChannel:
         Raises:
             Unreachable: If the address is invalid.
         """
-        self.session = 0
-        self.cycles = 0
-        self.answered = 0
-        self.stale = 0
-        self.missed = 0
+        self.session = self.cycles = self.answered = self.stale = self.missed = 0
         self._where = f"{host}:{port}"
         self._timeout = timeout
         try:
