@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ndp_ros.control.arm import ArmConfig, Array
 from ndp_ros.dmp.config import DmpConfig
