@@ -27,7 +27,14 @@ Array = NDArray[np.float64]
 COMMAND_MODES = ("position", "torque")
 ARMS_VARIABLE = "NDP_ARMS"
 """Environment variable with further folders of arms, searched before those that ship."""
-_LIMITS = ("lower", "upper", "max_velocity", "max_acceleration", "max_torque", "max_torque_rate")
+_LIMITS = (
+    "lower",
+    "upper",
+    "max_velocity",
+    "max_acceleration",
+    "max_torque",
+    "max_torque_rate",
+)
 
 
 @dataclass(frozen=True)
@@ -269,18 +276,23 @@ class Arm(Protocol):
 
     def connect(self) -> ArmInfo:
         """Reach the arm and return its joints and limits; raise ArmError if that fails."""
+        ...
 
     def read(self, out: JointState) -> JointState:
         """Write the newest measurement into ``out`` and return it."""
+        ...
 
     def write(self, command: Command) -> None:
         """Send one command; raise ArmError in a mode that the arm does not support."""
+        ...
 
     def stop(self) -> None:
         """Bring the arm to rest; may be called twice."""
+        ...
 
     def close(self) -> None:
         """Release everything; may be called twice."""
+        ...
 
 
 @runtime_checkable
@@ -289,6 +301,7 @@ class SimulatedArm(Arm, Protocol):
 
     def step(self, duration: float) -> None:
         """Advance the physics by ``duration`` [s] under the last command."""
+        ...
 
     def reset(self, seed: int) -> Array:
         """Reset arm and objects to a start state drawn from ``seed``.
@@ -296,9 +309,12 @@ class SimulatedArm(Arm, Protocol):
         Returns:
             The setpoint (dof,) that holds this state, with the grip of a closed gripper.
         """
+        ...
 
     def objects(self) -> dict[str, Array]:
         """Return the pose (7,) of each object: position [m], quaternion (w, x, y, z)."""
+        ...
 
     def signals(self) -> dict[str, Array]:
         """Return further values of the simulation by name, such as a benchmark's observation."""
+        ...

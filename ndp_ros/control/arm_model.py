@@ -101,7 +101,11 @@ def fit(spec: mujoco.MjSpec, config: ArmConfig) -> None:
 
 
 def finger_joints(config: ArmConfig, known: list[str]) -> tuple[str, ...]:
-    """Return the joints of a model, of those known, that a gripper drives.
+    """Return the joints of a model that a gripper drives.
+
+    Args:
+        config: The arm.
+        known: Names of the model's joints, in order.
 
     Raises:
         ConfigError: If there are none, or one is absent.

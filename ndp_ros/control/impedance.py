@@ -42,7 +42,12 @@ _SINGULAR = 2.5e-4
 def acceleration(x: Array, xd: Array, goal: Array, stiffness: Array, damping: Array) -> Array:
     """Compute a = kp (goal - x) - 2 zeta sqrt(kp) xd (n,).
 
-    The stiffness is kp [1/s^2], the damping zeta, its ratio to critical damping.
+    Args:
+        x: Coordinates (n,).
+        xd: Their velocities (n,).
+        goal: Rest position of the spring (n,).
+        stiffness: kp (n,) [1/s^2].
+        damping: zeta (n,), the ratio to critical damping.
     """
     a: Array = stiffness * (goal - x) - 2.0 * damping * np.sqrt(stiffness) * xd
     return a
@@ -59,21 +64,31 @@ class Impedance(Protocol):
 
     def coordinates(self, q: Array) -> Array:
         """Compute x at joint positions q (n,)."""
+        ...
 
     def torque(self, q: Array, v: Array, goal: Array, stiffness: Array, damping: Array) -> Array:
-        """Compute the torques (n,) [N m] at q [rad] and v [rad/s], clipped to the limits.
+        """Compute the torques (n,) [N m], clipped to the limits.
 
-        The stiffness is kp [1/s^2], the damping zeta of each coordinate.
+        Args:
+            q: Positions (n,) [rad].
+            v: Velocities (n,) [rad/s].
+            goal: Goal of the coordinates.
+            stiffness: kp of each coordinate [1/s^2].
+            damping: zeta of each coordinate.
         """
+        ...
 
 
 class JointImpedance:
     """The impedance law over the joints."""
 
     def __init__(self, model: RigidBody, max_torque: Array, step: float = 0.0) -> None:
-        """Prepare the law with limits (n,) or longer [N m].
+        """Prepare the law.
 
-        The simulator integrates damping implicitly over a step [s].
+        Args:
+            model: Dynamics of the n joints.
+            max_torque: Limits (n,) or longer [N m].
+            step: Period over which the simulator integrates damping implicitly [s].
 
         Raises:
             ConfigError: If limits are missing.
@@ -124,9 +139,15 @@ class HandImpedance:
         turn_stiffness: float = 150.0,
         turn_damping: float = 1.0,
     ) -> None:
-        """Prepare the law as :class:`JointImpedance`; ``hand`` computes the hand at joints (n,).
+        """Prepare the law.
 
-        The hand's rotation has kp ``turn_stiffness`` [1/s^2] and zeta ``turn_damping``.
+        Args:
+            model: Dynamics of the n joints.
+            max_torque: As in :class:`JointImpedance`.
+            hand: Computes the hand at joint positions (n,).
+            step: As in :class:`JointImpedance`.
+            turn_stiffness: kp of the hand's rotation [1/s^2].
+            turn_damping: zeta of the hand's rotation.
 
         Raises:
             ConfigError: If limits are missing.

@@ -18,10 +18,12 @@ up with the wanted setpoints as fast as the limits allow.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ndp_ros.control.arm import Array
 from ndp_ros.errors import ConfigError
+
+Mask = NDArray[np.bool_]
 
 ROWS = ("position",) * 2 + ("velocity",) + ("acceleration",) * 3 + ("continuity",)
 """Limit checked by each row of :attr:`Limiter.inside`."""
@@ -100,7 +102,11 @@ class Limiter:
     @property
     def memory(self) -> dict[str, Array]:
         """The arrays that compiled code shares, by its names for them."""
-        return {"limit_low": self._low, "limit_high": self._high, "half_over_a": self._half_over_a}
+        return {
+            "limit_low": self._low,
+            "limit_high": self._high,
+            "half_over_a": self._half_over_a,
+        }
 
     def limit_velocity(self, max_velocity: Array) -> None:
         """Take other velocity limits (dof,) [rad/s]; joints that are faster brake to them."""
@@ -180,10 +186,12 @@ class Limiter:
         return False
 
     def approach(self, current: Array, target: Array, share: float = 1.0) -> bool:
-        """Step towards rest at a position (dof,) [rad], inside the limits; return True once there.
+        """Step towards rest at a position, inside the limits; return True once there.
 
-        The setpoint (3, dof) is overwritten by the next one; of the velocity limits a share is
-        used.
+        Args:
+            current: Setpoint (3, dof); overwritten by the next one.
+            target: Position (dof,) [rad].
+            share: Used share of the velocity limits.
         """
         gap = target - current[0] - 0.5 * self.period * current[1]
         if np.abs(gap).max() < 1e-3 and np.abs(current[1]).max() < 1e-2:

@@ -20,11 +20,14 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ndp_ros.control import travel
 from ndp_ros.control.arm import ArmInfo, Array, JointState
 from ndp_ros.control.memory import fields
-from ndp_ros.control.travel import Mask, Travel, VelocityCheck
+from ndp_ros.control.travel import Travel, VelocityCheck
+
+Mask = NDArray[np.bool_]
 
 AGREEING = 3
 """Consecutive readings that must agree before a jump is accepted."""
@@ -79,7 +82,10 @@ class Confirmer(ctypes.Structure):
     def __init__(self, info: ArmInfo, velocities: bool = True) -> None:
         """Prepare every array that a loop needs.
 
-        Without measured velocities, only positions and efforts are judged.
+        Args:
+            info: The arm's limits and continuous joints.
+            velocities: Whether readings hold measured velocities; without them only positions
+                and efforts are judged.
         """
         dof, n = info.dof, info.n_arm
         self._now = np.zeros((3, dof))

@@ -31,15 +31,19 @@ class TickCore(Protocol):
 
     def demand(self) -> bool:
         """Compute the accelerations that computed torque asks of the arm."""
+        ...
 
     def torque(self, tau: NDArray[np.float64]) -> bool:
         """Complete and clip the torques (n,) of these accelerations, and fill the command."""
+        ...
 
     def actuate(self) -> bool:
         """Hand the command to the controls of a simulated arm."""
+        ...
 
     def sense(self) -> bool:
         """Read the joints of a simulated arm."""
+        ...
 
     def confirm(
         self,
@@ -49,6 +53,7 @@ class TickCore(Protocol):
         time: float,
     ) -> bool:
         """Confirm a reading: three arrays (dof,), and its time [s]."""
+        ...
 
 
 @runtime_checkable
@@ -58,9 +63,11 @@ class Shared(Protocol):
     @property
     def memory(self) -> dict[str, Any]:
         """The arrays that compiled code shares, by its names for them."""
+        ...
 
     def use(self, core: TickCore) -> None:
         """Leave usual ticks to a core."""
+        ...
 
 
 def _nothing(*_: object) -> Any:

@@ -40,14 +40,21 @@ class Omega(Protocol):
     @property
     def torque_of(self) -> Callable[[Array], Array] | None:
         """The torques of setpoints by the model, if there is one."""
+        ...
 
     def __call__(
         self, y: Array, yd: Array, ydd: Array, measured: JointState, command: Command
     ) -> None:
-        """Fill ``command`` so that the arm follows the setpoint (dof,) [rad], [rad/s], [rad/s^2].
+        """Fill ``command`` so that the arm follows the setpoint.
 
-        The command's ``mode`` must be that of this Ω.
+        Args:
+            y: Desired positions (dof,) [rad].
+            yd: Desired velocities (dof,) [rad/s].
+            ydd: Desired accelerations (dof,) [rad/s^2].
+            measured: The newest measurement.
+            command: Overwritten; its ``mode`` must be that of this Ω.
         """
+        ...
 
 
 class Identity:
@@ -89,10 +96,14 @@ class InverseDynamics:
         max_torque: Array | None = None,
         arms: int | None = None,
     ) -> None:
-        """Prepare the law for the first ``model.n`` joints, critically damped at wn [rad/s].
+        """Prepare the law.
 
-        Torque limits are (n,) or longer [N m]; none unless given. :meth:`torque` serves so many
-        arms of this model at once, one a row; one arm, and no rows, unless given.
+        Args:
+            model: Dynamics of the first ``model.n`` joints.
+            natural_frequency: wn [rad/s]; damping is critical.
+            max_torque: Torque limits (n,) or longer [N m]; none unless given.
+            arms: Number of arms of this model that :meth:`torque` serves at once, one a row;
+                one arm, and no rows, unless given.
 
         Raises:
             ConfigError: If the frequency is not positive or limits are missing.
@@ -155,8 +166,14 @@ class InverseDynamics:
     def torque(self, y: Array, yd: Array, ydd: Array, q: Array, v: Array) -> Array:
         """Return the torques (n,) or (arms, n) of the model's joints [N m].
 
-        The result is overwritten by the next call. Desired y, yd, ydd and measured q, v are of its
-        shape.
+        The result is overwritten by the next call.
+
+        Args:
+            y: Desired positions, of the result's shape like all arguments [rad].
+            yd: Desired velocities [rad/s].
+            ydd: Desired accelerations [rad/s^2].
+            q: Measured positions [rad].
+            v: Measured velocities [rad/s].
         """
         a, e, clipped = self._a, self._demand, self._clipped
         np.subtract(y, q, out=a)

@@ -42,10 +42,13 @@ class RigidBody:
     def __init__(
         self, model: mujoco.MjModel, joint_names: Sequence[str], locked: Array | None = None
     ) -> None:
-        """Copy a compiled model, without bodies on a free joint.
+        """Copy the model.
 
-        ``joint_names`` are the moving joints, in the order of the arrays. The others are welded in
-        the configuration ``locked`` (nq,), ``qpos0`` unless given.
+        Args:
+            model: Compiled MuJoCo model; bodies on a free joint are left out.
+            joint_names: Moving joints, in the order of the arrays.
+            locked: Configuration (nq,) of the other joints, which are welded; ``qpos0`` unless
+                given.
 
         Raises:
             ConfigError: If a joint is absent, is neither a hinge nor a slide, or shares its body
@@ -81,9 +84,14 @@ class RigidBody:
         return cls(compile_arm(config), config.joint_names[: config.n_arm])
 
     def inverse_dynamics(self, q: Array, v: Array, a: Array) -> Array:
-        """Compute the torques (n,) of q [rad], v [rad/s], a [rad/s^2], without damping, friction.
+        """Compute the torques (n,) for accelerations ``a``, without damping and friction.
 
         The next call overwrites the result.
+
+        Args:
+            q: Positions (n,) [rad].
+            v: Velocities (n,) [rad/s].
+            a: Accelerations (n,) [rad/s^2].
         """
         if self._in_order:
             tau: Array = pin.rnea(self._model, self._data, q, v, a)

@@ -5,3 +5,26 @@
 
 :class:`EmulatorProcess` runs it as a process, for tests and ``ndp emulate kortex``.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import ndp_ros
+
+if TYPE_CHECKING:
+    from ndp_ros.emulator.config import EmulatorConfig, NetworkConfig
+    from ndp_ros.emulator.process import EmulatorProcess
+    from ndp_ros.emulator.server import Emulator
+
+__all__ = ["Emulator", "EmulatorConfig", "EmulatorProcess", "NetworkConfig"]
+
+__getattr__ = ndp_ros.lazy_exports(
+    __name__,
+    {
+        "Emulator": "server",
+        "EmulatorConfig": "config",
+        "EmulatorProcess": "process",
+        "NetworkConfig": "config",
+    },
+)

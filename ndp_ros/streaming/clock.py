@@ -44,7 +44,8 @@ class Histogram(ctypes.Structure):
 
     def __init__(self) -> None:
         self.counts = (ctypes.c_uint64 * BINS)()
-        self.total = self.worst = 0
+        self.total = 0
+        self.worst = 0
 
     def add(self, duration: int) -> None:
         """Count one duration [ns]; a negative one counts as zero."""
@@ -90,9 +91,12 @@ def quantile(counts: Sequence[int], share: float, worst: float = math.inf) -> fl
 
 
 def worst_of(counts: Sequence[int], before: float, after: float) -> float:
-    """Return the longest of an interval's binned durations [s]: exact if it is the longest of all.
+    """Return the longest duration of an interval [s]: exact if it is the longest of all.
 
-    ``before`` and ``after`` are the longest until the interval's begin and its end [s].
+    Args:
+        counts: Binned durations of the interval.
+        before: Longest duration before the interval [s].
+        after: Longest duration up to its end [s].
     """
     if after > before:
         return after
@@ -140,11 +144,15 @@ class Clock(ctypes.Structure):
             raise ConfigError(f"rate is {rate!r} Hz, expected a positive number")
         self.period = 1.0 / rate
         self.lateness = Histogram()
-        self.ticks = self.missed = 0
+        self.ticks = 0
+        self.missed = 0
         self._period = 1e9 / rate
-        self._max_spin = self._spin = spin * 1e9
-        self._busy = 0.0
-        self._returned = self._origin = self._count = self._deadline = 0
+        self._max_spin = spin * 1e9
+        self._spin = self._max_spin
+        self._busy, self._returned = 0.0, 0
+        self._origin = 0
+        self._count = 0
+        self._deadline = 0
 
     @property
     def memory(self) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ndp_ros.arms.mock import MockArm
 from ndp_ros.control.memory import Shared, TickCore, fields
 from ndp_ros.control.omega import Identity
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     from ndp_ros.streaming.recovery import Recovery
 
 try:
-    from ndp_ros.streaming import _core  # type: ignore[attr-defined]
+    from ndp_ros.streaming import _core
 except ImportError as error:
     _core = None
     MISSING = "Python: the extension was not built (pip install with a C compiler)"
@@ -44,6 +47,8 @@ else:
     if _source.exists() and zlib.crc32(_source.read_bytes()) != getattr(_core, "SOURCE", None):
         MISSING = "Python: the extension was built from another core.c (pip install again)"
 """Why ticks run in Python; empty if the extension is there and fits."""
+
+Array = NDArray[np.float64]
 
 
 class Turn(ctypes.Structure):
@@ -64,27 +69,35 @@ class Core(TickCore, Protocol):
 
     def wait(self) -> int:
         """Wait as the clock does."""
+        ...
 
     def tick(self) -> bool:
         """Do a whole tick of an arm that is always at its last command."""
+        ...
 
     def usual(self, began: int) -> bool:
         """Begin a tick: nothing was asked since the last, but to follow a good segment."""
+        ...
 
     def advance(self) -> bool:
         """Take the next setpoint."""
+        ...
 
     def command(self) -> bool:
         """Accept the command."""
+        ...
 
     def tracked(self, age: float) -> bool:
         """Accept the measurement of an age [s]."""
+        ...
 
     def publish(self, now: float, arm_time: float) -> bool:
         """Publish the state, and at their rates status and sample."""
+        ...
 
     def release(self) -> object:
         """Release all memory; afterwards nothing is done any more."""
+        ...
 
 
 def make_core(
@@ -95,7 +108,16 @@ def make_core(
     constants: Mapping[str, float],
     signals: list[int],
 ) -> Core:
-    """Return a core on the ``memory`` of the loop's parts, by the names in ``core.c``."""
+    """Return a core on the memory of the loop's parts.
+
+    Args:
+        config: Parameters of the loop.
+        info: The arm.
+        parts: Each has ``memory``, its arrays and numbers by the names in ``core.c``.
+        memory: That of the streamer itself.
+        constants: Likewise.
+        signals: Signals caught so far.
+    """
     assert _core is not None
     shared, numbers = dict(memory), dict(constants)
     numbers |= {

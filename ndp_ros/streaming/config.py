@@ -194,7 +194,11 @@ class StreamSpec:
 
 
 def options_of(text: str, hardware: str = "") -> dict[str, Any]:
-    """Return the further arguments of a backend's factory, a mapping in JSON.
+    """Return the further arguments of a backend's factory.
+
+    Args:
+        text: A JSON mapping.
+        hardware: Name of the backend for the message; may be empty.
 
     Raises:
         ConfigError: If the text is no JSON mapping.

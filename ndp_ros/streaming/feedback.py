@@ -85,6 +85,9 @@ class Feedback:
     def wait_until_complete(self, arm: str) -> None:
         """Read until every joint is confirmed.
 
+        Args:
+            arm: Name of the arm, for the message.
+
         Raises:
             ArmError: If the first readings do not agree with each other in time.
         """

@@ -30,14 +30,16 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ndp_ros.control.arm import Array
 from ndp_ros.control.memory import fields
 from ndp_ros.streaming.config import TUNABLE, RuntimeConfig
 from ndp_ros.streaming.guard import BRAKE, FAULT, Guard, Verdict
 from ndp_ros.streaming.layout import PHASES
 from ndp_ros.streaming.motion import Hermite, Motion
 from ndp_ros.streaming.slots import Matrix, Response
+
+Array = NDArray[np.float64]
 
 STARTING, HOLDING, WAITING, FOLLOWING, BRAKING, FAULTY, STOPPED = range(len(PHASES))
 
@@ -88,7 +90,15 @@ class Follower(ctypes.Structure):
         max_rows: int,
         max_basis: int,
     ) -> None:
-        """Prepare every array that the loop needs; segments have their response in ``places``."""
+        """Prepare every array that the loop needs.
+
+        Args:
+            guard: Judge of segments and setpoints.
+            config: Parameters of the loop.
+            places: Where the response matrices of segments lie.
+            max_rows: Largest number of their rows.
+            max_basis: Largest N.
+        """
         dof = guard.info.dof
         self.guard = guard
         self.setpoint = np.zeros((3, dof))
@@ -169,7 +179,12 @@ class Follower(ctypes.Structure):
         self.brake(reason)
 
     def trip(self, name: str, text: str = "") -> None:
-        """Latch a fault, named and explained: brake, rest, follow nothing until :meth:`clear`."""
+        """Latch a fault: brake, rest, and follow nothing until :meth:`clear`.
+
+        Args:
+            name: The violation.
+            text: Its explanation.
+        """
         if not self.fault:
             self.fault = self.reason = f"{name}: {text}" if text else name
         self._enabled = False
@@ -349,7 +364,11 @@ class Follower(ctypes.Structure):
         """Decelerate the setpoint as the arm has, which received no command during a pause.
 
         Otherwise the first command after the pause would ask an arm that has braked for its old
-        speed at once. Velocities (dof,) [rad/s] are those measured before and after it.
+        speed at once.
+
+        Args:
+            before: Velocity measured before the pause (dof,) [rad/s].
+            after: Velocity measured after it (dof,) [rad/s].
         """
         share = np.ones_like(before)
         np.divide(after, before, out=share, where=np.abs(before) > _MOVES)

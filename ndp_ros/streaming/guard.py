@@ -19,12 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_ros.control.arm import ArmInfo, Array, Command, JointState
+from ndp_ros.control.arm import ArmInfo, Command, JointState
 from ndp_ros.control.limiter import ROWS, Limiter
 from ndp_ros.control.memory import fields
 from ndp_ros.errors import ConfigError
 from ndp_ros.streaming.config import POLICIES, RuntimeConfig
 from ndp_ros.streaming.layout import GUARD_NAMES
+
+Array = NDArray[np.float64]
 
 COUNT, CLAMP, BRAKE, FAULT = range(len(POLICIES))
 """Policies in order of severity; a check returns the most severe one of its violations."""
@@ -245,7 +247,13 @@ class Guard(ctypes.Structure):
         return self.limiter.brake(current)
 
     def approach(self, current: Array, target: Array, share: float = 1.0) -> bool:
-        """Step towards rest at a position (dof,), at a share of top speed; return whether there."""
+        """Step towards rest at a position (dof,); return whether it is reached.
+
+        Args:
+            current: Setpoint (3, dof); overwritten by the next one.
+            target: Position (dof,) [rad].
+            share: Share of the velocity limits that is used.
+        """
         return self.limiter.approach(current, target, share)
 
     # -- whole segments ----------------------------------------------------------------------
@@ -355,9 +363,13 @@ class Guard(ctypes.Structure):
         return policy
 
     def measured(self, y: Array, state: JointState, age: float, finite: bool = True) -> int:
-        """Check a confirmed measurement of an age [s] against the setpoint y (dof,) of its tick.
+        """Check a measurement against the setpoint of its tick.
 
-        ``finite`` says whether the readings since then were finite at least.
+        Args:
+            y: Setpoint position (dof,) [rad].
+            state: The last confirmed measurement.
+            age: Its age [s]; 0 for a simulated arm.
+            finite: Whether the readings since then were finite at least.
 
         Returns:
             The most severe policy.

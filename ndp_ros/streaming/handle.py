@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ndp_ros.control.arm import ArmConfig, Array
+from ndp_ros.control.arm import ArmConfig
 from ndp_ros.dmp.config import DmpConfig
 from ndp_ros.dmp.response import response, response_size
 from ndp_ros.errors import RejectedError, StreamError
@@ -25,6 +26,8 @@ from ndp_ros.streaming.figures import Counts, Figures
 from ndp_ros.streaming.layout import RESPONSES, MailboxLayout, decode
 from ndp_ros.streaming.mailbox import Mailbox, ResponseHandle
 from ndp_ros.streaming.process import start
+
+Array = NDArray[np.float64]
 
 START_TIMEOUT = 30.0
 """Time for a streamer to reach its arm [s]."""
@@ -181,7 +184,11 @@ class StreamerHandle:
         requests.wait(requests.ask(kind, seed, timeout), timeout)
 
     def prepare(self, config: DmpConfig, duration: float) -> None:
-        """Write the response of the segments to come, of a duration tau [s], unless it is there.
+        """Write the response matrix of the segments to come, unless the streamer has it.
+
+        Args:
+            config: Their dynamical system.
+            duration: tau [s].
 
         Raises:
             RejectedError: If the segment is too long or too short for the loop, has too many
@@ -302,7 +309,13 @@ class StreamerHandle:
 def response_times(
     config: DmpConfig, duration: float, runtime: RuntimeConfig, max_basis: int
 ) -> Array:
-    """Return the normalised times of the loop's ticks for a duration tau [s], past its horizon.
+    """Return the normalised times of the loop's ticks, from a segment's start past its horizon.
+
+    Args:
+        config: The segment's dynamical system.
+        duration: tau [s], positive.
+        runtime: Parameters of the loop.
+        max_basis: Most basis functions that fit the loop's memory.
 
     Raises:
         RejectedError: If the loop cannot follow such a segment, or if computing its response

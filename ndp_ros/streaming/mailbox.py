@@ -23,12 +23,20 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_ros.control.arm import Array
 from ndp_ros.errors import StreamError
 from ndp_ros.streaming.clock import quantile
-from ndp_ros.streaming.layout import ANSWERS, GUARD_NAMES, PHASES, RESPONSES, MailboxLayout, decode
+from ndp_ros.streaming.layout import (
+    ANSWERS,
+    GUARD_NAMES,
+    PHASES,
+    RESPONSES,
+    MailboxLayout,
+    decode,
+)
 from ndp_ros.streaming.requests import RequestQueue
 from ndp_ros.streaming.slots import Matrix, Ring, Slot
+
+Array = NDArray[np.float64]
 
 _MAGIC = b"ndpmail1"
 

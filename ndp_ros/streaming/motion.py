@@ -20,10 +20,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ndp_ros.control.arm import Array
 from ndp_ros.control.memory import fields
 from ndp_ros.streaming.slots import Matrix, Response
+
+Array = NDArray[np.float64]
 
 AHEAD = 16
 """Rows that are computed at once."""
@@ -43,9 +45,22 @@ class Motion(ctypes.Structure):
     )
 
     def __init__(
-        self, places: Sequence[Matrix], n_arm: int, lower: Array, upper: Array, max_basis: int
+        self,
+        places: Sequence[Matrix],
+        n_arm: int,
+        lower: Array,
+        upper: Array,
+        max_basis: int,
     ) -> None:
-        """Prepare every array that the loop needs; the range (dof,) of the gripper saturates it."""
+        """Prepare every array that the loop needs.
+
+        Args:
+            places: Where responses lie.
+            n_arm: Number of joints without the gripper.
+            lower: Lower end of every joint's range (dof,); that of the gripper saturates it.
+            upper: Likewise.
+            max_basis: Largest N.
+        """
         dof = len(lower)
         self._places = places
         self.columns = np.zeros((3 + max_basis, dof))

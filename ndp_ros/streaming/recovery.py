@@ -48,6 +48,16 @@ class Recovery(ctypes.Structure):
         feedback: Feedback,
         mode: str,
     ) -> None:
+        """Prepare.
+
+        Args:
+            config: Time-outs and policies.
+            info: The arm.
+            guard: Judge of commands and measurements.
+            follower: Owner of the setpoint.
+            feedback: Measurements of the arm.
+            mode: Command mode of the arm.
+        """
         self._info, self._guard, self._follower = info, guard, follower
         self._feedback, self._torque = feedback, mode == "torque"
         self._stall = config.stall_timeout * 1e9
@@ -68,7 +78,12 @@ class Recovery(ctypes.Structure):
         return {"stall": self._stall, "pause": self._pause}
 
     def check_pause(self, began: int, previous: int) -> None:
-        """Go on after a pause between two ticks [ns], in which a real arm got no commands."""
+        """Go on after a pause of the loop or of the machine, in which a real arm got no commands.
+
+        Args:
+            began: Begin of this tick [ns, CLOCK_MONOTONIC].
+            previous: Begin of the tick before.
+        """
         if self._feedback.simulated:
             return
         pause, state = began - previous, self._feedback.state
@@ -106,7 +121,11 @@ class Recovery(ctypes.Structure):
         self._apply(policy, "command")
 
     def measurement_failed(self, policy: int, age: float) -> None:
-        """React to a measurement of an age [s] that the guard has objected to.
+        """React to a measurement that the guard has objected to.
+
+        Args:
+            policy: Policy of the violation.
+            age: Age of the measurement [s].
 
         Raises:
             FatalError: If the arm cannot be driven without it.

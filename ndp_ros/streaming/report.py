@@ -32,6 +32,7 @@ class Report:
     def __init__(
         self, mailbox: Mailbox, follower: Follower, guard: Guard, clock: Clock, cost: Histogram
     ) -> None:
+        """Report on these parts of a streamer."""
         self._mailbox, self._follower, self._guard = mailbox, follower, guard
         self._clock, self._cost = clock, cost
 
@@ -43,7 +44,15 @@ class Report:
         simulated: SimulatedArm | None,
         granted: Mapping[str, str],
     ) -> None:
-        """Publish which arm is connected, how it is driven, and what the kernel has granted."""
+        """Publish which arm is connected and how it is driven.
+
+        Args:
+            spec: The specification of the stream.
+            info: The arm.
+            mode: Command mode of Ω.
+            simulated: The arm if it is a simulated one.
+            granted: Answers of the kernel to the requests for real time.
+        """
         guard = self._guard
         signals = simulated.signals() if simulated else {}
         if (needed := sum(map(len, signals.values()))) > self._mailbox.layout.signals:

@@ -27,7 +27,14 @@ class RequestQueue:
     def __init__(
         self, ring: Ring, status: Slot, last_ticket: memoryview, beat: Callable[[], None]
     ) -> None:
-        """Build on parts of a mailbox; ``status`` has the answers, ``beat`` is the parent's."""
+        """Build on the parts of a mailbox.
+
+        Args:
+            ring: Requests on their way.
+            status: Slot with the table of answers, which the streamer publishes.
+            last_ticket: One word of shared memory.
+            beat: Heartbeat of the parent, called while it waits.
+        """
         self._ring, self._status = ring, status
         self._last_ticket, self._beat = last_ticket, beat
         status.load()

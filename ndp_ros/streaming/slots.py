@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_ros.control.arm import Array
 from ndp_ros.control.memory import fields
+
+Array = NDArray[np.float64]
 
 _RETRIES = 200
 SAMPLES = 64
@@ -56,6 +57,11 @@ class Slot(ctypes.Structure):
         """Return the memory that compiled code shares with a user, by its names for it."""
         parts = {"own": self._own, "shared": self._shared, "counter": self._counter}
         return {name: self} | {f"{name}_{part}": view for part, view in parts.items()}
+
+    @property
+    def written(self) -> bool:
+        """Whether a value has ever been published."""
+        return self._counter[0] > 0
 
     def publish(self) -> None:
         """Make this process's copy the slot's value; never waits."""
@@ -195,10 +201,13 @@ class Matrix:
         self._data: Array | None = np.frombuffer(memory, np.float64, size, offset + 128)
 
     def write(self, generation: int, B: Array, duration: float, horizon: int) -> None:
-        """Replace the matrix by a response B (3, rows, 3 + N) of a duration tau [s].
+        """Replace the matrix.
 
-        The first ``horizon`` rows lie within the duration; the generation tells it from its
-        predecessors.
+        Args:
+            generation: Distinguishes it from its predecessors.
+            B: Response (3, rows, 3 + N).
+            duration: tau [s].
+            horizon: Number of rows that lie within the duration.
         """
         assert self._data is not None
         rows = B.transpose(1, 0, 2)

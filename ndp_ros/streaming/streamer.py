@@ -60,7 +60,12 @@ class Streamer:
     ) -> None:
         """Connect the arm, and take its start state as the first setpoint.
 
-        ``signals`` are those that the process has caught; the first ends the loop.
+        Args:
+            spec: Specification of the stream.
+            mailbox: Shared memory of the parent.
+            arm: Not connected yet.
+            omega: The tracking law.
+            signals: Signals that the process has caught; the first ends the loop.
 
         Raises:
             ArmError: If the arm cannot be reached, does not take Ω's commands, or if its first

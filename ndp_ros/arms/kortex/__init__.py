@@ -22,7 +22,15 @@ def make(
     seed: int,
     settings: KortexConfig,
 ) -> tuple[Arm, Omega]:
-    """Build a Kortex arm, not yet connected, and the Ω that drives it (``streaming.backends``).
+    """Build a Kortex arm, not yet connected, and the Ω that drives it.
+
+    Args:
+        config: The arm.
+        task: Not used: a real arm's surroundings are what they are.
+        command_mode: ``"position"``, or ``"torque"`` with Ω as inverse dynamics.
+        rate: Ticks of the loop per second [Hz].
+        seed: Not used.
+        settings: Where the arm is and how to drive it.
 
     Raises:
         ConfigError: If the settings do not fit the arm or the command mode.

@@ -34,7 +34,15 @@ def make(
     seed: int,
     settings: Ros2ControlConfig,
 ) -> tuple[Ros2ControlArm, Omega]:
-    """Build an arm behind ros2_control, not yet connected, and its Ω (``streaming.backends``).
+    """Build an arm behind ros2_control, not yet connected, and the Ω that drives it.
+
+    Args:
+        config: The arm.
+        task: Not used.
+        command_mode: ``"position"``, or ``"torque"`` with Ω as inverse dynamics.
+        rate: Not used.
+        seed: Not used.
+        settings: Its controllers and topics.
 
     Raises:
         ConfigError: If the settings do not fit the arm or the command mode.
