@@ -22,7 +22,7 @@ RUNS = {
     "own_task": (("--samples", "1280"), r"success \d\.\d\d, return \d+\.\d\d"),
     "own_environment": (("--samples", "1280"), r"success \d\.\d\d, return -\d+\.\d\d"),
     "roll_out": (("--episodes", "1"), r"seed 0: success after 160 ticks"),
-    "read_recording": ((), r"161 samples over 1\.60 s, success(?s:.*)8 segments(?s:.*)cube: from"),
+    "read_recording": ((), r"161 samples over 1\.60 s, success(?s:.*)4 segments(?s:.*)cube: from"),
     "lerobot_chunks": ((), r"largest steps: \d\.\de.\d\d rad/s"),
     "sb3_ppo": (("--segments", "512"), r"mean return of the last \d+ episodes"),
 }

@@ -36,7 +36,7 @@ class Policy:
         >>> policy = load_policy("jaco_throw")
         >>> segment = policy.segment({f.name: [0.1] * f.size for f in policy.spec.observation})
         >>> segment.g.shape, segment.w.shape, round(segment.duration, 3)
-        ((7,), (7, 5), 0.2)
+        ((7,), (7, 5), 0.4)
     """
 
     def __init__(self, spec: PolicySpec, tensors: Tensors) -> None:
