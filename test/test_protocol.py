@@ -45,6 +45,21 @@ def test_a_large_difference_is_decided_by_the_first_group_and_a_small_one_asks_f
     assert "held | 4 |" in verdict_table([large, none])[2]
 
 
+def test_the_seeds_that_decided_a_claim_stay_in_every_later_report():
+    rng = np.random.default_rng(1)
+    claims = [difference("some", ("a", "b"))]
+    rows = {"a": values(rng, 0.75, 8, 0.2), "b": values(rng, 0.3, 8, 0.2)}
+    (verdict,) = judge(claims, figures(**rows), PROTOCOL)
+    assert (verdict["verdict"], verdict["seeds"]) == ("held", 8)
+    assert list(seeds_wanted(claims, figures(**rows), PROTOCOL)["a"]) == list(range(10, 18))
+
+
+def test_a_run_that_a_report_has_is_in_the_next_one():
+    made = {"row": "pick-segment-k10", "seed": 20, "status": "done"}
+    wanted = SEGMENTS.wanted("short", {"runs": [made]})
+    assert ("pick-segment-k10", 20) in {(job.row, job.seed) for job in wanted}
+
+
 def test_nothing_is_judged_before_every_row_has_every_seed_of_a_group():
     rng = np.random.default_rng(0)
     claims = [difference("large", ("a", "b"))]

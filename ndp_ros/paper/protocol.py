@@ -138,15 +138,17 @@ def seeds_wanted(
 ) -> dict[str, range]:
     """Return the seeds of each row that the protocol asks for, given the values so far.
 
-    The rows of a claim that its last look left open get the next group.
+    The rows of a claim that its last look left open get the next group; those of a claim that a
+    look has decided keep the seeds of that look.
     """
     verdicts = judge(claims, figures, protocol)
     wanted: dict[str, int] = {row: protocol.group for claim in claims for row in claim.rows}
     for claim, verdict in zip(claims, verdicts, strict=True):
-        if verdict["verdict"] == UNDECIDED and verdict["seeds"]:
-            more = min(verdict["seeds"] + protocol.group, protocol.most)
-            for row in claim.rows:
-                wanted[row] = max(wanted[row], more)
+        count = verdict["seeds"]
+        if verdict["verdict"] == UNDECIDED and count:
+            count = min(count + protocol.group, protocol.most)
+        for row in claim.rows:
+            wanted[row] = max(wanted[row], count)
     return {row: protocol.seeds(count) for row, count in wanted.items()}
 
 

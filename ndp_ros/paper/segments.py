@@ -134,11 +134,16 @@ class Judged(Segments):
         self._contrasts = tuple(contrasts)
 
     def wanted(self, scale: str, before: Record) -> list[Job]:
-        """Return the runs that the protocol asks for, given the last report."""
+        """Return the runs that the protocol asks for, given the last report, and all of that."""
         if scale == "smoke":
             return self.jobs(scale)
         wanted = seeds_wanted(self._contrasts, self._figures(before.get("rows", ())), PROTOCOL)
-        return [j for j in self.jobs(scale) if j.seed in wanted.get(j.row, ())]
+        made = {(r["row"], r["seed"]) for r in before.get("runs", ()) if r["status"] == "done"}
+        return [
+            j
+            for j in self.jobs(scale)
+            if j.seed in wanted.get(j.row, ()) or (j.row, j.seed) in made
+        ]
 
     def judged(self, record: Record) -> list[Record]:
         """Return the claims, judged by the protocol."""
