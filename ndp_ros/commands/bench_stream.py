@@ -199,7 +199,7 @@ def _punctuality(row: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one round has shown of our loop."""
+    """Figures of one round of our loop."""
 
     figures: Figures
     windows: list[dict[str, Any]]
@@ -222,7 +222,7 @@ def measure(spec: StreamSpec, seconds: float, arms: int = 1) -> Measured:
     with ExitStack() as stack:
         # A streamer ends with the thread that started it.
         pool = stack.enter_context(ThreadPoolExecutor(arms))
-        streams = _started(pool, [spec] * arms, stack)
+        streams = _started(pool, spec, arms, stack)
         for stream in streams:
             stream.request("follow", timeout=_FOLLOW_TIMEOUT)
         memory, stolen = _memory(streams), _stolen()
@@ -257,16 +257,16 @@ def measure(spec: StreamSpec, seconds: float, arms: int = 1) -> Measured:
     return measured
 
 
-def _started(pool: Executor, specs: Sequence[StreamSpec], stack: ExitStack) -> list[StreamerHandle]:
+def _started(pool: Executor, spec: StreamSpec, arms: int, stack: ExitStack) -> list[StreamerHandle]:
     """Start streamers at the same time, with heartbeats for those that wait for the others.
 
     Raises:
         StreamError: If one cannot start.
     """
-    starts = [pool.submit(StreamerHandle, spec, ("cube", "bin")) for spec in specs]
-    while waiting := [start for start in starts if not start.done()]:
+    starts = [pool.submit(StreamerHandle, spec, ("cube", "bin")) for _ in range(arms)]
+    while not all(start.done() for start in starts):
         for start in starts:
-            if start not in waiting and start.exception() is None:
+            if start.done() and start.exception() is None:
                 start.result().mailbox.beat()
         time.sleep(0.02)
     for start in starts:

@@ -134,7 +134,7 @@ class Judged(Segments):
         self._contrasts = tuple(contrasts)
 
     def wanted(self, scale: str, before: Record) -> list[Job]:
-        """Return the runs that the protocol asks for, given the last report, and all of that."""
+        """Return the runs that the protocol asks for, and those that the last report has."""
         if scale == "smoke":
             return self.jobs(scale)
         wanted = seeds_wanted(self._contrasts, self._figures(before.get("rows", ())), PROTOCOL)
